@@ -1,0 +1,98 @@
+"""The journal of one market as a hash chain: rows of entries, each sealed with the hash of the row before it.
+
+A row is one commit. `seal` makes the next row, `check` proves that a row follows the one before; neither reads a clock.
+The events are not stored: they follow from the entries, and their hash in the row proves that a replay found the same.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from engine.messages import ENGINE_VERSION, Entry, Event
+
+GENESIS_HASH: Final = bytes(32)
+NOT_HASHED: Final = b""  # a row whose state hash was not taken
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_entries = msgspec.msgpack.Decoder(list[Entry]).decode
+
+
+class JournalRow(Struct, frozen=True):
+    """One commit: `entries` is the msgpack of a list of Entry with the sequences first_sequence to last_sequence."""
+
+    market_id: int
+    first_sequence: int
+    last_sequence: int
+    engine_version: int
+    entries: bytes
+    events_hash: bytes  # 32 bytes, of what the entries caused
+    state_hash: bytes  # 32 bytes after last_sequence, or NOT_HASHED
+    previous_hash: bytes
+    hash: bytes
+
+
+class JournalBroken(Exception):
+    """A row does not follow the one before it, or does not hold what its hash says. Never repaired: find out why."""
+
+
+def events_hash(steps: Sequence[Sequence[Event]]) -> bytes:
+    """SHA-256 of the msgpack of the events of each entry of a row."""
+    return hashlib.sha256(_encode(steps)).digest()
+
+
+def seal(
+    market_id: int,
+    entries: Sequence[Entry],
+    steps: Sequence[Sequence[Event]],
+    previous_hash: bytes,
+    state_hash: bytes = NOT_HASHED,
+) -> JournalRow:
+    """The row that appends these entries, of which `steps` are the events, to the chain."""
+    row = JournalRow(
+        market_id=market_id,
+        first_sequence=entries[0].sequence,
+        last_sequence=entries[-1].sequence,
+        engine_version=ENGINE_VERSION,
+        entries=_encode(entries),
+        events_hash=events_hash(steps),
+        state_hash=state_hash,
+        previous_hash=previous_hash,
+        hash=b"",
+    )
+    return msgspec.structs.replace(row, hash=_row_hash(row))
+
+
+def check(row: JournalRow, last_sequence: int, previous_hash: bytes) -> list[Entry]:
+    """The row's entries, after proving that it follows `last_sequence` and `previous_hash`.
+
+    Raises JournalBroken with the row's place and what is wrong with it.
+    """
+    where = f"market {row.market_id}, row at sequence {row.first_sequence}"
+    if row.first_sequence != last_sequence + 1:
+        raise JournalBroken(f"{where}: expected sequence {last_sequence + 1}; rows are missing")
+    if row.previous_hash != previous_hash:
+        raise JournalBroken(f"{where}: does not continue the row before it")
+    if row.hash != _row_hash(row):
+        raise JournalBroken(f"{where}: its contents are not those that were sealed")
+    entries = _decode_entries(row.entries)
+    if [entry.sequence for entry in entries] != list(range(row.first_sequence, row.last_sequence + 1)):
+        raise JournalBroken(f"{where}: its entries do not have its sequences")
+    return entries
+
+
+def _row_hash(row: JournalRow) -> bytes:
+    head = _encode(
+        (
+            row.market_id,
+            row.first_sequence,
+            row.last_sequence,
+            row.engine_version,
+            row.events_hash,
+            row.state_hash,
+            row.previous_hash,
+        )
+    )
+    return hashlib.sha256(head + row.entries).digest()
