@@ -1,0 +1,197 @@
+"""Rows that persistence keeps and the gateway shows: the shared nouns of accounts, ledger and history.
+
+They live in the engine because siblings may not import one another; they carry no behaviour. Instants are microseconds.
+"""
+
+from enum import IntEnum
+
+from msgspec import Struct
+
+from engine.messages import ParticipantId
+from engine.units import EnergyWh, MoneyMicro, PriceMicro, TimeUs
+from engine.views import FillView, OrderView
+
+
+class EmailTaken(Exception):
+    """Another user has this e-mail address."""
+
+
+class SymbolTaken(Exception):
+    """Another market has this symbol."""
+
+
+class NumberTaken(Exception):
+    """A transfer into the market with this number exists already: another owner of the market made it."""
+
+
+class ReferenceReused(Exception):
+    """A transfer with this reference exists already, with other contents."""
+
+
+class UserRecord(Struct, frozen=True):
+    """role: student, faculty, admin, ami; status: active, suspended. The hash never leaves the gateway's auth code."""
+
+    user_id: ParticipantId
+    email: str
+    name: str
+    role: str
+    status: str
+    zone: str
+    password_hash: bytes
+    created_us: TimeUs
+
+    def __repr__(self) -> str:  # keeps the hash out of logs and tracebacks
+        return f"UserRecord(user_id={self.user_id}, role={self.role!r}, status={self.status!r})"
+
+
+class SessionRecord(Struct, frozen=True):
+    session_id: str
+    user_id: ParticipantId
+    created_us: TimeUs
+    used_us: TimeUs
+    expires_us: TimeUs
+
+
+class RotateOutcome(IntEnum):
+    OK = 1
+    REUSED = 2  # an old refresh token came back: the whole family has been ended
+    UNKNOWN = 3
+
+
+class ZoneRecord(Struct, frozen=True):
+    zone_id: str
+    name: str
+
+
+class CostRecord(Struct, frozen=True):
+    zone_from: str
+    zone_to: str
+    wheeling_micro: PriceMicro
+    loss_bps: int
+    valid_from_us: TimeUs
+
+
+class CapacityRecord(Struct, frozen=True):
+    """capacity_wh: per epoch; -1 for no limit."""
+
+    zone_from: str
+    zone_to: str
+    capacity_wh: EnergyWh
+
+
+class Want(Struct, frozen=True):
+    """An amount that a market is short of for a participant; asset as the ledger names it."""
+
+    participant_id: ParticipantId
+    asset: str
+    amount: int
+
+
+class Draw(Struct, frozen=True):
+    """A transfer from the main account into a market; number runs 1, 2, 3, ... in each market."""
+
+    number: int
+    participant_id: ParticipantId
+    asset: str
+    amount: int
+
+
+class DepositRecord(Struct, frozen=True):
+    deposit_id: int
+    participant_id: ParticipantId
+    asset: str
+    amount: int
+    reference: str
+    created_us: TimeUs
+
+
+class AccountBalance(Struct, frozen=True):
+    """All of a participant's holdings of one asset: available in the main account, in_markets in all markets' accounts.
+
+    reserved is part of in_markets; the total is available + in_markets.
+    """
+
+    asset: str
+    available: int
+    in_markets: int
+    reserved: int
+
+
+class Holding(Struct, frozen=True):
+    """What a participant has in one market; reserved is part of balance."""
+
+    market_id: int
+    asset: str
+    balance: int
+    reserved: int
+
+
+class LedgerLine(Struct, frozen=True):
+    """One entry of a transfer on an account of the participant. account: main or market."""
+
+    line_id: int
+    transfer_id: int
+    kind: str
+    reference: str
+    account: str
+    market_id: int
+    asset: str
+    amount: int
+    created_us: TimeUs
+
+
+class TrialLine(Struct, frozen=True):
+    asset: str
+    kind: str
+    amount: int
+
+
+class StoredOrder(Struct, frozen=True):
+    market_id: int
+    view: OrderView
+
+
+class StoredFill(Struct, frozen=True):
+    market_id: int
+    view: FillView
+
+
+class CandleRecord(Struct, frozen=True):
+    start_us: TimeUs
+    open_micro: PriceMicro
+    high_micro: PriceMicro
+    low_micro: PriceMicro
+    close_micro: PriceMicro
+    volume_wh: EnergyWh
+    value_micro: MoneyMicro
+    trades: int
+
+
+class PositionRecord(Struct, frozen=True):
+    market_id: int
+    epoch_start_us: TimeUs
+    bought_wh: EnergyWh
+    sold_wh: EnergyWh
+    paid_micro: MoneyMicro
+    received_micro: MoneyMicro
+    fees_micro: MoneyMicro
+    trades: int
+
+
+class StatsRecord(Struct, frozen=True):
+    """All zero when nothing traded in the period."""
+
+    open_micro: PriceMicro
+    high_micro: PriceMicro
+    low_micro: PriceMicro
+    last_micro: PriceMicro
+    volume_wh: EnergyWh
+    value_micro: MoneyMicro
+    trades: int
+
+
+class EpochRecord(Struct, frozen=True):
+    start_us: TimeUs
+    volume_wh: EnergyWh
+    value_micro: MoneyMicro
+    trades: int
