@@ -1,0 +1,181 @@
+"""How many commands per second one order book takes, on one core, without I/O.
+
+Why it matters: a market is one actor, so this is the ceiling of a market's throughput. The mix is what market makers
+send: 9 % GTC, 3 % IOC, 6 % cancels, 82 % price amends, 1,000 resting orders of 1,000 participants. Funds are checked
+and events built.
+
+Run:  python -m bench.bench_engine            the canonical size; quote only these numbers
+      python -m bench.bench_engine --smoke    small; run by the tests, so that it cannot rot
+"""
+
+import argparse
+import gc
+import random
+import zlib
+from time import perf_counter_ns
+
+import msgspec
+
+from bench.machine import Result, machine, percentile, record
+from engine.book.order_book import OrderBook
+from engine.market import MarketSpec, Path
+from engine.messages import (
+    CURRENCY,
+    AmendOrder,
+    CancelOrder,
+    Command,
+    Entry,
+    Event,
+    Fund,
+    OrderAccepted,
+    OrderAmended,
+    OrderEnded,
+    PlaceOrder,
+    Side,
+    TimeInForce,
+    Traded,
+)
+
+GOAL_PER_SECOND = 200_000
+PARTICIPANTS = 1_000
+RESTING = 1_000
+ZONE = "Z1"
+SPEC = MarketSpec(
+    market_id=1, symbol="BENCH", zones=(ZONE,), paths=(Path(ZONE, ZONE, 500_000, 100),), taker_fee_bps=10, band_bps=0
+)
+START_US = 1_800_000_000_000_000
+
+
+def _price(random_: random.Random, side: Side) -> int:
+    """Two clouds 100 ticks wide that overlap by a tenth once the asks have landed."""
+    return (3_340_000 if side is Side.BUY else 2_900_000) + random_.randrange(100) * 1_000
+
+
+class Workload:
+    """Commands that fit the book's present state, made while it runs but outside the measured time."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.open: dict[int, tuple[int, Side]] = {}
+        self.ids: list[int] = []
+
+    def fund(self) -> list[Command]:
+        commands: list[Command] = []
+        for participant in range(1, PARTICIPANTS + 1):
+            for asset, amount in ((CURRENCY, 10**12), (ZONE, 10**9)):
+                commands.append(Fund(len(commands) + 1, participant, asset, amount))
+        return commands
+
+    def rest(self) -> PlaceOrder:
+        side = Side(self.random.randrange(2))
+        return PlaceOrder(self.random.randint(1, PARTICIPANTS), side, _price(self.random, side), 1_000, ZONE)
+
+    def next(self) -> Command:
+        draw = self.random.randrange(100)
+        order_id = self._some_order()
+        if draw < 9 or order_id == 0:
+            return self.rest()
+        if draw < 12:
+            side = Side(self.random.randrange(2))
+            price = 3_700_000 if side is Side.BUY else 2_700_000
+            return PlaceOrder(
+                self.random.randint(1, PARTICIPANTS), side, price, 500, ZONE, time_in_force=TimeInForce.IOC
+            )
+        participant, side = self.open[order_id]
+        if draw < 18 and len(self.open) > RESTING:
+            return CancelOrder(participant, order_id)
+        return AmendOrder(participant, order_id, _price(self.random, side))
+
+    def saw(self, command: Command, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, OrderAccepted) and isinstance(command, PlaceOrder):
+                self.open[event.order_id] = (command.participant_id, command.side)
+                self.ids.append(event.order_id)
+            elif isinstance(event, OrderEnded):
+                self.open.pop(event.order_id, None)
+
+    def _some_order(self) -> int:
+        ids = self.ids
+        while ids:
+            place = self.random.randrange(len(ids))
+            if ids[place] in self.open:
+                return ids[place]
+            ids[place] = ids[-1]
+            ids.pop()
+        return 0
+
+
+def entries_for(count: int) -> tuple[list[Entry], list[Entry]]:
+    """Entries that fill the book, and the `count` that are measured, made with a book of their own."""
+    book, workload = OrderBook(SPEC), Workload(seed=7)
+    entries: list[Entry] = []
+
+    def step(command: Command) -> None:
+        entry = Entry(book.sequence + 1, START_US + book.sequence * 50, command)
+        workload.saw(command, book.apply(entry))
+        entries.append(entry)
+
+    for command in workload.fund():
+        step(command)
+    while len(workload.open) < RESTING:
+        step(workload.rest())
+    prepared = len(entries)
+    while len(entries) < prepared + count:
+        step(workload.next())
+    return entries[:prepared], entries[prepared:]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--smoke", action="store_true", help="a small run that proves that the bench works")
+    smoke = parser.parse_args().smoke
+    count = 2_000 if smoke else 300_000
+    before, measured = entries_for(count)
+
+    rates, checksum = [], 0
+    kinds: dict[str, int] = {}
+    for run in range(1 if smoke else 5):
+        book = OrderBook(SPEC)
+        for entry in before:
+            book.apply(entry)
+        gc.collect()
+        gc.freeze()
+        apply = book.apply
+        start_ns = perf_counter_ns()
+        steps = [apply(entry) for entry in measured]
+        rates.append(count * 10**9 // (perf_counter_ns() - start_ns))
+        if run == 0:
+            for events in steps:
+                checksum = zlib.crc32(msgspec.msgpack.encode(events), checksum)
+                for event in events:
+                    kinds[type(event).__name__] = kinds.get(type(event).__name__, 0) + 1
+    times_ns = _times(before, measured)
+    rates.sort()
+    rate = rates[len(rates) // 2]
+    print(f"machine: {machine()}")
+    print(f"commands={count} checksum={checksum:08x} open={len(book.orders)} trades={kinds.get(Traded.__name__, 0)}")
+    print(f"amended={kinds.get(OrderAmended.__name__, 0)} accepted={kinds.get(OrderAccepted.__name__, 0)}")
+    print(f"rate={rate}/s (median of {len(rates)} runs, {rates[0]} to {rates[-1]})")
+    print(
+        f"p50={percentile(times_ns, 500)}ns p99={percentile(times_ns, 990)}ns "
+        f"p99.9={percentile(times_ns, 999)}ns max={times_ns[-1]}ns"
+    )
+    if not smoke:
+        record([Result("engine", "rate", rate, "commands/s", GOAL_PER_SECOND, rate >= GOAL_PER_SECOND)])
+
+
+def _times(before: list[Entry], measured: list[Entry]) -> list[int]:
+    """Ascending times of each command, from a run of its own so that reading the clock does not slow the rate."""
+    book = OrderBook(SPEC)
+    for entry in before:
+        book.apply(entry)
+    times_ns = []
+    for entry in measured:
+        start_ns = perf_counter_ns()
+        book.apply(entry)
+        times_ns.append(perf_counter_ns() - start_ns)
+    return sorted(times_ns)
+
+
+if __name__ == "__main__":
+    main()

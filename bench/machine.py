@@ -1,0 +1,50 @@
+"""What every benchmark prints the same way: the machine, percentiles, and rows for var/bench.json."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import Struct, to_builtins
+
+RESULTS = Path("var/bench.json")
+
+
+class Result(Struct, frozen=True):
+    """One measured figure; goal 0 where there is none, met tells whether it was reached."""
+
+    bench: str
+    metric: str
+    value: float
+    unit: str
+    goal: float = 0
+    met: bool = True
+
+
+def machine() -> str:
+    """Processor, cores and Python: without them a figure means nothing."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cores} cores, {platform.python_implementation()} {platform.python_version()}"
+
+
+def percentile(ordered: Sequence[int], per_mille: int) -> int:
+    """The value below which `per_mille` thousandths of the ascending values lie."""
+    return ordered[min(len(ordered) - 1, len(ordered) * per_mille // 1_000)]
+
+
+def record(results: Sequence[Result]) -> None:
+    """Merge the figures into var/bench.json: the newest of each bench and metric stays."""
+    kept: dict[tuple[str, str], object] = {}
+    if RESULTS.exists():
+        for row in json.loads(RESULTS.read_text()):
+            kept[row["bench"], row["metric"]] = row
+    for result in results:
+        kept[result.bench, result.metric] = to_builtins(result)
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(list(kept.values()), indent=1) + "\n")

@@ -1,0 +1,297 @@
+"""How an order meets the orders that rest: whom first, at which price, who pays whom.
+
+A buyer takes the lowest landed price first, a seller the bid that leaves him most; equals go by time. The maker's own
+price holds. What the buyer pays beyond what the seller receives is the grid's, to the micro.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from heapq import merge
+from itertools import groupby
+
+from engine.accounts import fee_micro, reservation_micro
+from engine.book.lanes import Lane
+from engine.book.reference import ReferencePrice
+from engine.book.side import BookSide, Order
+from engine.market import Phase
+from engine.messages import EndReason, Event, OrderReduced, SelfTrade, Side, Traded
+from engine.units import BPS, EnergyWh, MoneyMicro, PriceMicro, TimeUs, value_micro
+
+
+class Matching(ABC):
+    """The trading half of OrderBook, which gives it its state and the way in which orders end."""
+
+    phase: Phase
+    sequence: int
+    time_us: TimeUs
+    trades: int
+    fees_micro: MoneyMicro
+    grid_micro: dict[str, MoneyMicro]
+    reference: ReferencePrice
+    sides: dict[tuple[Side, str], BookSide]
+    lanes: dict[tuple[str, str], Lane]
+    blocked: dict[int, Order]
+
+    @abstractmethod
+    def _end(self, order: Order, reason: EndReason, events: list[Event]) -> None:
+        """Close the order for this reason."""
+
+    def _index_lanes(self) -> None:
+        """Sort the lanes by the zone where an order stands."""
+        lanes = self.lanes.values()
+        self._into = {zone: tuple(x for x in lanes if x.path.zone_to == zone) for _, zone in self.sides}
+        self._out_of = {zone: tuple(x for x in lanes if x.path.zone_from == zone) for _, zone in self.sides}
+        self._has_limits = any(lane.limited for lane in lanes)
+
+    def _match(self, taker: Order, events: list[Event]) -> None:
+        """Trade with the best makers while prices cross; the taker rests nowhere meanwhile."""
+        while taker.remaining_wh:
+            best = self._best_at(taker, taker.price_micro)
+            if best is None:
+                return
+            lane, maker, price = best
+            if maker.account is taker.account:
+                self._prevent_self_trade(taker, maker, events)
+                if taker.end_reason:
+                    return
+                continue
+            energy_wh = min(taker.remaining_wh, maker.remaining_wh, lane.left_wh)
+            if taker.side is Side.BUY:
+                self._trade(taker, maker, lane, energy_wh, price, maker.price_micro, events)
+            else:
+                self._trade(taker, maker, lane, energy_wh, maker.price_micro, price, events)
+        self._end(taker, EndReason.FILLED, events)
+
+    def _best_for(self, taker: Order) -> tuple[Lane, Order, PriceMicro] | None:
+        return self._best_at(taker, taker.price_micro)
+
+    def _best_at(self, taker: Order, limit_micro: PriceMicro) -> tuple[Lane, Order, PriceMicro] | None:
+        """The lane and the maker that are next within the limit, and what the taker then pays or receives per kWh."""
+        found: tuple[Lane, Order, PriceMicro] | None = None
+        if taker.side is Side.BUY:
+            for lane in self._into[taker.zone]:
+                level = lane.asks.best
+                if level is None or level.price_micro > limit_micro or not lane.left_wh:
+                    continue
+                price = lane.landed(level.price_micro)
+                if price > limit_micro:
+                    continue
+                maker = level.oldest
+                assert maker is not None
+                if found is None or price < found[2] or (price == found[2] and maker.priority < found[1].priority):
+                    found = (lane, maker, price)
+        else:
+            for lane in self._out_of[taker.zone]:
+                level = lane.bids.best
+                if level is None or level.price_micro - lane.wheeling_micro < limit_micro or not lane.left_wh:
+                    continue
+                price = lane.ask_equivalent(level.price_micro)
+                if price < limit_micro:
+                    continue
+                maker = _oldest_of_equals(lane, price) if lane.loss_bps else level.oldest
+                assert maker is not None
+                if found is None or price > found[2] or (price == found[2] and maker.priority < found[1].priority):
+                    found = (lane, maker, price)
+        return found
+
+    def _trade(
+        self,
+        taker: Order,
+        maker: Order,
+        lane: Lane,
+        energy_wh: EnergyWh,
+        buyer_price_micro: PriceMicro,
+        seller_price_micro: PriceMicro,
+        events: list[Event],
+    ) -> None:
+        buyer_value = value_micro(buyer_price_micro, energy_wh)
+        seller_value = value_micro(seller_price_micro, energy_wh)
+        if taker.side is Side.BUY:
+            buyer, seller = taker, maker
+            taker_value, maker_value = buyer_value, seller_value
+        else:
+            buyer, seller = maker, taker
+            taker_value, maker_value = seller_value, buyer_value
+        taker_fee = _charge(taker, taker.taker_fee_bps * taker_value)
+        if maker.maker_fee_bps >= 0:
+            maker_fee = _charge(maker, maker.maker_fee_bps * maker_value)
+        else:
+            maker_fee = -min(-maker.maker_fee_bps * maker_value // BPS, taker_fee)
+        buyer_fee, seller_fee = (taker_fee, maker_fee) if buyer is taker else (maker_fee, taker_fee)
+
+        taker.remaining_wh -= energy_wh
+        assert maker.level is not None
+        maker.level.side.reduce(maker, energy_wh)
+        for order in (taker, maker):
+            order.filled_wh += energy_wh
+            order.updated_us, order.updated_sequence = self.time_us, self.sequence
+        buyer.value_micro += buyer_value
+        seller.value_micro += seller_value
+
+        paying = buyer.account
+        reserved = _reservation(buyer)
+        paying.cash_free += buyer.reserved_micro - reserved - buyer_value - buyer_fee
+        paying.cash_reserved += reserved - buyer.reserved_micro
+        assert paying.cash_free >= 0, (buyer.order_id, paying.cash_free)
+        assert paying.cash_reserved >= 0, (buyer.order_id, paying.cash_reserved)
+        buyer.reserved_micro = reserved
+        paying.add_free(buyer.zone, energy_wh)
+        seller.account.cash_free += seller_value - seller_fee
+        seller.account.add_reserved_energy(seller.zone, -energy_wh)
+        self.fees_micro += buyer_fee + seller_fee
+        self.grid_micro[buyer.zone] = self.grid_micro.get(buyer.zone, 0) + buyer_value - seller_value
+
+        if lane.limited:
+            lane.set_used(lane.used_wh + energy_wh)
+        self.trades += 1
+        self.reference.add(maker.price_micro, energy_wh, self.time_us)
+        events.append(
+            Traded(
+                self.trades,
+                maker.order_id,
+                taker.order_id,
+                paying.participant_id,
+                seller.account.participant_id,
+                taker.side,
+                energy_wh,
+                maker.price_micro,
+                buyer_price_micro,
+                seller_price_micro,
+                buyer_value,
+                seller_value,
+                buyer_fee,
+                seller_fee,
+                buyer.zone,
+                seller.zone,
+            )
+        )
+        if maker.remaining_wh == 0:
+            self._end(maker, EndReason.FILLED, events)
+
+    def _prevent_self_trade(self, taker: Order, maker: Order, events: list[Event]) -> None:
+        """The taker's choice holds for both orders."""
+        match taker.placed.self_trade:
+            case SelfTrade.CANCEL_NEWEST:
+                self._end(taker, EndReason.SELF_TRADE, events)
+            case SelfTrade.CANCEL_OLDEST:
+                self._end(maker, EndReason.SELF_TRADE, events)
+            case SelfTrade.CANCEL_BOTH:
+                self._end(maker, EndReason.SELF_TRADE, events)
+                self._end(taker, EndReason.SELF_TRADE, events)
+            case SelfTrade.DECREMENT:
+                by_wh = min(taker.remaining_wh, maker.remaining_wh)
+                for order in (maker, taker):
+                    self._reduce(order, by_wh)
+                    events.append(OrderReduced(order.order_id, by_wh))
+                for order in (maker, taker):
+                    if order.remaining_wh == 0:
+                        self._end(order, EndReason.SELF_TRADE, events)
+
+    def _reduce(self, order: Order, by_wh: EnergyWh) -> None:
+        """Take energy off an order without a trade, and release what had backed it."""
+        if order.level is not None:
+            order.level.side.reduce(order, by_wh)
+        else:
+            order.remaining_wh -= by_wh
+        order.quantity_wh -= by_wh
+        order.updated_us, order.updated_sequence = self.time_us, self.sequence
+        if order.side is Side.SELL:
+            order.account.reserve_energy(order.zone, -by_wh)
+        else:
+            reserved = _reservation(order)
+            order.account.reserve_cash(reserved - order.reserved_micro)
+            order.reserved_micro = reserved
+
+    def _fillable(self, taker: Order) -> bool:
+        """Whether the whole order would trade now: within its limit and the lanes, before it meets its own."""
+        missing = taker.remaining_wh
+        left = {lane: lane.left_wh for lane in self.lanes.values()}
+        for _, _, maker, lane in self._makers(taker):
+            if maker.account is taker.account:
+                if taker.placed.self_trade is SelfTrade.CANCEL_OLDEST:
+                    continue
+                return False
+            energy_wh = min(missing, maker.remaining_wh, left[lane])
+            left[lane] -= energy_wh
+            missing -= energy_wh
+            if missing == 0:
+                return True
+        return False
+
+    def _makers(self, taker: Order) -> Iterator[tuple[int, int, Order, Lane]]:
+        """Makers within the taker's limit as they would trade: (rank, priority, maker, lane)."""
+        if taker.side is Side.BUY:
+            return merge(*(_asks_on(lane, taker.price_micro) for lane in self._into[taker.zone]))
+        return merge(*(_bids_on(lane, taker.price_micro) for lane in self._out_of[taker.zone]))
+
+    def _meets_full_lane(self, order: Order) -> bool:
+        """Whether a lane at the order's zone carries nothing more in this epoch."""
+        lanes = self._into[order.zone] if order.side is Side.BUY else self._out_of[order.zone]
+        return any(not lane.left_wh for lane in lanes)
+
+    def _trade_blocked(self, events: list[Event]) -> None:
+        """Let the orders that full lanes kept apart arrive again, in their old order, keeping their places."""
+        if not self.blocked or self.phase is not Phase.OPEN:
+            return
+        waiting = sorted(self.blocked.values(), key=lambda order: order.priority)
+        self.blocked = {}
+        for order in waiting:
+            self.sides[order.side, order.zone].remove(order)
+        for order in waiting:
+            self._match(order, events)
+            if order.end_reason == 0:
+                self.sides[order.side, order.zone].add(order)
+                if self._meets_full_lane(order):
+                    self.blocked[order.order_id] = order
+
+
+def _charge(order: Order, increase: int) -> MoneyMicro:
+    """Add to the order's fee numerator; the fee of this fill is what the rounded-up sum grows by."""
+    fee = fee_micro(order.fee_numerator, increase)
+    order.fee_numerator += increase
+    return fee
+
+
+def _reservation(order: Order) -> MoneyMicro:
+    """What the rest of a buy order can still cost."""
+    return reservation_micro(
+        value_micro(order.price_micro, order.remaining_wh), order.fee_numerator, order.fee_bps_worst
+    )
+
+
+def _oldest_of_equals(lane: Lane, ask_equivalent_micro: PriceMicro) -> Order:
+    """The oldest bid among the best levels that leave the seller the same: with losses, neighbouring bids may."""
+    oldest: Order | None = None
+    depth = 0
+    while (level := lane.bids.next_after(depth)) and lane.ask_equivalent(level.price_micro) == ask_equivalent_micro:
+        assert level.oldest is not None
+        if oldest is None or level.oldest.priority < oldest.priority:
+            oldest = level.oldest
+        depth += 1
+    assert oldest is not None
+    return oldest
+
+
+def _asks_on(lane: Lane, limit_micro: PriceMicro) -> Iterator[tuple[int, int, Order, Lane]]:
+    for level in lane.asks.levels():
+        price = lane.landed(level.price_micro)
+        if price > limit_micro:
+            return
+        order = level.oldest
+        while order is not None:
+            yield price, order.priority, order, lane
+            order = order.newer
+
+
+def _bids_on(lane: Lane, limit_micro: PriceMicro) -> Iterator[tuple[int, int, Order, Lane]]:
+    for price, levels in groupby(lane.bids.levels(), key=lambda level: lane.ask_equivalent(level.price_micro)):
+        if price < limit_micro:
+            return
+        queue: list[Order] = []
+        for level in levels:
+            order = level.oldest
+            while order is not None:
+                queue.append(order)
+                order = order.newer
+        for order in sorted(queue, key=lambda order: order.priority):
+            yield -price, order.priority, order, lane

@@ -1,0 +1,575 @@
+"""The order book of one market, as a state machine.
+
+    apply(entry) -> events      the only way in; deterministic; never raises on a bad command
+
+The same entries in the same order always give the same events and the same book. That is what lets an actor die at any
+moment and come back by replaying its journal. Each entry first lets time pass (what expired is gone before anything can
+trade with it), then does its command: every check before any change.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from heapq import heapify, heappop, heappush
+from typing import Any, Final
+
+from engine.accounts import Account, reservation_micro
+from engine.book.lanes import Lane, lanes_of
+from engine.book.matching import Matching
+from engine.book.reference import ReferencePrice
+from engine.book.side import BookSide, Order
+from engine.market import MarketSpec, Phase
+from engine.messages import (
+    CURRENCY,
+    AmendOrder,
+    CancelAll,
+    CancelAllAt,
+    CancelOrder,
+    Command,
+    DeadManSet,
+    Defund,
+    Defunded,
+    EndReason,
+    Entry,
+    EpochOpened,
+    Event,
+    FeesSet,
+    Fund,
+    Funded,
+    OrderAccepted,
+    OrderAmended,
+    OrderEnded,
+    OrderKind,
+    OrderRepeated,
+    ParticipantId,
+    PhaseChanged,
+    PlaceOrder,
+    Refused,
+    RejectCode,
+    SetFees,
+    SetPhase,
+    SetSpec,
+    Side,
+    SpecChanged,
+    Tick,
+    TimeInForce,
+)
+from engine.units import (
+    BPS,
+    ENERGY_WH_MAX,
+    FOREVER_US,
+    FUND_MAX,
+    SECOND_US,
+    EnergyWh,
+    MoneyMicro,
+    PriceMicro,
+    TimeUs,
+    epoch_start_us,
+    value_micro,
+)
+
+_AGENDA_SLACK: Final = 1_024  # agenda items of ended orders that may pile up before it is made anew
+
+
+class OrderBook(Matching):
+    """Orders, funds and phase of one market."""
+
+    def __init__(self, spec: MarketSpec, phase: Phase = Phase.OPEN) -> None:
+        assert not spec.problems(), spec.problems()
+        self.spec = spec
+        self.phase = phase
+        self.sequence = 0  # of the last applied entry
+        self.time_us: TimeUs = 0  # of the last applied entry
+        self.epoch_start_us: TimeUs = 0
+        self.accounts: dict[ParticipantId, Account] = {}
+        self.orders: dict[int, Order] = {}  # the open ones
+        self.closed: dict[int, Order] = {}  # the newest ended ones
+        self.closed_in_order: deque[int] = deque()
+        self.reference = ReferencePrice(spec)
+        self.trades = 0  # how many there have been; numbers the next one
+        self.fund_number = 0  # of the last Fund
+        self.defund_number = 0  # of the last Defunded
+        self.fees_micro: MoneyMicro = 0  # collected so far, rebates taken off
+        self.grid_micro: dict[str, MoneyMicro] = {}  # collected so far, by the buyer's zone
+        self.sides: dict[tuple[Side, str], BookSide] = {
+            (side, zone): BookSide(side) for side in Side for zone in spec.zones
+        }
+        self.lanes: dict[tuple[str, str], Lane] = lanes_of(spec, self.sides)
+        self._index_lanes()
+        self.blocked: dict[int, Order] = {}  # resting orders that a full lane may have kept from trading
+        self._agenda: list[tuple[TimeUs, int]] = []  # (instant, order id), or minus the participant id for dead-man
+        self.due_us: TimeUs = 0  # when time alone next changes something
+        self._handlers: dict[type, Callable[[Any, list[Event]], None]] = {
+            PlaceOrder: self._place,
+            AmendOrder: self._amend,
+            CancelOrder: self._cancel,
+            CancelAll: self._cancel_all,
+            CancelAllAt: self._cancel_all_at,
+            Fund: self._fund,
+            Defund: self._defund,
+            SetPhase: self._set_phase,
+            SetSpec: self._set_spec,
+            SetFees: self._set_fees,
+            Tick: self._tick,
+        }
+
+    def apply(self, entry: Entry) -> list[Event]:
+        """Apply the next journal entry; return what happened, in order."""
+        assert entry.sequence == self.sequence + 1, (entry.sequence, self.sequence)
+        assert entry.time_us >= self.time_us, (entry.time_us, self.time_us)
+        self.sequence = entry.sequence
+        self.time_us = entry.time_us
+        events: list[Event] = []
+        if len(self.closed_in_order) > self.spec.closed_orders_kept:
+            self._forget_oldest()
+        if entry.time_us >= self.due_us:
+            self._pass_time(events)
+        command = entry.command
+        self._handlers[type(command)](command, events)
+        return events
+
+    def shortfall(self, command: Command, time_us: TimeUs) -> tuple[str, int] | None:
+        """Asset and amount that the command lacks and that the ledger might lend; None if it needs nothing.
+
+        A command that would be refused for another reason needs nothing. Changes nothing: the shell asks before it
+        gives the command a sequence. `time_us` is the instant the command would get.
+        """
+        if isinstance(command, PlaceOrder):
+            account = self.accounts.get(command.participant_id)
+            if account is not None and command.client_order_id in account.client_ids:
+                return None
+            price = self._limit_micro(command)
+            maker_bps, taker_bps = (
+                (account.maker_fee_bps, account.taker_fee_bps)
+                if account is not None
+                else (self.spec.maker_fee_bps, self.spec.taker_fee_bps)
+            )
+            if command.side is Side.SELL:
+                asset, need = command.zone, command.quantity_wh
+            else:
+                value = value_micro(price, command.quantity_wh)
+                asset, need = CURRENCY, reservation_micro(value, 0, max(maker_bps, taker_bps, 0))
+            missing = need - (account.free(asset) if account is not None else 0)
+            if missing <= 0 or self._place_refusal(command, price, time_us) is not None:
+                return None
+            return asset, missing
+        if isinstance(command, AmendOrder):
+            order = self.orders.get(command.order_id)
+            if order is None or self._amend_refusal(command, order) is not None:
+                return None
+            asset = order.zone if order.side is Side.SELL else CURRENCY
+            missing = self._amend_extra(order, *_amended(command, order)) - order.account.free(asset)
+            return (asset, missing) if missing > 0 else None
+        return None
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    def _pass_time(self, events: list[Event]) -> None:
+        """Do what is due: ends of orders' lives, dead-man switches, then a new epoch with fresh lanes."""
+        agenda, now_us = self._agenda, self.time_us
+        while agenda and agenda[0][0] <= now_us:
+            due_us, what = heappop(agenda)
+            if what > 0:
+                order = self.orders.get(what)
+                if order is not None and order.expires_us == due_us:
+                    self._end(order, EndReason.EXPIRED, events)
+            else:
+                account = self.accounts.get(-what)
+                if account is not None and account.dead_man_us == due_us:
+                    account.dead_man_us = 0
+                    for order in list(account.orders.values()):
+                        self._end(order, EndReason.DEAD_MAN, events)
+                    self._forget_if_empty(account)
+        start_us = epoch_start_us(now_us, self.spec.epoch_us)
+        if start_us != self.epoch_start_us:
+            self.epoch_start_us = start_us
+            events.append(EpochOpened(start_us))
+            for lane in self.lanes.values():
+                lane.set_used(0)
+            self._trade_blocked(events)
+        self._set_due()
+
+    def _set_due(self) -> None:
+        epoch_end_us = self.epoch_start_us + self.spec.epoch_us
+        self.due_us = min(epoch_end_us, self._agenda[0][0]) if self._agenda else epoch_end_us
+
+    def _remind(self, at_us: TimeUs, what: int) -> None:
+        """Put an instant on the agenda; items that came to nothing are swept out before they outnumber the rest."""
+        heappush(self._agenda, (at_us, what))
+        if len(self._agenda) > 2 * len(self.orders) + _AGENDA_SLACK:
+            self._agenda = self._agenda_now()
+        self.due_us = min(self.due_us, at_us)
+
+    def _agenda_now(self) -> list[tuple[TimeUs, int]]:
+        agenda = [(order.expires_us, order.order_id) for order in self.orders.values()]
+        agenda += [(a.dead_man_us, -a.participant_id) for a in self.accounts.values() if a.dead_man_us]
+        heapify(agenda)
+        return agenda
+
+    def _tick(self, command: Tick, events: list[Event]) -> None:
+        """Nothing more to do: time has passed already."""
+
+    # --- placing ------------------------------------------------------------------------------------------------
+
+    def _place(self, command: PlaceOrder, events: list[Event]) -> None:
+        account = self.accounts.get(command.participant_id)
+        if account is not None and command.client_order_id:
+            known = account.client_ids.get(command.client_order_id)
+            if known is not None:
+                events.append(
+                    OrderRepeated(known.order_id)
+                    if known.placed == command
+                    else Refused(
+                        RejectCode.CLIENT_ORDER_ID_REUSED, "client_order_id was used for an order with other contents"
+                    )
+                )
+                return
+        price = self._limit_micro(command)
+        refusal = self._place_refusal(command, price, self.time_us)
+        if refusal is not None:
+            events.append(refusal)
+            return
+        if account is None:
+            account = Account(command.participant_id, self.spec.maker_fee_bps, self.spec.taker_fee_bps)
+        order = Order(self.sequence, command, account, price, self.time_us)
+        if command.side is Side.SELL:
+            missing = command.quantity_wh - account.energy_free.get(command.zone, 0)
+            if missing > 0:
+                events.append(_insufficient_energy(missing, command.zone))
+                return
+        else:
+            need = reservation_micro(value_micro(price, command.quantity_wh), 0, order.fee_bps_worst)
+            if need > account.cash_free:
+                events.append(_insufficient_funds(need - account.cash_free))
+                return
+            order.reserved_micro = need
+        events.append(OrderAccepted(order.order_id))
+        self._admit(order)
+        if command.post_only and self._best_for(order) is not None:
+            self._end(order, EndReason.POST_ONLY_WOULD_TRADE, events)
+        elif command.time_in_force is TimeInForce.FOK and not self._fillable(order):
+            self._end(order, EndReason.FOK_UNFILLABLE, events)
+        else:
+            self._match(order, events)
+            if order.end_reason == 0:
+                if command.kind is OrderKind.LIMIT and order.may_rest:
+                    self._rest(order)
+                    self._remind(order.expires_us, order.order_id)
+                else:
+                    self._end(order, EndReason.IOC_REMAINDER, events)
+
+    def _admit(self, order: Order) -> None:
+        """The order becomes open: known by its ids, its funds reserved, its life limited."""
+        command, account = order.placed, order.account
+        if command.side is Side.SELL:
+            account.reserve_energy(order.zone, order.quantity_wh)
+        else:
+            account.reserve_cash(order.reserved_micro)
+        order.expires_us = command.expires_us or self.time_us + self.spec.order_life_seconds_max * SECOND_US
+        self.accounts[account.participant_id] = account
+        self.orders[order.order_id] = order
+        account.orders[order.order_id] = order
+        if command.client_order_id:
+            account.client_ids[command.client_order_id] = order
+
+    def _rest(self, order: Order) -> None:
+        """The order waits in the book for takers."""
+        self.sides[order.side, order.zone].add(order)
+        if self._has_limits and self._meets_full_lane(order):
+            self.blocked[order.order_id] = order
+
+    def _limit_micro(self, command: PlaceOrder) -> PriceMicro:
+        """The worst price the order may take; a market order that names none takes the corridor's end."""
+        if command.kind is OrderKind.MARKET and command.price_micro == 0:
+            return self.spec.price_micro_max if command.side is Side.BUY else self.spec.price_micro_min
+        return command.price_micro
+
+    def _place_refusal(self, command: PlaceOrder, price_micro: PriceMicro, time_us: TimeUs) -> Refused | None:
+        """The first rule the command breaks, in the order of RejectCode; funds come after."""
+        spec = self.spec
+        if self.phase is not Phase.OPEN:
+            return self._not_open()
+        if (command.side, command.zone) not in self.sides:
+            return Refused(RejectCode.VALIDATION_FAILED, f"zone: {spec.symbol} has no zone {command.zone}")
+        if command.expires_us:
+            if command.expires_us <= time_us:
+                return Refused(RejectCode.VALIDATION_FAILED, "expires_at: is not in the future")
+            if command.expires_us > time_us + spec.order_life_seconds_max * SECOND_US:
+                return Refused(
+                    RejectCode.VALIDATION_FAILED,
+                    f"expires_at: an order lives at most {spec.order_life_seconds_max} s in {spec.symbol}",
+                )
+        return self._terms_refusal(price_micro, command.quantity_wh, command.kind is OrderKind.LIMIT)
+
+    def _terms_refusal(self, price_micro: PriceMicro, quantity_wh: EnergyWh, in_band: bool) -> Refused | None:
+        """The first rule that this price or this quantity breaks."""
+        spec = self.spec
+        if price_micro % spec.tick_micro:
+            return Refused(RejectCode.PRICE_OFF_TICK, f"price must be a multiple of {spec.tick_micro} micro")
+        if quantity_wh % spec.lot_wh or not spec.quantity_wh_min <= quantity_wh <= ENERGY_WH_MAX:
+            return Refused(
+                RejectCode.QUANTITY_OFF_LOT,
+                f"quantity must be a multiple of {spec.lot_wh} Wh, from {spec.quantity_wh_min} to {ENERGY_WH_MAX} Wh",
+            )
+        if not spec.price_micro_min <= price_micro <= spec.price_micro_max:
+            return Refused(
+                RejectCode.PRICE_OUTSIDE_CORRIDOR,
+                f"price must be from {spec.price_micro_min} to {spec.price_micro_max} micro",
+            )
+        if in_band and spec.band_bps:
+            reference = self.reference.price_micro
+            if abs(price_micro - reference) * BPS > reference * spec.band_bps:
+                return Refused(
+                    RejectCode.PRICE_OUTSIDE_BAND,
+                    f"price must be within {spec.band_bps} bps of the reference price {reference} micro",
+                )
+        return None
+
+    def _not_open(self) -> Refused:
+        return Refused(RejectCode.MARKET_NOT_OPEN, f"{self.spec.symbol} is {self.phase.name.lower()}")
+
+    # --- amending and cancelling ----------------------------------------------------------------------------------
+
+    def _amend(self, command: AmendOrder, events: list[Event]) -> None:
+        order = self.orders.get(command.order_id)
+        if order is None or order.account.participant_id != command.participant_id:
+            events.append(self._unknown(command.order_id, command.participant_id))
+            return
+        refusal = self._amend_refusal(command, order)
+        if refusal is not None:
+            events.append(refusal)
+            return
+        price, quantity = _amended(command, order)
+        extra = self._amend_extra(order, price, quantity)
+        asset = order.zone if order.side is Side.SELL else CURRENCY
+        missing = extra - order.account.free(asset)
+        if missing > 0:
+            events.append(
+                _insufficient_energy(missing, asset) if order.side is Side.SELL else _insufficient_funds(missing)
+            )
+            return
+        if order.placed.post_only and price != order.price_micro and self._best_at(order, price) is not None:
+            events.append(Refused(RejectCode.CONFLICT, "a post-only order would trade at this price"))
+            return
+        side = self.sides[order.side, order.zone]
+        keeps_place = price == order.price_micro and quantity <= order.quantity_wh
+        if keeps_place:
+            side.reduce(order, order.quantity_wh - quantity)
+            order.quantity_wh = quantity
+        else:
+            side.remove(order)
+            order.price_micro = price
+            order.remaining_wh += quantity - order.quantity_wh
+            order.quantity_wh = quantity
+            order.priority = self.sequence
+        if order.side is Side.SELL:
+            order.account.reserve_energy(order.zone, extra)
+        else:
+            order.account.reserve_cash(extra)
+            order.reserved_micro += extra
+        order.updated_us, order.updated_sequence = self.time_us, self.sequence
+        events.append(OrderAmended(order.order_id, price, quantity))
+        if not keeps_place:
+            self.blocked.pop(order.order_id, None)
+            self._match(order, events)
+            if order.end_reason == 0:
+                self._rest(order)
+
+    def _amend_refusal(self, command: AmendOrder, order: Order) -> Refused | None:
+        if self.phase is not Phase.OPEN:
+            return self._not_open()
+        price, quantity = _amended(command, order)
+        if quantity <= order.filled_wh:
+            return Refused(
+                RejectCode.VALIDATION_FAILED, f"quantity: must be above the {order.filled_wh} Wh that are filled"
+            )
+        return self._terms_refusal(price, quantity, price != order.price_micro)
+
+    def _amend_extra(self, order: Order, price_micro: PriceMicro, quantity_wh: EnergyWh) -> int:
+        """How much more must be reserved for the new terms; negative when some comes free."""
+        if order.side is Side.SELL:
+            return quantity_wh - order.quantity_wh
+        value = value_micro(price_micro, quantity_wh - order.filled_wh)
+        return reservation_micro(value, order.fee_numerator, order.fee_bps_worst) - order.reserved_micro
+
+    def _cancel(self, command: CancelOrder, events: list[Event]) -> None:
+        order = self.orders.get(command.order_id)
+        if order is None or order.account.participant_id != command.participant_id:
+            events.append(self._unknown(command.order_id, command.participant_id))
+            return
+        self._end(order, EndReason.CANCELLED_BY_OWNER, events)
+
+    def _cancel_all(self, command: CancelAll, events: list[Event]) -> None:
+        if command.participant_id == 0:
+            self._end_all(self.orders.values(), command.reason, events)
+            return
+        account = self.accounts.get(command.participant_id)
+        if account is not None:
+            self._end_all(account.orders.values(), command.reason, events)
+
+    def _cancel_all_at(self, command: CancelAllAt, events: list[Event]) -> None:
+        account = self.accounts.get(command.participant_id)
+        if account is None:
+            if command.at_us:
+                account = Account(command.participant_id, self.spec.maker_fee_bps, self.spec.taker_fee_bps)
+                self.accounts[command.participant_id] = account
+            else:
+                events.append(DeadManSet(command.participant_id, 0))
+                return
+        account.dead_man_us = command.at_us
+        events.append(DeadManSet(command.participant_id, command.at_us))
+        if command.at_us:
+            self._remind(command.at_us, -command.participant_id)
+        else:
+            self._forget_if_empty(account)
+
+    def _unknown(self, order_id: int, participant_id: ParticipantId) -> Refused:
+        """Other people's orders are as unknown as those that never were."""
+        order = self.closed.get(order_id)
+        if order is not None and order.account.participant_id == participant_id:
+            return Refused(RejectCode.ORDER_CLOSED, f"the order has ended: {EndReason(order.end_reason).name.lower()}")
+        return Refused(RejectCode.NOT_FOUND, "no such order")
+
+    def _end_all(self, orders: Iterable[Order], reason: EndReason, events: list[Event]) -> None:
+        for order in list(orders):
+            self._end(order, reason, events)
+
+    def _end(self, order: Order, reason: EndReason, events: list[Event]) -> None:
+        """The one way in which an open order closes: out of the book, its reservation released, remembered a while."""
+        if order.level is not None:
+            order.level.side.remove(order)
+        account = order.account
+        if order.side is Side.SELL:
+            if order.remaining_wh:
+                account.reserve_energy(order.zone, -order.remaining_wh)
+        elif order.reserved_micro:
+            account.reserve_cash(-order.reserved_micro)
+            order.reserved_micro = 0
+        order.end_reason = reason
+        order.updated_us, order.updated_sequence = self.time_us, self.sequence
+        del self.orders[order.order_id]
+        del account.orders[order.order_id]
+        self.blocked.pop(order.order_id, None)
+        self.closed[order.order_id] = order
+        self.closed_in_order.append(order.order_id)
+        events.append(OrderEnded(order.order_id, reason, order.remaining_wh))
+
+    def _forget_oldest(self) -> None:
+        """Let go of the ended orders beyond the newest that are kept; not earlier, so that answers can name them."""
+        while len(self.closed_in_order) > self.spec.closed_orders_kept:
+            order = self.closed.pop(self.closed_in_order.popleft())
+            account = self.accounts.get(order.placed.participant_id)
+            if account is not None:
+                if account.client_ids.get(order.placed.client_order_id) is order:
+                    del account.client_ids[order.placed.client_order_id]
+                self._forget_if_empty(account)
+
+    def _forget_if_empty(self, account: Account) -> None:
+        if account.is_empty():
+            self.accounts.pop(account.participant_id, None)
+
+    # --- funds --------------------------------------------------------------------------------------------------
+
+    def _fund(self, command: Fund, events: list[Event]) -> None:
+        if command.number <= self.fund_number:
+            events.append(Refused(RejectCode.CONFLICT, f"transfer {command.number} has been applied before"))
+            return
+        assert command.number == self.fund_number + 1, (command.number, self.fund_number)
+        assert 0 < command.amount <= FUND_MAX, command.amount
+        account = self.accounts.get(command.participant_id)
+        if account is None:
+            account = Account(command.participant_id, self.spec.maker_fee_bps, self.spec.taker_fee_bps)
+            self.accounts[command.participant_id] = account
+        account.add_free(command.asset, command.amount)
+        self.fund_number = command.number
+        events.append(Funded(command.number, command.participant_id, command.asset, command.amount))
+
+    def _defund(self, command: Defund, events: list[Event]) -> None:
+        account = self.accounts.get(command.participant_id)
+        if account is None or (command.idle_only and account.orders):
+            return
+        for asset in account.assets():
+            amount = account.free(asset)
+            if amount:
+                account.add_free(asset, -amount)
+                self.defund_number += 1
+                events.append(Defunded(self.defund_number, command.participant_id, asset, amount))
+        self._forget_if_empty(account)
+
+    # --- rules --------------------------------------------------------------------------------------------------
+
+    def _set_phase(self, command: SetPhase, events: list[Event]) -> None:
+        if self.phase is Phase.CLOSED and command.phase is not Phase.CLOSED:
+            events.append(Refused(RejectCode.CONFLICT, "a closed market stays closed"))
+            return
+        if command.phase is self.phase:
+            return
+        self.phase = command.phase
+        events.append(PhaseChanged(command.phase))
+        if command.phase is Phase.CLOSED:
+            self._end_all(self.orders.values(), EndReason.MARKET_CLOSED, events)
+        elif command.phase is Phase.OPEN:
+            self._trade_blocked(events)
+
+    def _set_spec(self, command: SetSpec, events: list[Event]) -> None:
+        new, old = command.spec, self.spec
+        problems = new.problems()
+        if (new.market_id, new.symbol, new.epoch_seconds) != (old.market_id, old.symbol, old.epoch_seconds):
+            problems.append("id, symbol and epoch_seconds of a market cannot change")
+        if self.orders and (new.tick_micro != old.tick_micro or new.lot_wh != old.lot_wh):
+            problems.append("tick and lot cannot change while orders are open; cancel them first")
+        if not set(old.zones) <= set(new.zones):
+            problems.append("zones: a market can gain zones, not lose them")
+        if problems:
+            events.append(Refused(RejectCode.CONFLICT, "; ".join(problems)))
+            return
+        self.spec = new
+        self.reference.set_spec(new)
+        for side in Side:
+            for zone in new.zones:
+                self.sides.setdefault((side, zone), BookSide(side))
+        used = {pair: lane.used_wh for pair, lane in self.lanes.items()}
+        self.lanes = lanes_of(new, self.sides)
+        for pair, lane in self.lanes.items():
+            lane.set_used(used.get(pair, 0))
+        self._index_lanes()
+        for account in self.accounts.values():
+            if not account.has_own_fees:
+                account.maker_fee_bps, account.taker_fee_bps = new.maker_fee_bps, new.taker_fee_bps
+        events.append(SpecChanged(new))
+        self.blocked = dict(self.orders)  # cheaper paths can make any two of them meet
+        self._trade_blocked(events)
+
+    def _set_fees(self, command: SetFees, events: list[Event]) -> None:
+        maker_bps, taker_bps = command.maker_fee_bps, command.taker_fee_bps
+        if command.remove:
+            maker_bps, taker_bps = self.spec.maker_fee_bps, self.spec.taker_fee_bps
+        elif not (0 <= taker_bps < BPS and -BPS < maker_bps < BPS):
+            events.append(Refused(RejectCode.VALIDATION_FAILED, "fees: taker 0 to 9999 bps, maker -9999 to 9999 bps"))
+            return
+        account = self.accounts.get(command.participant_id)
+        if account is None:
+            account = Account(command.participant_id, maker_bps, taker_bps)
+            self.accounts[command.participant_id] = account
+        account.maker_fee_bps, account.taker_fee_bps = maker_bps, taker_bps
+        account.has_own_fees = not command.remove
+        events.append(FeesSet(command.participant_id, maker_bps, taker_bps))
+        self._forget_if_empty(account)
+
+    def restore_agenda(self) -> None:
+        """Make anew what follows from orders and accounts; for a book that was decoded from its state."""
+        self._agenda = self._agenda_now()
+        if self.sequence:
+            self._set_due()
+        assert self.due_us < FOREVER_US
+
+
+def _amended(command: AmendOrder, order: Order) -> tuple[PriceMicro, EnergyWh]:
+    return command.price_micro or order.price_micro, command.quantity_wh or order.quantity_wh
+
+
+def _insufficient_funds(missing_micro: MoneyMicro) -> Refused:
+    return Refused(RejectCode.INSUFFICIENT_FUNDS, f"{missing_micro} micro are missing")
+
+
+def _insufficient_energy(missing_wh: EnergyWh, zone: str) -> Refused:
+    return Refused(RejectCode.INSUFFICIENT_ENERGY, f"{missing_wh} Wh are missing in {zone}")

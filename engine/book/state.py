@@ -1,0 +1,213 @@
+"""The canonical form of an order book: one sequence of bytes for one state, for snapshots and for comparing replicas.
+
+`encode` lists everything that a future entry could depend on, each list in an order that follows from the state alone.
+What can be derived (price levels, agenda, lanes' remaining capacity) is left out and made anew by `decode`.
+"""
+
+import hashlib
+
+import msgspec
+from msgspec import Struct
+
+from engine.accounts import Account
+from engine.book.order_book import OrderBook
+from engine.book.side import Order
+from engine.market import MarketSpec, Phase
+from engine.messages import PlaceOrder
+
+
+class OrderState(Struct, array_like=True, gc=False):
+    order_id: int
+    placed: PlaceOrder
+    price_micro: int
+    quantity_wh: int
+    remaining_wh: int
+    filled_wh: int
+    value_micro: int
+    maker_fee_bps: int
+    taker_fee_bps: int
+    fee_numerator: int
+    reserved_micro: int
+    priority: int
+    expires_us: int
+    created_us: int
+    updated_us: int
+    updated_sequence: int
+    end_reason: int
+
+
+class AccountState(Struct, array_like=True, gc=False):
+    participant_id: int
+    cash_free: int
+    cash_reserved: int
+    energy_free: list[tuple[str, int]]
+    energy_reserved: list[tuple[str, int]]
+    own_fees: tuple[int, int] | None
+    dead_man_us: int
+
+
+class BookState(Struct, array_like=True):
+    """Append fields with defaults; never reorder: old snapshots must stay readable."""
+
+    spec: MarketSpec
+    phase: Phase
+    sequence: int
+    time_us: int
+    epoch_start_us: int
+    trades: int
+    fund_number: int
+    defund_number: int
+    fees_micro: int
+    grid_micro: list[tuple[str, int]]
+    last_price_micro: int
+    reference_price_micro: int
+    minutes: list[tuple[int, int, int]]
+    lanes_used: list[tuple[str, str, int]]
+    blocked: list[int]
+    accounts: list[AccountState]
+    orders: list[OrderState]  # the open ones, by id
+    closed: list[OrderState]  # in the order in which they ended
+
+
+class StateUnreadable(Exception):
+    """These bytes are no state of an order book."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(BookState).decode
+
+
+def encode(book: OrderBook) -> bytes:
+    """The book as bytes; equal states give equal bytes. Two replicas that applied the same entries are equal states."""
+    return _encode(
+        BookState(
+            spec=book.spec,
+            phase=book.phase,
+            sequence=book.sequence,
+            time_us=book.time_us,
+            epoch_start_us=book.epoch_start_us,
+            trades=book.trades,
+            fund_number=book.fund_number,
+            defund_number=book.defund_number,
+            fees_micro=book.fees_micro,
+            grid_micro=sorted(book.grid_micro.items()),
+            last_price_micro=book.reference.last_price_micro,
+            reference_price_micro=book.reference.price_micro,
+            minutes=list(book.reference.minutes),
+            lanes_used=sorted((*pair, lane.used_wh) for pair, lane in book.lanes.items() if lane.used_wh),
+            blocked=sorted(book.blocked),
+            accounts=[_account_state(book.accounts[key]) for key in sorted(book.accounts)],
+            orders=[_order_state(order) for order in book.orders.values()],  # ids grow, so insertion is their order
+            closed=[_order_state(book.closed[order_id]) for order_id in book.closed_in_order],
+        )
+    )
+
+
+def decode(data: bytes) -> OrderBook:
+    """The book that `encode` gave these bytes for. Raises StateUnreadable."""
+    try:
+        state = _decode(data)
+    except msgspec.MsgspecError as error:
+        raise StateUnreadable(str(error)) from error
+    if state.spec.problems():
+        raise StateUnreadable("; ".join(state.spec.problems()))
+    book = OrderBook(state.spec, state.phase)
+    book.sequence, book.time_us, book.epoch_start_us = state.sequence, state.time_us, state.epoch_start_us
+    book.trades, book.fund_number, book.defund_number = state.trades, state.fund_number, state.defund_number
+    book.fees_micro, book.grid_micro = state.fees_micro, dict(state.grid_micro)
+    reference = book.reference
+    reference.last_price_micro, reference.price_micro = state.last_price_micro, state.reference_price_micro
+    reference.minutes.extend(state.minutes)
+    reference.value_micro = sum(value for _, value, _ in state.minutes)
+    reference.volume_wh = sum(volume for _, _, volume in state.minutes)
+    for zone_from, zone_to, used_wh in state.lanes_used:
+        book.lanes[zone_from, zone_to].set_used(used_wh)
+    for kept in state.accounts:
+        book.accounts[kept.participant_id] = _account(kept, state.spec)
+    try:
+        _restore_orders(book, state)
+    except (KeyError, AssertionError) as error:
+        raise StateUnreadable(f"orders and accounts do not fit together: {error!r}") from error
+    book.restore_agenda()
+    return book
+
+
+def state_hash(data: bytes) -> bytes:
+    """SHA-256 of an encoded state: 32 bytes."""
+    return hashlib.sha256(data).digest()
+
+
+def _restore_orders(book: OrderBook, state: BookState) -> None:
+    for kept in state.orders:
+        order = _order(kept, book)
+        book.orders[order.order_id] = order
+        order.account.orders[order.order_id] = order
+    for order in sorted(book.orders.values(), key=lambda order: order.priority):
+        book.sides[order.side, order.zone].add(order)
+    for kept in state.closed:
+        order = _order(kept, book)
+        book.closed[order.order_id] = order
+        book.closed_in_order.append(order.order_id)
+    for order_id in state.blocked:
+        book.blocked[order_id] = book.orders[order_id]
+
+
+def _order_state(order: Order) -> OrderState:
+    return OrderState(
+        order.order_id,
+        order.placed,
+        order.price_micro,
+        order.quantity_wh,
+        order.remaining_wh,
+        order.filled_wh,
+        order.value_micro,
+        order.maker_fee_bps,
+        order.taker_fee_bps,
+        order.fee_numerator,
+        order.reserved_micro,
+        order.priority,
+        order.expires_us,
+        order.created_us,
+        order.updated_us,
+        order.updated_sequence,
+        int(order.end_reason),
+    )
+
+
+def _order(kept: OrderState, book: OrderBook) -> Order:
+    account = book.accounts.get(kept.placed.participant_id)
+    if account is None:  # only an ended order can belong to an account that holds nothing
+        assert kept.end_reason, kept.order_id
+        account = Account(kept.placed.participant_id, book.spec.maker_fee_bps, book.spec.taker_fee_bps)
+    order = Order(kept.order_id, kept.placed, account, kept.price_micro, kept.created_us)
+    order.quantity_wh, order.remaining_wh, order.filled_wh = kept.quantity_wh, kept.remaining_wh, kept.filled_wh
+    order.value_micro, order.fee_numerator = kept.value_micro, kept.fee_numerator
+    order.maker_fee_bps, order.taker_fee_bps = kept.maker_fee_bps, kept.taker_fee_bps
+    order.reserved_micro, order.priority, order.expires_us = kept.reserved_micro, kept.priority, kept.expires_us
+    order.updated_us, order.updated_sequence = kept.updated_us, kept.updated_sequence
+    order.end_reason = kept.end_reason
+    if kept.placed.client_order_id:
+        account.client_ids[kept.placed.client_order_id] = order
+    return order
+
+
+def _account_state(account: Account) -> AccountState:
+    return AccountState(
+        account.participant_id,
+        account.cash_free,
+        account.cash_reserved,
+        sorted(account.energy_free.items()),
+        sorted(account.energy_reserved.items()),
+        (account.maker_fee_bps, account.taker_fee_bps) if account.has_own_fees else None,
+        account.dead_man_us,
+    )
+
+
+def _account(kept: AccountState, spec: MarketSpec) -> Account:
+    maker_bps, taker_bps = kept.own_fees or (spec.maker_fee_bps, spec.taker_fee_bps)
+    account = Account(kept.participant_id, maker_bps, taker_bps)
+    account.has_own_fees = kept.own_fees is not None
+    account.cash_free, account.cash_reserved = kept.cash_free, kept.cash_reserved
+    account.energy_free, account.energy_reserved = dict(kept.energy_free), dict(kept.energy_reserved)
+    account.dead_man_us = kept.dead_man_us
+    return account
