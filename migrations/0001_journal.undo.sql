@@ -1,0 +1,4 @@
+-- Throws the journal away.
+DROP TABLE snapshots;
+DROP TABLE journal;
+DROP TABLE market_owners;

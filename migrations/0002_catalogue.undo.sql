@@ -1,0 +1,5 @@
+DROP TABLE market_paths;
+DROP TABLE markets;
+DROP TABLE capacities;
+DROP TABLE costs;
+DROP TABLE zones;

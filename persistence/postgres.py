@@ -1,0 +1,37 @@
+"""How we connect: one pool per process for queries, with bounds on how long anything may take.
+
+The order path does not use the pool: each market's journal has a connection of its own (journal.py).
+"""
+
+from typing import Final
+
+import asyncpg
+
+STATEMENT_SECONDS: Final = 30
+LOCK_SECONDS: Final = 10
+IDLE_TRANSACTION_SECONDS: Final = 60
+ACQUIRE_SECONDS: Final = 10
+
+
+async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook") -> asyncpg.Pool:
+    """A pool of at most `size_max` connections; one is opened at once, so that a wrong address fails here."""
+    return await asyncpg.create_pool(
+        dsn,
+        min_size=1,
+        max_size=size_max,
+        command_timeout=STATEMENT_SECONDS,
+        timeout=ACQUIRE_SECONDS,
+        server_settings=server_settings(name),
+    )
+
+
+def server_settings(name: str) -> dict[str, str]:
+    """What every session of ours says to the server; `name` shows in pg_stat_activity."""
+    return {
+        "application_name": name,
+        "timezone": "UTC",
+        "jit": "off",
+        "statement_timeout": f"{STATEMENT_SECONDS}s",
+        "lock_timeout": f"{LOCK_SECONDS}s",
+        "idle_in_transaction_session_timeout": f"{IDLE_TRANSACTION_SECONDS}s",
+    }
