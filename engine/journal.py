@@ -34,6 +34,21 @@ class JournalRow(Struct, frozen=True):
     hash: bytes
 
 
+class Snapshot(Struct, frozen=True):
+    """A book's encoded state after `sequence`; journal_hash is that of the row that ends there."""
+
+    market_id: int
+    sequence: int
+    engine_version: int
+    state_hash: bytes
+    journal_hash: bytes
+    state: bytes
+
+
+class Fenced(Exception):
+    """The market has another owner now; this one may not write any more."""
+
+
 class JournalBroken(Exception):
     """A row does not follow the one before it, or does not hold what its hash says. Never repaired: find out why."""
 

@@ -330,6 +330,9 @@ class OrderBook(Matching):
     # --- amending and cancelling ----------------------------------------------------------------------------------
 
     def _amend(self, command: AmendOrder, events: list[Event]) -> None:
+        if self.phase is not Phase.OPEN:
+            events.append(self._not_open())
+            return
         order = self.orders.get(command.order_id)
         if order is None or order.account.participant_id != command.participant_id:
             events.append(self._unknown(command.order_id, command.participant_id))

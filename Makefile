@@ -1,0 +1,54 @@
+# make run, make test, make demo: all a newcomer needs. Everything lives in .venv and var; `make clean` removes both.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help run test lint types tests demo bench chaos lock clean
+
+help:  ## Show what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Wattbook needs Python 3.11 or later; '$(PYTHON)' is $$($(PYTHON) -V). Say: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Creating the environment in $(VENV) (once; about a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(READY)  ## Start the exchange and everything it needs on this machine
+	@exec $(BIN)/wattbookd
+
+test: lint types tests  ## Lint, types, every test, coverage
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy .
+
+tests: $(READY)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --include='engine/*' --skip-covered --fail-under=95
+	$(BIN)/coverage report --skip-covered --fail-under=85
+
+demo: $(READY)  ## Fifty households trade a real day in two minutes
+	@exec $(BIN)/wattbook demo
+
+bench: $(READY)  ## Measure speed; figures go to var/bench.json
+	@$(BIN)/python -m bench
+
+chaos: $(READY)  ## Kill things under load for longer than the tests do
+	@$(BIN)/python -m pytest tests/faults --long
+
+lock: $(READY)  ## Pin dependencies anew after a change of pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --group demo --group dev \
+		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+
+clean:  ## Remove the environment and all data
+	rm -rf $(VENV) var

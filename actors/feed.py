@@ -1,0 +1,90 @@
+"""What a market's watchers hear after each commit: gathered entry by entry, published once the commit has returned."""
+
+import msgspec
+
+from actors.dataplane import Connection
+from engine.book.answers import level_changes, trade_views, updates
+from engine.book.order_book import OrderBook
+from engine.market import Phase
+from engine.messages import Event, ParticipantId
+from engine.views import BookDelta, Feed, OrderUpdate, TradeView, Watch
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class _Watcher:
+    __slots__ = ("book", "from_sequence", "participants")
+
+    def __init__(self, watch: Watch, from_sequence: int) -> None:
+        self.book = watch.book
+        self.participants = frozenset(watch.participants)
+        self.from_sequence = from_sequence
+
+
+class Newsroom:
+    """Who watches what. Costs nothing per entry while nobody does."""
+
+    def __init__(self, market_id: int) -> None:
+        self._market_id = market_id
+        self._watchers: dict[Connection, _Watcher] = {}
+        self._participants: frozenset[ParticipantId] = frozenset()
+        self._wants_book = False
+        self._deltas: list[BookDelta] = []
+        self._trades: list[TradeView] = []
+        self._updates: list[OrderUpdate] = []
+
+    def watch(self, connection: Connection, watch: Watch, book: OrderBook) -> None:
+        """From the book's present sequence on; what the connection watched before is replaced."""
+        if not self._wants_book:
+            level_changes(book)  # what changed while nobody looked is in the view that the watcher gets
+        self._watchers[connection] = _Watcher(watch, book.sequence)
+        self._recount()
+
+    def forget(self, connection: Connection) -> None:
+        if self._watchers.pop(connection, None) is not None:
+            self._recount()
+
+    def gather(self, book: OrderBook, events: list[Event]) -> None:
+        """Keep the news of the entry that was just applied."""
+        if self._wants_book:
+            self._deltas.append(BookDelta(book.sequence - 1, book.sequence, level_changes(book)))
+            self._trades.extend(trade_views(book, events))
+        if self._participants:
+            self._updates.extend(updates(book, events, self._participants))
+
+    def drop_gathered(self) -> None:
+        """The commit failed: nothing of it may be told."""
+        self._deltas, self._trades, self._updates = [], [], []
+
+    def publish(self, sequence: int, phase: Phase, *, news: bool) -> None:
+        """Tell every watcher that the journal has come to `sequence`, and what it wanted to hear."""
+        if not news:
+            return
+        for connection, watcher in list(self._watchers.items()):
+            if not connection.is_open:
+                continue
+            start, everyone = watcher.from_sequence, watcher.participants >= self._participants
+            feed = Feed(
+                self._market_id,
+                sequence,
+                tuple(d for d in self._deltas if d.sequence > start) if watcher.book else (),
+                tuple(t for t in self._trades if t.sequence > start) if watcher.book else (),
+                tuple(
+                    u
+                    for u in self._updates
+                    if u.order.sequence > start and (everyone or u.order.participant_id in watcher.participants)
+                ),
+                phase,
+            )
+            connection.send(_encode((0, feed)))
+        self.drop_gathered()
+
+    def close_all(self) -> None:
+        for connection in list(self._watchers):
+            connection.close()
+        self._watchers.clear()
+        self._recount()
+
+    def _recount(self) -> None:
+        self._wants_book = any(watcher.book for watcher in self._watchers.values())
+        self._participants = frozenset().union(*(w.participants for w in self._watchers.values()))

@@ -1,0 +1,93 @@
+"""Plain classes made Ray actors, in one place.
+
+An actor here is a host: it makes its part (a market, a gateway, ...) from a recipe in the process where it was placed,
+runs it, and lets the control plane ask for its address and state. A part whose life ends with an error takes its
+process with it, so that Ray starts a fresh one: nothing runs on half dead.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import structlog
+
+from engine.units import TimeUs
+
+log = structlog.get_logger()
+
+
+class Part(Protocol):
+    """What can be hosted."""
+
+    async def run(self) -> None: ...
+    async def drain(self) -> None: ...
+    def status(self) -> dict[str, Any]: ...
+
+
+Recipe = Callable[[], Awaitable[Part]]
+
+
+def clock_us() -> TimeUs:
+    """Now, in microseconds UTC: the one clock that shells hand to the engine."""
+    return time.time_ns() // 1_000
+
+
+class Host:
+    """One part and its life. The subclasses differ only in the name that the dashboard shows."""
+
+    async def __init__(self, recipe: Recipe) -> None:  # type: ignore[misc]  # Ray awaits it
+        self._draining = False
+        self._part = await recipe()
+        self._life = asyncio.create_task(self._part.run(), name=repr(self._part))
+        self._life.add_done_callback(self._ended)
+
+    def _ended(self, life: "asyncio.Task[None]") -> None:
+        if life.cancelled() or self._draining:
+            return
+        error = life.exception()
+        if error is not None:
+            log.critical("actor.died", part=repr(self._part), why=repr(error), exc_info=error)
+            os._exit(1)  # Ray starts the actor anew; a process that lost its only task must not pretend to live
+
+    async def address(self) -> str:
+        """host:port of the data plane; empty for a part that has none."""
+        return str(getattr(self._part, "address", ""))
+
+    async def status(self) -> dict[str, Any]:
+        return {"pid": os.getpid(), **self._part.status()}
+
+    async def drain(self) -> None:
+        """Finish what is under way and stop; returns when that is done."""
+        self._draining = True
+        await self._part.drain()
+        await asyncio.wait([self._life])
+
+    def __repr__(self) -> str:
+        return repr(self._part)
+
+
+class MarketActor(Host):
+    """The order book of one market."""
+
+
+class PersistenceActor(Host):
+    """Follows the journals."""
+
+
+class EpochClockActor(Host):
+    """Lets time pass in quiet markets."""
+
+
+class GatewayActor(Host):
+    """Serves HTTP and WebSocket."""
+
+
+class SupervisorActor(Host):
+    """Starts, watches and names the others."""
+
+    async def directory(self) -> list[bytes]:
+        """Every market as an encoded Place."""
+        part: Any = self._part
+        return list(await part.directory())

@@ -1,0 +1,468 @@
+"""The actor of one market: a shell that gives its order book time, durability and a mailbox.
+
+Order of work, always: decide in memory, commit once, then speak. Commands that arrive during a commit wait and share
+the next one. The book is doubted from the moment it runs ahead of the journal until the append returns: when that fails
+or its outcome is unknown, the book is thrown away and replayed. Memory is never repaired.
+
+    starting -> recovering -> serving -> (recovering ...) -> draining -> stopped
+                                      \\-> fenced              another process owns the market now
+"""
+
+import asyncio
+import gc
+from collections import deque
+from collections.abc import Callable
+from time import monotonic, perf_counter
+from typing import Any, Final
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from actors import metrics
+from actors.dataplane import Connection, Secret, Server
+from actors.feed import Newsroom
+from actors.ports import Draws, Journal, Rules, Snapshots
+from actors.recovery import NothingToRecover, Replica, newest_snapshot, recover, snapshot_of
+from engine.book import state
+from engine.book.answers import answer, reply
+from engine.book.order_book import OrderBook
+from engine.journal import GENESIS_HASH, NOT_HASHED, Fenced, seal
+from engine.messages import (
+    CURRENCY,
+    AmendOrder,
+    CancelAll,
+    CancelAllAt,
+    CancelOrder,
+    Command,
+    Defund,
+    Entry,
+    Event,
+    Fund,
+    PlaceOrder,
+    SetFees,
+    SetPhase,
+    SetSpec,
+    Tick,
+    Traded,
+)
+from engine.records import Want
+from engine.units import FUND_MAX, TimeUs
+from engine.views import Applied, Failed, Fault, GetBook, GetMarket, GetOrder, ListOpenOrders, Query, Watch
+
+# Fund is missing on purpose: only the market itself turns a draw from the ledger into funds.
+WireCommand = (
+    PlaceOrder | AmendOrder | CancelOrder | CancelAll | CancelAllAt | Defund | SetPhase | SetSpec | SetFees | Tick
+)
+_QUERIES: Final = (GetOrder, ListOpenOrders, GetBook, GetMarket, Watch)
+_decoder: msgspec.msgpack.Decoder[tuple[int, Any]] = msgspec.msgpack.Decoder(tuple[int, WireCommand | Query])
+_encode = msgspec.msgpack.Encoder().encode
+
+log = structlog.get_logger()
+
+
+class MarketOptions(Struct, frozen=True):
+    """batch_max: entries in one commit; waiting_max: commands that may wait before OVERLOADED."""
+
+    host: str = "127.0.0.1"
+    currency: str = "THB"
+    batch_max: int = 512
+    waiting_max: int = 20_000
+    commit_seconds_max: float = 10.0
+    idle_return_seconds: float = 5.0
+    rules_every_seconds: float = 30.0
+    backoff_seconds_max: float = 2.0
+
+
+class Item(Struct):
+    """A command or query on its way: where its answer goes (nowhere for the market's own), and what it is."""
+
+    connection: Connection | None
+    request_id: int
+    body: Command | Query
+    drawn: bool = False  # the ledger has been asked: what is short now stays short
+
+
+class Draft:
+    """One commit in the making."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.steps: list[list[Event]] = []
+        self.letters: list[tuple[Connection, bytes]] = []  # answers, to be sent once durable
+        self.hash_state = False
+
+
+class Market:
+    """A plain class: actors/hosting.py makes it a Ray actor, simulations run it as it is."""
+
+    def __init__(
+        self,
+        market_id: int,
+        symbol: str,
+        journal: Journal,
+        snapshots: Snapshots,
+        draws: Draws,
+        rules: Rules,
+        secret: Secret,
+        clock: Callable[[], TimeUs],
+        options: MarketOptions,
+    ) -> None:
+        self.market_id, self.symbol = market_id, symbol
+        self._journal, self._snapshots, self._draws, self._rules = journal, snapshots, draws, rules
+        self._clock, self._options = clock, options
+        self._server = Server(secret, self)
+        self._book: OrderBook | None = None  # None: not known, replay before use
+        self._journal_hash = GENESIS_HASH
+        self._first: deque[Item] = deque()  # goes before what waits: funds that arrived and what they were for
+        self._waiting: deque[Item] = deque()
+        self._parked: dict[int, deque[Item]] = {}  # by participant, until the ledger has answered
+        self._parked_count = 0
+        self._wants: list[Want] = []
+        self._drawn = 0  # number of the last draw that the ledger made for this market
+        self._wake = asyncio.Event()
+        self._wants_wake = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._news = Newsroom(market_id)
+        self._idle: dict[int, float] = {}  # participants without open orders, since when
+        self._state = "starting"
+        self._detail = ""
+        self._recovered_seconds = 0.0
+        self._commits = 0
+        self._draining = False
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until drained or fenced. Whatever goes wrong ends in a replay; nothing ends this silently."""
+        await self._server.start(self._options.host)
+        failures = 0
+        try:
+            while self._state not in ("stopped", "fenced"):
+                try:
+                    await self._live()
+                except* Fenced as group:
+                    self._become("fenced", str(group.exceptions[0]))
+                    log.error("market.fenced", market=self.symbol, why=self._detail)
+                except* Exception as group:  # noqa: BLE001 - a task's end: kept, logged, answered by a replay
+                    failures = 1 if self._state in ("serving", "draining") else failures + 1
+                    self._become("stopped" if self._draining else "recovering", repr(group.exceptions[0]))
+                    log.error("market.replays", market=self.symbol, why=self._detail, failures=failures)
+                    metrics.REPLAYS.labels(self.symbol).inc()
+                    if failures > 1:
+                        self._fail_all(Fault.UNAVAILABLE, "the market cannot reach its journal; nothing was done")
+                    await asyncio.sleep(min(0.05 * 2**failures, self._options.backoff_seconds_max))
+        finally:
+            self._fail_all(Fault.UNAVAILABLE, f"the market is {self._state} on this node; nothing was done")
+            await asyncio.sleep(0)  # lets the last answers leave
+            await self._server.stop()
+            self._news.close_all()
+            await self._journal.close()
+            self._ended.set()
+
+    async def drain(self) -> None:
+        """Take no more commands, finish those that wait, stop."""
+        self._draining = True
+        self._wake.set()
+        await self._ended.wait()
+
+    @property
+    def address(self) -> str:
+        """host:port of the data plane; empty until it listens."""
+        return self._server.address
+
+    def status(self) -> dict[str, Any]:
+        """What an operator wants to know at a glance."""
+        book = self._book
+        return {
+            "market": self.symbol,
+            "state": self._state,
+            "detail": self._detail,
+            "address": self.address,
+            "phase": book.phase.name.lower() if book else "",
+            "sequence": book.sequence if book else 0,
+            "open_orders": len(book.orders) if book else 0,
+            "participants": len(book.accounts) if book else 0,
+            "waiting": self._load,
+            "commits": self._commits,
+            "recovered_seconds": round(self._recovered_seconds, 3),
+        }
+
+    def __repr__(self) -> str:
+        return f"Market({self.symbol})"
+
+    async def _live(self) -> None:
+        self._become("recovering")
+        started = perf_counter()
+        self._book = None
+        await self._journal.open(self.market_id)
+        replica = await self._recover()
+        book, self._journal_hash = replica.book, replica.journal_hash
+        self._unpark()
+        await self._take_up_draws(book)
+        gc.collect()
+        gc.freeze()  # a hundred thousand orders need not be walked through again and again
+        gc.set_threshold(100_000, 20, 100)
+        now = monotonic()
+        self._idle = {p: now for p, account in book.accounts.items() if not account.orders and account.assets()}
+        self._recovered_seconds = perf_counter() - started
+        metrics.RECOVERY_SECONDS.labels(self.symbol).set(self._recovered_seconds)
+        self._book = book
+        self._become("serving")
+        log.info(
+            "market.serving", market=self.symbol, sequence=book.sequence, seconds=round(self._recovered_seconds, 3)
+        )
+        async with asyncio.TaskGroup() as tasks:
+            draws = tasks.create_task(self._draw_what_is_wanted())
+            idle = tasks.create_task(self._return_what_is_idle())
+            rules = tasks.create_task(self._follow_rules())
+            await self._serve()
+            for task in (draws, idle, rules):
+                task.cancel()
+
+    async def _recover(self) -> Replica:
+        """The book as the journal has it; a market that opens for the first time gets its snapshot at sequence 0."""
+        try:
+            return await recover(self.market_id, self._journal, self._snapshots)
+        except NothingToRecover:
+            if await self._journal.rows(self.market_id, 0, 1):
+                raise
+            spec, phase = await self._rules.current(self.market_id, self._clock())
+            await self._snapshots.save(snapshot_of(Replica(OrderBook(spec, phase), GENESIS_HASH)))
+            return await newest_snapshot(self.market_id, self._snapshots)
+
+    async def _take_up_draws(self, book: OrderBook) -> None:
+        """Funds that the ledger has moved here and that the journal does not know of yet."""
+        draws = await self._draws.draws_after(self.market_id, book.fund_number)
+        for draw in reversed(draws):
+            asset = CURRENCY if draw.asset == self._options.currency else draw.asset.removeprefix("energy:")
+            self._first.appendleft(Item(None, 0, Fund(draw.number, draw.participant_id, asset, draw.amount)))
+        self._drawn = draws[-1].number if draws else book.fund_number
+        if self._first or self._waiting:
+            self._wake.set()
+
+    def _become(self, state_: str, detail: str = "") -> None:
+        self._state, self._detail = state_, detail
+
+    # --- mail ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _load(self) -> int:
+        return len(self._waiting) + len(self._first) + self._parked_count
+
+    def connected(self, connection: Connection) -> None:
+        """A gateway has proved itself; it will say what it wants."""
+
+    def received(self, connection: Connection, frames: list[bytes]) -> None:
+        """Frames of one read, in order. What does not decode ends the connection: gateways speak the protocol."""
+        room = self._options.waiting_max - self._load
+        for frame in frames:
+            try:
+                request_id, body = _decoder.decode(frame)
+            except msgspec.MsgspecError as error:
+                log.error("market.bad_frame", market=self.symbol, why=str(error))
+                connection.close()
+                return
+            if self._draining or self._state == "fenced":
+                connection.send(_encode((request_id, Failed(Fault.UNAVAILABLE, f"the market is {self._state}"))))
+            elif room <= 0:
+                metrics.OVERLOADED.labels(self.symbol).inc()
+                connection.send(_encode((request_id, Failed(Fault.OVERLOADED, "too many commands wait; slow down"))))
+            else:
+                room -= 1
+                self._waiting.append(Item(connection, request_id, body))
+        self._wake.set()
+
+    def lost(self, connection: Connection) -> None:
+        self._news.forget(connection)
+
+    def _fail_all(self, fault: Fault, detail: str) -> None:
+        self._unpark()
+        items = [*self._first, *self._waiting]
+        self._first.clear()
+        self._waiting.clear()
+        self._fail(items, fault, detail)
+
+    def _fail(self, items: list[Item], fault: Fault, detail: str) -> None:
+        for item in items:
+            if item.connection is not None and item.connection.is_open:
+                item.connection.send(_encode((item.request_id, Failed(fault, detail))))
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        """One batch after the other; a batch is whatever waits when the commit before has returned."""
+        while True:
+            if not self._first and not self._waiting:
+                if self._draining and not self._parked:
+                    self._become("stopped")
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+            if self._draining:
+                self._become("draining")
+            batch = self._take_batch()
+            if batch:
+                await self._commit(batch)
+
+    def _take_batch(self) -> list[Item]:
+        first, waiting, room = self._first, self._waiting, self._options.batch_max
+        batch = [first.popleft() for _ in range(min(len(first), room))]
+        batch += [waiting.popleft() for _ in range(min(len(waiting), room - len(batch)))]
+        return batch
+
+    async def _commit(self, batch: list[Item]) -> None:
+        """Apply, append one row, then speak: answers to those who asked, news to those who watch."""
+        book, self._book = self._book, None  # about to run ahead of the journal: not trusted until the append returns
+        assert book is not None
+        started = perf_counter()
+        draft = Draft()
+        try:
+            for item in batch:
+                self._do(item, book, draft)
+            if draft.entries:
+                applied = perf_counter()
+                state_hash = state.state_hash(state.encode(book)) if draft.hash_state else NOT_HASHED
+                row = seal(self.market_id, draft.entries, draft.steps, self._journal_hash, state_hash)
+                async with asyncio.timeout(self._options.commit_seconds_max):
+                    await self._journal.append(row)
+        except BaseException:
+            self._news.drop_gathered()
+            parked = {id(item) for items in self._parked.values() for item in items}
+            self._fail(
+                [item for item in batch if id(item) not in parked],
+                Fault.OUTCOME_UNKNOWN,
+                "the outcome is unknown: repeat with the same client_order_id",
+            )
+            raise
+        if draft.entries:
+            self._journal_hash = row.hash
+            self._commits += 1
+            metrics.APPLY_SECONDS.labels(self.symbol).observe(applied - started)
+            metrics.COMMIT_SECONDS.labels(self.symbol).observe(perf_counter() - applied)
+            metrics.BATCH_ENTRIES.labels(self.symbol).observe(len(draft.entries))
+            self._note_idle(book, draft)
+        self._book = book
+        for connection, letter in draft.letters:
+            if connection.is_open:
+                connection.send(letter)
+        self._news.publish(book.sequence, book.phase, news=bool(draft.entries))
+
+    def _do(self, item: Item, book: OrderBook, draft: Draft) -> None:
+        """Answer a query, or give a command its place and instant and apply it, or set it aside."""
+        body = item.body
+        if isinstance(body, _QUERIES):
+            if item.connection is not None:
+                draft.letters.append((item.connection, _encode((item.request_id, reply(book, body)))))
+                if isinstance(body, Watch):
+                    self._news.watch(item.connection, body, book)
+            return
+        now_us = max(self._clock(), book.time_us)
+        if isinstance(body, Tick):
+            if now_us < book.due_us:  # nothing is due: not worth a row
+                if item.connection is not None:
+                    draft.letters.append((item.connection, _encode((item.request_id, Applied(book.sequence)))))
+                return
+            draft.hash_state = True
+        elif self._park_if_short(item, book, now_us):
+            return
+        entry = Entry(book.sequence + 1, now_us, body)
+        events = book.apply(entry)
+        draft.entries.append(entry)
+        draft.steps.append(events)
+        if item.connection is not None:
+            draft.letters.append((item.connection, _encode((item.request_id, answer(book, body, events)))))
+        self._news.gather(book, events)
+
+    # --- funds ----------------------------------------------------------------------------------------------------
+
+    def _park_if_short(self, item: Item, book: OrderBook, now_us: TimeUs) -> bool:
+        """Set a command aside while the ledger is asked for what it lacks, and its participant's others behind it."""
+        body = item.body
+        participant_id = getattr(body, "participant_id", 0)
+        parked = self._parked.get(participant_id)
+        if parked is not None:
+            if isinstance(body, Fund):
+                return False
+            parked.append(item)
+            self._parked_count += 1
+            return True
+        if item.drawn or not isinstance(body, PlaceOrder | AmendOrder):
+            return False
+        short = book.shortfall(body, now_us)
+        if short is None or short[1] > FUND_MAX:
+            return False
+        asset = self._options.currency if short[0] == CURRENCY else f"energy:{short[0]}"
+        self._parked[participant_id] = deque([item])
+        self._parked_count += 1
+        self._wants.append(Want(participant_id, asset, short[1]))
+        self._wants_wake.set()
+        return True
+
+    async def _draw_what_is_wanted(self) -> None:
+        """Ask the ledger, one transaction at a time; what it grants becomes Fund entries in the order of numbers."""
+        while True:
+            if not self._wants:
+                self._wants_wake.clear()
+                await self._wants_wake.wait()
+            wants, self._wants = self._wants[: self._options.batch_max], self._wants[self._options.batch_max :]
+            async with asyncio.timeout(self._options.commit_seconds_max):
+                granted = await self._draws.draw(self.market_id, self._drawn + 1, wants)
+            for want, amount in zip(wants, granted, strict=True):
+                if amount:
+                    self._drawn += 1
+                    asset = CURRENCY if want.asset == self._options.currency else want.asset.removeprefix("energy:")
+                    self._first.append(Item(None, 0, Fund(self._drawn, want.participant_id, asset, amount)))
+                items = self._parked.pop(want.participant_id)
+                self._parked_count -= len(items)
+                items[0].drawn = True
+                self._first.extend(items)
+            self._wake.set()
+
+    def _unpark(self) -> None:
+        """What waited for the ledger waits for the market again."""
+        for items in self._parked.values():
+            self._waiting.extendleft(reversed(items))
+        self._parked.clear()
+        self._parked_count = 0
+        self._wants.clear()
+        self._first = deque(
+            item for item in self._first if not isinstance(item.body, Fund)
+        )  # read from the ledger anew
+
+    def _note_idle(self, book: OrderBook, draft: Draft) -> None:
+        """Remember who has funds here and no open order, and since when."""
+        touched = {getattr(entry.command, "participant_id", 0) for entry in draft.entries}
+        for events in draft.steps:
+            for event in events:
+                if isinstance(event, Traded):
+                    touched.add(event.buyer_id)
+                    touched.add(event.seller_id)
+        now = monotonic()
+        for participant_id in touched:
+            self._idle.pop(participant_id, None)
+            account = book.accounts.get(participant_id)
+            if account is not None and not account.orders and account.assets():
+                self._idle[participant_id] = now
+
+    async def _return_what_is_idle(self) -> None:
+        """Free funds of participants without open orders go back to the ledger after a while."""
+        while True:
+            await asyncio.sleep(self._options.idle_return_seconds / 10)
+            due = monotonic() - self._options.idle_return_seconds
+            for participant_id, since in list(self._idle.items()):
+                if since > due or self._load >= self._options.waiting_max:
+                    break
+                del self._idle[participant_id]
+                self._waiting.append(Item(None, 0, Defund(participant_id, idle_only=True)))
+            self._wake.set()
+
+    async def _follow_rules(self) -> None:
+        """Journal the catalogue's rules when they differ from the book's: an update that got lost, a cost now valid."""
+        while True:
+            spec, _ = await self._rules.current(self.market_id, self._clock())
+            book = self._book
+            if book is not None and spec != book.spec:
+                self._waiting.append(Item(None, 0, SetSpec(spec)))
+                self._wake.set()
+            await asyncio.sleep(self._options.rules_every_seconds)

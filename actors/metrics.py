@@ -1,0 +1,25 @@
+"""Every Prometheus metric of the actors, with its unit, in one list. No label grows with orders or people."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_FAST = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
+
+APPLY_SECONDS = Histogram("wattbook_market_apply_seconds", "Engine time of one batch", ["market"], buckets=_FAST)
+COMMIT_SECONDS = Histogram("wattbook_market_commit_seconds", "Journal append of one batch", ["market"], buckets=_FAST)
+BATCH_ENTRIES = Histogram("wattbook_market_batch_entries", "Entries in one commit", ["market"], buckets=_COUNTS)
+REPLAYS = Counter("wattbook_market_replays_total", "Books thrown away and replayed", ["market"])
+OVERLOADED = Counter("wattbook_market_overloaded_total", "Commands refused because too many wait", ["market"])
+RECOVERY_SECONDS = Gauge(
+    "wattbook_market_recovery_seconds", "Duration of the last recovery", ["market"], multiprocess_mode="mostrecent"
+)
+FOLLOWED_SEQUENCE = Gauge(
+    "wattbook_follower_sequence", "Journal sequence the projections have reached", ["market"], multiprocess_mode="max"
+)
+FOLLOWER_FAULTS = Counter("wattbook_follower_faults_total", "Times a follower had to start over", ["market"])
+PROJECTION_SECONDS = Histogram(
+    "wattbook_follower_write_seconds", "One projection transaction", ["market"], buckets=_FAST
+)
+SNAPSHOT_SECONDS = Histogram("wattbook_follower_snapshot_seconds", "Taking one snapshot", ["market"], buckets=_FAST)
+TICKS = Counter("wattbook_epoch_clock_ticks_total", "Ticks that a market answered", ["market"])
+UNREACHABLE = Counter("wattbook_link_faults_total", "Requests to an actor that got no answer", ["market"])

@@ -1,0 +1,202 @@
+"""The actor that follows the journals: projections, ledger bookings and snapshots, each exactly once.
+
+One follower per market keeps a replica of the book. It applies each journal row, compares hashes, gathers what the row
+means for the tables and writes it in one transaction with its cursor. Snapshots are taken here, so that the order path
+never stops for one. A follower that finds its replica differing from the journal stops and says so; it never writes on.
+"""
+
+import asyncio
+from time import monotonic, perf_counter
+from typing import Any
+
+import structlog
+from msgspec import Struct
+
+from actors import metrics
+from actors.dataplane import Secret
+from actors.links import Directory, Links
+from actors.ports import Journal, Projections, Snapshots
+from actors.recovery import ROWS_AT_ONCE, NothingToRecover, Replica, advance, recover, snapshot_of
+from engine.journal import JournalBroken
+from engine.projection import Projection
+from engine.views import BookView, Feed
+
+log = structlog.get_logger()
+
+
+class FollowerOptions(Struct, frozen=True):
+    """entries_max: in one projection transaction; snapshot_every: entries between snapshots."""
+
+    currency: str = "THB"
+    entries_max: int = 4_000
+    snapshot_every: int = 50_000
+    snapshots_kept: int = 3
+    poll_seconds: float = 0.25
+    gather_seconds: float = 0.01  # after a notice, so that a busy market is written in few transactions
+    partition_ahead: int = 2_000_000
+    backoff_seconds_max: float = 5.0
+
+
+class Follower:
+    """One market's replica and its way into the tables.
+
+    waiting -> following -> (waiting ...) ;  following -> diverged, and there it stays until somebody has found out why
+    """
+
+    def __init__(
+        self,
+        market_id: int,
+        symbol: str,
+        journal: Journal,
+        snapshots: Snapshots,
+        projections: Projections,
+        options: FollowerOptions,
+    ) -> None:
+        self.market_id, self.symbol = market_id, symbol
+        self._journal, self._snapshots, self._projections = journal, snapshots, projections
+        self._options = options
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self.state, self.detail = "waiting", ""
+        self.sequence = 0
+        self._snapshot_sequence = 0
+        self._partitions_to = 0
+
+    def notice(self, news: BookView | Feed | None) -> None:
+        """The market has committed: look at once instead of at the next poll."""
+        if news is not None:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Follow until stopped; faults are waited out, a divergence is not."""
+        failures = 0
+        while not self._stopping and self.state != "diverged":
+            try:
+                await self._follow()
+            except JournalBroken as error:
+                self.state, self.detail = "diverged", str(error)
+                metrics.FOLLOWER_FAULTS.labels(self.symbol).inc()
+                log.critical("follower.diverged", market=self.symbol, why=str(error))
+            except NothingToRecover:
+                self.state, self.detail = "waiting", "the market has not been opened yet"
+                await asyncio.sleep(self._options.poll_seconds)
+            except Exception as error:  # noqa: BLE001 - a task's end: kept, logged, and started over
+                failures = failures + 1 if self.state != "following" else 1
+                self.state, self.detail = "waiting", repr(error)
+                metrics.FOLLOWER_FAULTS.labels(self.symbol).inc()
+                log.error("follower.starts_over", market=self.symbol, why=repr(error), failures=failures)
+                await asyncio.sleep(min(0.1 * 2**failures, self._options.backoff_seconds_max))
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    async def _follow(self) -> None:
+        cursor = await self._projections.cursor(self.market_id)
+        replica = await recover(self.market_id, self._journal, self._snapshots, up_to=cursor)
+        projection = Projection(replica.book, self._options.currency)
+        self.sequence = self._snapshot_sequence = replica.book.sequence
+        self.state, self.detail = "following", ""
+        last_snapshot = monotonic()
+        while True:
+            rows = await self._journal.rows(self.market_id, replica.book.sequence, ROWS_AT_ONCE)
+            for row in rows:
+                advance(replica, row, projection.add)
+                if projection.entries >= self._options.entries_max:
+                    await self._write(projection, replica)
+                    await asyncio.sleep(0)
+            if projection.entries:
+                await self._write(projection, replica)
+            new = replica.book.sequence - self._snapshot_sequence
+            if new >= self._options.snapshot_every or (new and (self._stopping or monotonic() - last_snapshot > 600)):
+                await self._snapshot(replica)
+                last_snapshot = monotonic()
+            if self._stopping:
+                return
+            if len(rows) < ROWS_AT_ONCE:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(self._options.poll_seconds):
+                await self._wake.wait()
+                await asyncio.sleep(self._options.gather_seconds)
+        except TimeoutError:
+            return
+
+    async def _write(self, projection: Projection, replica: Replica) -> None:
+        started = perf_counter()
+        await self._projections.write(projection.take())
+        self.sequence = replica.book.sequence
+        metrics.PROJECTION_SECONDS.labels(self.symbol).observe(perf_counter() - started)
+        metrics.FOLLOWED_SEQUENCE.labels(self.symbol).set(self.sequence)
+        if self.sequence + self._options.partition_ahead > self._partitions_to:
+            self._partitions_to = self.sequence + 2 * self._options.partition_ahead
+            await self._journal.ensure_partitions(self.market_id, self._partitions_to)
+
+    async def _snapshot(self, replica: Replica) -> None:
+        started = perf_counter()
+        snapshot = snapshot_of(replica)
+        await self._snapshots.save(snapshot)
+        await self._snapshots.prune(self.market_id, self._options.snapshots_kept)
+        self._snapshot_sequence = snapshot.sequence
+        metrics.SNAPSHOT_SECONDS.labels(self.symbol).observe(perf_counter() - started)
+        log.info("follower.snapshot", market=self.symbol, sequence=snapshot.sequence, bytes=len(snapshot.state))
+
+
+class Persistence:
+    """All followers of this node; new markets of the directory are followed as they come."""
+
+    def __init__(
+        self,
+        journal_of: Any,
+        snapshots: Snapshots,
+        projections: Projections,
+        directory: Directory,
+        secret: Secret,
+        options: FollowerOptions,
+    ) -> None:
+        self._journal_of, self._snapshots, self._projections = journal_of, snapshots, projections
+        self._options = options
+        self._links = Links(directory, secret)
+        self._followers: dict[int, Follower] = {}
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Follow every market until stopped."""
+        async with asyncio.TaskGroup() as tasks:
+            links = tasks.create_task(self._links.run())
+            following: list[asyncio.Task[None]] = []
+            while not self._stopping:
+                for spec in self._links.markets().values():
+                    if spec.market_id not in self._followers:
+                        follower = Follower(
+                            spec.market_id,
+                            spec.symbol,
+                            self._journal_of(),
+                            self._snapshots,
+                            self._projections,
+                            self._options,
+                        )
+                        self._followers[spec.market_id] = follower
+                        following.append(tasks.create_task(follower.run()))
+                        self._links.watch(spec.market_id, frozenset(), False, follower.notice)
+                await asyncio.sleep(0.1)
+            for follower in self._followers.values():
+                follower.stop()
+            await asyncio.gather(*following)
+            links.cancel()
+
+    async def drain(self) -> None:
+        """Follow to the end of every journal, take a last snapshot of each, stop."""
+        self._stopping = True
+
+    def status(self) -> dict[str, Any]:
+        return {
+            follower.symbol: {"state": follower.state, "detail": follower.detail, "sequence": follower.sequence}
+            for follower in self._followers.values()
+        }
+
+    def __repr__(self) -> str:
+        return f"Persistence({', '.join(f.symbol for f in self._followers.values())})"

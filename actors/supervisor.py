@@ -1,0 +1,148 @@
+"""Which actors exist, where they listen, how they are.
+
+The supervisor reads the catalogue, starts the named actor of every market, asks each for its address and state, and
+publishes both. Ray does the restarting; the supervisor only notices where a market lives now. It keeps no state that it
+could not ask for again.
+"""
+
+import asyncio
+from functools import partial
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from actors import handles
+from actors.handles import Placement, Unreachable
+from actors.hosting import EpochClockActor, GatewayActor, Host, MarketActor, PersistenceActor, Recipe
+from actors.links import Place
+from engine.market import MarketSpec
+
+WATCH_SECONDS = 1.0
+WATCH_SECONDS_WHILE_DOWN = 0.1
+DRAIN_SECONDS_MAX = 6.0
+
+log = structlog.get_logger()
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Catalogue(Protocol):
+    async def markets(self) -> list[MarketSpec]: ...
+
+
+class Recipes(Protocol):
+    """How the parts are made: daemon.py knows."""
+
+    def market(self, market_id: int, symbol: str) -> Recipe: ...
+    def persistence(self) -> Recipe: ...
+    def epoch_clock(self) -> Recipe: ...
+    def gateway(self, number: int) -> Recipe: ...
+
+
+class Watched:
+    """One actor as the supervisor sees it."""
+
+    def __init__(self, placement: Placement, kind: type[Host], recipe: Recipe) -> None:
+        self.name = placement.name
+        self._start = partial(handles.start, kind, placement, recipe)
+        self.actor = self._start()
+        self.address = ""
+        self.status: dict[str, Any] = {"state": "starting"}
+        self.faults = 0
+        self.is_up = False
+
+    async def look(self) -> None:
+        """Ask for address and state; what cannot be asked has neither."""
+        try:
+            self.address = await handles.call(self.actor, "address")
+            self.status = await handles.call(self.actor, "status")
+            if not self.is_up:
+                log.info("supervisor.up", actor=self.name, address=self.address)
+            self.is_up = True
+        except Unreachable as error:
+            if self.is_up:
+                self.faults += 1
+                log.warning("supervisor.down", actor=self.name, why=str(error))
+            self.address, self.status, self.is_up = "", {"state": "unreachable", "detail": str(error)}, False
+            self.actor = self._start()  # the same actor by its name; a new one if it was ended for good
+
+
+class Supervisor:
+    """The control plane's memory."""
+
+    def __init__(self, catalogue: Catalogue, recipes: Recipes, gateways: int) -> None:
+        self._catalogue, self._recipes, self._gateways = catalogue, recipes, gateways
+        self._specs: dict[int, MarketSpec] = {}
+        self._markets: dict[int, Watched] = {}
+        self._others: dict[str, Watched] = {}
+        self._draining = False
+
+    async def run(self) -> None:
+        """Start what is missing and watch what is there, until drained."""
+        self._watch("persistence", PersistenceActor, self._recipes.persistence())
+        self._watch("epoch-clock", EpochClockActor, self._recipes.epoch_clock())
+        await self._start_markets()
+        for number in range(1, self._gateways + 1):
+            self._watch(f"gateway-{number}", GatewayActor, self._recipes.gateway(number))
+        looking: dict[str, asyncio.Task[None]] = {}
+        while not self._draining:
+            await self._start_markets()
+            everyone = [*self._markets.values(), *self._others.values()]
+            for watched in everyone:  # each at its own pace: one that hangs does not hide the others
+                task = looking.get(watched.name)
+                if task is None or task.done():
+                    looking[watched.name] = asyncio.create_task(watched.look())
+            await asyncio.wait(looking.values(), timeout=0.2)
+            all_up = all(watched.is_up for watched in everyone)
+            await asyncio.sleep(WATCH_SECONDS if all_up else WATCH_SECONDS_WHILE_DOWN)
+        await asyncio.gather(*looking.values())
+
+    async def directory(self) -> list[bytes]:
+        """Every market as an encoded Place; asks anew for those that were not up."""
+        down = [watched for watched in self._markets.values() if not watched.is_up]
+        if down and not self._draining:
+            await asyncio.wait([asyncio.create_task(watched.look()) for watched in down], timeout=1.0)
+        return [_encode(Place(spec, self._markets[market_id].address)) for market_id, spec in self._specs.items()]
+
+    async def drain(self) -> None:
+        """Stop the others in order: no new requests, no new commands, everything followed, then end them."""
+        self._draining = True
+        stages = [
+            [w for name, w in self._others.items() if name.startswith("gateway")],
+            [self._others["epoch-clock"], *self._markets.values()],
+            [self._others["persistence"]],
+        ]
+        for stage in stages:
+            outcomes = await asyncio.gather(
+                *(handles.call(watched.actor, "drain", DRAIN_SECONDS_MAX) for watched in stage), return_exceptions=True
+            )
+            for watched, outcome in zip(stage, outcomes, strict=True):
+                if isinstance(outcome, BaseException):
+                    log.error("supervisor.not_drained", actor=watched.name, why=repr(outcome))
+        for watched in (*self._others.values(), *self._markets.values()):
+            handles.end(watched.actor)
+
+    def status(self) -> dict[str, Any]:
+        return {
+            watched.name: {**watched.status, "up": watched.is_up, "faults": watched.faults}
+            for watched in (*self._markets.values(), *self._others.values())
+        }
+
+    async def _start_markets(self) -> None:
+        try:
+            specs = await self._catalogue.markets()
+        except Exception as error:  # noqa: BLE001 - whatever ails the database, those that run go on
+            log.warning("supervisor.catalogue_unreachable", why=repr(error))
+            return
+        for spec in specs:
+            self._specs[spec.market_id] = spec
+            if spec.market_id not in self._markets:
+                recipe = self._recipes.market(spec.market_id, spec.symbol)
+                placement = Placement(f"market-{spec.symbol}", spread=True)
+                self._markets[spec.market_id] = Watched(placement, MarketActor, recipe)
+
+    def _watch(self, name: str, kind: type[Host], recipe: Recipe) -> None:
+        self._others[name] = Watched(Placement(name), kind, recipe)
+
+    def __repr__(self) -> str:
+        return "Supervisor()"

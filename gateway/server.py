@@ -1,0 +1,86 @@
+"""The gateway as a part that can be hosted: uvicorn around the application, and what must run beside it."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import uvicorn
+from litestar import Litestar
+
+BACKLOG: Final = 2_048
+KEEP_ALIVE_SECONDS: Final = 75
+DRAIN_SECONDS: Final = 3
+WS_PING_SECONDS: Final = 20.0
+WS_MESSAGE_BYTES_MAX: Final = 1 * 2**20
+CONNECTIONS_MAX: Final = 5_000
+
+
+class GatewayServer:
+    """One HTTP and WebSocket server. Several may share a port on one machine: the kernel spreads the connections."""
+
+    def __init__(
+        self, number: int, app: Litestar, host: str, port: int, beside: Sequence[Callable[[], Awaitable[None]]]
+    ) -> None:
+        self._number, self._app, self._host, self._port = number, app, host, port
+        self._beside = beside
+        self._draining = False
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="websockets-sansio",
+                loop="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=DRAIN_SECONDS,
+                ws_ping_interval=WS_PING_SECONDS,
+                ws_ping_timeout=WS_PING_SECONDS,
+                ws_max_size=WS_MESSAGE_BYTES_MAX,
+                limit_concurrency=CONNECTIONS_MAX,
+            )
+        )
+
+    async def run(self) -> None:
+        """Serve until drained."""
+        listener = socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((self._host, self._port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+        async with asyncio.TaskGroup() as tasks:
+            beside = [tasks.create_task(_forever(run)) for run in self._beside]
+            await self._server._serve(sockets=[listener])  # noqa: SLF001 - `serve` would take over the process's signals
+            if not self._draining:
+                raise RuntimeError("the HTTP server stopped on its own")
+            for task in beside:
+                task.cancel()
+
+    async def drain(self) -> None:
+        """Let running requests finish, take no new ones."""
+        self._draining = True
+        self._server.should_exit = True
+
+    def status(self) -> dict[str, Any]:
+        state = self._server.server_state
+        return {
+            "state": "serving" if self._server.started else "starting",
+            "requests": state.total_requests,
+            "connections": len(state.connections),
+        }
+
+    @property
+    def address(self) -> str:
+        return f"{self._host}:{self._port}"
+
+    def __repr__(self) -> str:
+        return f"Gateway({self._number})"
+
+
+async def _forever(run: Callable[[], Awaitable[None]]) -> None:
+    await run()
