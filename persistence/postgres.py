@@ -3,9 +3,17 @@
 The order path does not use the pool: each market's journal has a connection of its own (journal.py).
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import asyncpg
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+PooledConnection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+AnyConnection: TypeAlias = "Connection | PooledConnection"
 
 STATEMENT_SECONDS: Final = 30
 LOCK_SECONDS: Final = 10
@@ -13,7 +21,7 @@ IDLE_TRANSACTION_SECONDS: Final = 60
 ACQUIRE_SECONDS: Final = 10
 
 
-async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook") -> asyncpg.Pool:
+async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook") -> Pool:
     """A pool of at most `size_max` connections; one is opened at once, so that a wrong address fails here."""
     return await asyncpg.create_pool(
         dsn,
@@ -22,6 +30,7 @@ async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook") -> asy
         command_timeout=STATEMENT_SECONDS,
         timeout=ACQUIRE_SECONDS,
         server_settings=server_settings(name),
+        reset=_leave_as_it_is,
     )
 
 
@@ -35,3 +44,10 @@ def server_settings(name: str) -> dict[str, str]:
         "lock_timeout": f"{LOCK_SECONDS}s",
         "idle_in_transaction_session_timeout": f"{IDLE_TRANSACTION_SECONDS}s",
     }
+
+
+async def _leave_as_it_is(connection: Connection) -> None:
+    """Nothing of ours changes a session, so the round trip that would undo it is spared.
+
+    An open transaction is rolled back by the pool all the same.
+    """

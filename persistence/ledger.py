@@ -1,0 +1,256 @@
+"""The account ledger: funds move between accounts by transfers that have a reference and happen once.
+
+The laws are the database's (migrations/0004_ledger.sql): entries sum to zero, balances are the sums of entries,
+nothing that people own goes below zero. Here is only what to insert. Accounts are locked in the order of their numbers.
+"""
+
+from typing import Final
+
+import asyncpg
+
+from engine.records import (
+    AccountBalance,
+    DepositRecord,
+    Draw,
+    Holding,
+    LedgerLine,
+    NumberTaken,
+    ReferenceReused,
+    TrialLine,
+    Want,
+)
+from engine.units import FOREVER_US
+from persistence.accounts import CURRENCY_ISSUED, ENERGY_GENERATED, MAIN, MARKET, AccountKey, AccountNumbers, is_energy
+from persistence.postgres import Pool, PooledConnection
+
+NEWEST: Final = FOREVER_US  # above every id: where a list that goes backwards begins
+
+LOCK = """
+    /* ledger.lock */
+    SELECT account_id, balance
+    FROM accounts
+    WHERE account_id = ANY($1::bigint[])
+    ORDER BY account_id
+    FOR NO KEY UPDATE
+"""
+# One statement: transfers, draws, entries; the trigger on entries then moves the balances.
+ADD_DRAWS = """
+    /* ledger.add_draws */
+    WITH granted AS (
+        SELECT *
+        FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[])
+            AS g (number, participant_id, asset, amount, main_id, market_account_id)
+    ),
+    moved AS (
+        INSERT INTO transfers (kind, reference, time_us)
+        SELECT 'draw', format('draw:%s:%s', $1::integer, number),
+            (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+        FROM granted
+        RETURNING transfer_id, reference
+    ),
+    drawn AS (
+        INSERT INTO draws (market_id, number, participant_id, asset, amount, transfer_id)
+        SELECT $1, number, participant_id, asset, amount, transfer_id
+        FROM granted
+        JOIN moved ON reference = format('draw:%s:%s', $1, number)
+        RETURNING number, transfer_id
+    )
+    INSERT INTO entries (transfer_id, account_id, participant_id, amount)
+    SELECT transfer_id, account_id, participant_id, side.amount
+    FROM granted
+    JOIN drawn USING (number)
+    CROSS JOIN LATERAL (VALUES (main_id, -granted.amount), (market_account_id, granted.amount))
+        AS side (account_id, amount)
+    ORDER BY number
+"""
+DRAWS_AFTER = """
+    /* ledger.draws_after */
+    SELECT number, participant_id, asset, amount
+    FROM draws
+    WHERE market_id = $1
+        AND number > $2
+    ORDER BY number
+    LIMIT $3
+"""
+ADD_DEPOSIT_TRANSFER = """
+    /* ledger.add_deposit_transfer */
+    INSERT INTO transfers (kind, reference, time_us)
+    VALUES ('deposit', 'deposit:' || $1::text, $2)
+    ON CONFLICT (reference) DO NOTHING
+    RETURNING transfer_id
+"""
+ADD_DEPOSIT = """
+    /* ledger.add_deposit */
+    INSERT INTO deposits (participant_id, asset, amount, reference, transfer_id, created_us)
+    VALUES ($1, $2, $3, $4, $5, $6)
+    RETURNING deposit_id, participant_id, asset, amount, reference, created_us
+"""
+ADD_ENTRIES = """
+    /* ledger.add_entries */
+    INSERT INTO entries (transfer_id, account_id, participant_id, amount)
+    SELECT $1, account_id, participant_id, amount
+    FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS e (account_id, participant_id, amount)
+"""
+DEPOSIT_BY_REFERENCE = """
+    /* ledger.deposit_by_reference */
+    SELECT deposit_id, participant_id, asset, amount, reference, created_us
+    FROM deposits
+    WHERE reference = $1
+"""
+DEPOSITS = """
+    /* ledger.deposits */
+    SELECT deposit_id, participant_id, asset, amount, reference, created_us
+    FROM deposits
+    WHERE participant_id = $1
+        AND deposit_id < $2
+    ORDER BY deposit_id DESC
+    LIMIT $3
+"""
+BALANCES = """
+    /* ledger.balances */
+    SELECT asset,
+        coalesce(sum(balance) FILTER (WHERE kind = 'main'), 0)::bigint,
+        coalesce(sum(balance) FILTER (WHERE kind = 'market'), 0)::bigint,
+        coalesce(sum(reserved), 0)::bigint
+    FROM accounts
+    WHERE participant_id = $1
+    GROUP BY asset
+    ORDER BY asset
+"""
+HOLDINGS = """
+    /* ledger.holdings */
+    SELECT market_id, asset, balance, reserved
+    FROM accounts
+    WHERE participant_id = $1
+        AND kind = 'market'
+    ORDER BY market_id, asset
+"""
+LINES = """
+    /* ledger.lines */
+    SELECT e.entry_id, e.transfer_id, t.kind, t.reference, a.kind, a.market_id, a.asset, e.amount, t.time_us
+    FROM entries e
+    JOIN accounts a USING (account_id)
+    JOIN transfers t USING (transfer_id)
+    WHERE e.participant_id = $1
+        AND e.entry_id < $2
+    ORDER BY e.entry_id DESC
+    LIMIT $3
+"""
+TRIAL_BALANCE = """
+    /* ledger.trial_balance */
+    SELECT asset,
+        sum(CASE WHEN kind = 'main' THEN balance ELSE 0 END)::bigint AS participants_available,
+        sum(CASE WHEN kind = 'market' THEN balance - reserved ELSE 0 END)::bigint AS participants_free,
+        sum(reserved)::bigint AS participants_reserved,
+        sum(CASE WHEN kind = 'fees' THEN balance ELSE 0 END)::bigint AS fees,
+        sum(CASE WHEN kind LIKE 'grid%' THEN balance ELSE 0 END)::bigint AS grid,
+        sum(CASE WHEN kind = 'issuance' THEN balance ELSE 0 END)::bigint AS issuance,
+        sum(CASE WHEN kind = 'generation' THEN balance ELSE 0 END)::bigint AS generation,
+        sum(CASE WHEN kind = 'retired' THEN balance ELSE 0 END)::bigint AS retired,
+        sum(CASE WHEN kind = 'custody' THEN balance ELSE 0 END)::bigint AS custody
+    FROM accounts
+    GROUP BY asset
+    ORDER BY asset
+"""
+
+
+class PostgresLedger:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._accounts = AccountNumbers(pool)
+
+    async def draw(self, market_id: int, number_first: int, wants: list[Want]) -> list[int]:
+        """Move each wanted amount from the main account into the market, whole or not at all, in one transaction.
+
+        Returns per want the amount or 0; those granted have the numbers from number_first on, in this order.
+        Raises NumberTaken when another owner of the market has used one of the numbers: nothing was moved then.
+        """
+        if not wants:
+            return []
+        ids = await self._accounts.of({key for want in wants for key in _sides(market_id, want)})
+        async with self._pool.acquire() as connection, connection.transaction():
+            balances = {row[0]: row[1] for row in await connection.fetch(LOCK, sorted(ids.values()))}
+            granted: list[int] = []
+            rows: list[tuple[int, int, str, int, int, int]] = []
+            for want in wants:
+                main_id, inside_id = (ids[key] for key in _sides(market_id, want))
+                assert want.amount > 0, "a want is of something"
+                if balances[main_id] < want.amount:
+                    granted.append(0)
+                    continue
+                balances[main_id] -= want.amount
+                granted.append(want.amount)
+                number = number_first + len(rows)
+                rows.append((number, want.participant_id, want.asset, want.amount, main_id, inside_id))
+            if rows:
+                try:
+                    await connection.execute(ADD_DRAWS, market_id, *zip(*rows, strict=True))
+                except asyncpg.UniqueViolationError as error:
+                    raise NumberTaken(f"market {market_id}: a draw from number {number_first} on exists") from error
+        return granted
+
+    async def draws_after(self, market_id: int, number: int, limit: int = 10_000) -> list[Draw]:
+        """The market's draws with a higher number, in order."""
+        return [Draw(*row) for row in await self._pool.fetch(DRAWS_AFTER, market_id, number, limit)]
+
+    async def deposit(
+        self, participant_id: int, asset: str, amount: int, reference: str, time_us: int
+    ) -> DepositRecord:
+        """Bring money (from issuance) or energy (from generation) into the main account, once per reference.
+
+        A repeat returns the first deposit; with other contents it raises ReferenceReused.
+        """
+        source = AccountKey(0, ENERGY_GENERATED if is_energy(asset) else CURRENCY_ISSUED, 0, asset)
+        target = AccountKey(participant_id, MAIN, 0, asset)
+        ids = await self._accounts.of((source, target))
+        async with self._pool.acquire() as connection, connection.transaction():
+            transfer_id = await connection.fetchval(ADD_DEPOSIT_TRANSFER, reference, time_us)
+            if transfer_id is None:
+                first = await _deposit(connection, DEPOSIT_BY_REFERENCE, reference)
+                if (first.participant_id, first.asset, first.amount) != (participant_id, asset, amount):
+                    raise ReferenceReused(f"reference {reference!r} belongs to another deposit")
+                return first
+            made = await _deposit(
+                connection, ADD_DEPOSIT, participant_id, asset, amount, reference, transfer_id, time_us
+            )
+            await connection.execute(
+                ADD_ENTRIES, transfer_id, [ids[source], ids[target]], [0, participant_id], [-amount, amount]
+            )
+        return made
+
+    async def deposits(self, participant_id: int, before_id: int = NEWEST, limit: int = 100) -> list[DepositRecord]:
+        """Newest first."""
+        return [DepositRecord(*row) for row in await self._pool.fetch(DEPOSITS, participant_id, before_id, limit)]
+
+    async def balances(self, participant_id: int) -> list[AccountBalance]:
+        """Every asset in which the participant ever had anything, as of one instant."""
+        return [AccountBalance(*row) for row in await self._pool.fetch(BALANCES, participant_id)]
+
+    async def holdings(self, participant_id: int) -> list[Holding]:
+        return [Holding(*row) for row in await self._pool.fetch(HOLDINGS, participant_id)]
+
+    async def lines(self, participant_id: int, before_id: int = NEWEST, limit: int = 100) -> list[LedgerLine]:
+        """The participant's statement, newest first."""
+        return [LedgerLine(*row) for row in await self._pool.fetch(LINES, participant_id, before_id, limit)]
+
+    async def trial_balance(self) -> list[TrialLine]:
+        """Per asset every kind of account, also those with nothing; the amounts of an asset sum to zero."""
+        return [
+            TrialLine(row["asset"], kind, amount)
+            for row in await self._pool.fetch(TRIAL_BALANCE)
+            for kind, amount in row.items()
+            if kind != "asset"
+        ]
+
+
+async def _deposit(connection: PooledConnection, sql: str, *values: object) -> DepositRecord:
+    row = await connection.fetchrow(sql, *values)
+    assert row is not None, "a transfer of a deposit has its deposit"
+    return DepositRecord(*row)
+
+
+def _sides(market_id: int, want: Want) -> tuple[AccountKey, AccountKey]:
+    return (
+        AccountKey(want.participant_id, MAIN, 0, want.asset),
+        AccountKey(want.participant_id, MARKET, market_id, want.asset),
+    )

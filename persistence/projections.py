@@ -1,0 +1,252 @@
+"""Writes what a stretch of journal means into the tables that people query, exactly once.
+
+The cursor moves in the same transaction: a batch that was written before, or out of turn, changes nothing. Set-based
+statements, one per table. Accounts come last and in the order of their numbers, so they are locked shortly.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from engine.projection import LedgerTransfer, ProjectionBatch, TradeRow
+from engine.units import value_micro
+from persistence.accounts import MARKET, AccountKey, AccountNumbers, account_key
+from persistence.postgres import Pool, PooledConnection
+
+START_CURSOR = """
+    /* projections.start_cursor */
+    INSERT INTO cursors (market_id, sequence, time_us, phase, reference_price_micro, last_price_micro, epoch_start_us)
+    VALUES ($1, 0, 0, 0, 0, 0, 0)
+    ON CONFLICT DO NOTHING
+"""
+MOVE_CURSOR = """
+    /* projections.move_cursor */
+    UPDATE cursors
+    SET sequence = $3,
+        time_us = $4,
+        phase = $5,
+        reference_price_micro = $6,
+        last_price_micro = $7,
+        epoch_start_us = $8
+    WHERE market_id = $1
+        AND sequence = $2
+    RETURNING sequence
+"""
+CURSOR = "/* projections.cursor */ SELECT sequence FROM cursors WHERE market_id = $1"
+PUT_ORDERS = """
+    /* projections.put_orders */
+    INSERT INTO orders (market_id, order_id, participant_id, client_order_id, side, kind, price_micro, quantity_wh,
+        filled_wh, remaining_wh, value_micro, status, end_reason, time_in_force, expires_us, post_only, zone,
+        created_us, updated_us, sequence)
+    SELECT $1, o.*
+    FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::smallint[], $6::smallint[], $7::bigint[], $8::bigint[],
+        $9::bigint[], $10::bigint[], $11::bigint[], $12::smallint[], $13::smallint[], $14::smallint[],
+        $15::bigint[], $16::boolean[], $17::text[], $18::bigint[], $19::bigint[], $20::bigint[]) AS o
+    ON CONFLICT (market_id, order_id) DO UPDATE
+        SET price_micro = EXCLUDED.price_micro,
+            quantity_wh = EXCLUDED.quantity_wh,
+            filled_wh = EXCLUDED.filled_wh,
+            remaining_wh = EXCLUDED.remaining_wh,
+            value_micro = EXCLUDED.value_micro,
+            status = EXCLUDED.status,
+            end_reason = EXCLUDED.end_reason,
+            updated_us = EXCLUDED.updated_us,
+            sequence = EXCLUDED.sequence
+"""
+TRADE_COLUMNS = ("market_id", *TradeRow.__struct_fields__)
+ADD_POSITIONS = """
+    /* projections.add_positions */
+    INSERT INTO positions AS p (market_id, participant_id, epoch_start_us, bought_wh, sold_wh, paid_micro,
+        received_micro, fees_micro, trades)
+    SELECT $1, c.*
+    FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
+        $9::bigint[]) AS c
+    ON CONFLICT (participant_id, epoch_start_us, market_id) DO UPDATE
+        SET bought_wh = p.bought_wh + EXCLUDED.bought_wh,
+            sold_wh = p.sold_wh + EXCLUDED.sold_wh,
+            paid_micro = p.paid_micro + EXCLUDED.paid_micro,
+            received_micro = p.received_micro + EXCLUDED.received_micro,
+            fees_micro = p.fees_micro + EXCLUDED.fees_micro,
+            trades = p.trades + EXCLUDED.trades
+"""
+MERGE_CANDLES = """
+    /* projections.merge_candles */
+    INSERT INTO candles AS k (market_id, seconds, start_us, open_micro, high_micro, low_micro, close_micro,
+        volume_wh, value_micro, trades)
+    SELECT $1, c.*
+    FROM unnest($2::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
+        $9::bigint[], $10::bigint[]) AS c
+    ON CONFLICT (market_id, seconds, start_us) DO UPDATE
+        SET high_micro = greatest(k.high_micro, EXCLUDED.high_micro),
+            low_micro = least(k.low_micro, EXCLUDED.low_micro),
+            close_micro = EXCLUDED.close_micro,
+            volume_wh = k.volume_wh + EXCLUDED.volume_wh,
+            value_micro = k.value_micro + EXCLUDED.value_micro,
+            trades = k.trades + EXCLUDED.trades
+"""
+ADD_EPOCHS = """
+    /* projections.add_epochs */
+    INSERT INTO epochs AS e (market_id, start_us, volume_wh, value_micro, trades)
+    SELECT $1, c.*
+    FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) AS c
+    ON CONFLICT (market_id, start_us) DO UPDATE
+        SET volume_wh = e.volume_wh + EXCLUDED.volume_wh,
+            value_micro = e.value_micro + EXCLUDED.value_micro,
+            trades = e.trades + EXCLUDED.trades
+"""
+ADD_TRANSFERS = """
+    /* projections.add_transfers */
+    INSERT INTO transfers (kind, reference, time_us)
+    SELECT *
+    FROM unnest($1::text[], $2::text[], $3::bigint[])
+    ON CONFLICT (reference) DO NOTHING
+    RETURNING reference, transfer_id
+"""
+LOCK_ACCOUNTS = """
+    /* projections.lock_accounts */
+    SELECT count(*)
+    FROM (
+        SELECT 1
+        FROM accounts
+        WHERE account_id = ANY($1::bigint[])
+        ORDER BY account_id
+        FOR NO KEY UPDATE
+    ) AS locked
+"""
+# Before the entries what is reserved may only fall, after them only rise: so it never exceeds the balance in between.
+LOWER_RESERVED = """
+    /* projections.lower_reserved */
+    UPDATE accounts a
+    SET reserved = r.amount
+    FROM unnest($1::bigint[], $2::bigint[]) AS r (account_id, amount)
+    WHERE a.account_id = r.account_id
+        AND a.reserved > r.amount
+"""
+RAISE_RESERVED = """
+    /* projections.raise_reserved */
+    UPDATE accounts a
+    SET reserved = r.amount
+    FROM unnest($1::bigint[], $2::bigint[]) AS r (account_id, amount)
+    WHERE a.account_id = r.account_id
+        AND a.reserved < r.amount
+"""
+
+
+class CursorMoved(Exception):
+    """The market's projections are not where this batch begins: another writer was here, or the batch was written."""
+
+
+class PostgresProjections:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._accounts = AccountNumbers(pool)
+
+    async def cursor(self, market_id: int) -> int:
+        """The sequence up to which the market's journal has been written; 0 at its start."""
+        return await self._pool.fetchval(CURSOR, market_id) or 0
+
+    async def write(self, batch: ProjectionBatch) -> None:
+        """Write all of the batch or nothing. Raises CursorMoved when it does not begin where the last one ended."""
+        market_id = batch.market_id
+        ids = await self._accounts.of(_account_keys(batch))
+        async with self._pool.acquire() as connection, connection.transaction():
+            if batch.sequence_from == 0:
+                await connection.execute(START_CURSOR, market_id)
+            moved = await connection.fetchval(
+                MOVE_CURSOR,
+                market_id,
+                batch.sequence_from,
+                batch.sequence_to,
+                batch.time_us,
+                batch.phase,
+                batch.reference_price_micro,
+                batch.last_price_micro,
+                batch.epoch_start_us,
+            )
+            if moved is None:
+                raise CursorMoved(f"market {market_id}: its projections do not end at {batch.sequence_from}")
+            await _merge(connection, PUT_ORDERS, market_id, batch.orders)
+            await _merge(connection, ADD_POSITIONS, market_id, batch.positions)
+            await _merge(connection, MERGE_CANDLES, market_id, batch.candles)
+            if batch.trades:
+                await connection.execute(ADD_EPOCHS, market_id, *_columns(_epochs(batch.trades)))
+                await connection.copy_records_to_table(
+                    "trades",
+                    columns=TRADE_COLUMNS,
+                    records=[(market_id, *msgspec.structs.astuple(trade)) for trade in batch.trades],
+                )
+            await _post(connection, batch, ids)
+
+
+async def _merge(connection: PooledConnection, sql: str, market_id: int, rows: Sequence[msgspec.Struct]) -> None:
+    if rows:
+        await connection.execute(sql, market_id, *_columns(map(msgspec.structs.astuple, rows)))
+
+
+def _columns(rows: Iterable[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    return list(zip(*rows, strict=True))
+
+
+def _epochs(trades: list[TradeRow]) -> list[tuple[int, int, int, int]]:
+    """(start_us, volume_wh, value_micro, trades), in order."""
+    sums: dict[int, list[int]] = {}
+    for trade in trades:
+        epoch = sums.setdefault(trade.epoch_start_us, [0, 0, 0])
+        epoch[0] += trade.energy_wh
+        epoch[1] += value_micro(trade.price_micro, trade.energy_wh)
+        epoch[2] += 1
+    return [(start_us, volume, value, count) for start_us, (volume, value, count) in sorted(sums.items())]
+
+
+def _account_keys(batch: ProjectionBatch) -> set[AccountKey]:
+    market_id = batch.market_id
+    keys = {
+        account_key(kind, participant_id, market_id, asset)
+        for transfer in batch.transfers
+        for kind, participant_id, asset, _ in map(msgspec.structs.astuple, transfer.entries)
+    }
+    keys.update(AccountKey(each.participant_id, MARKET, market_id, each.asset) for each in batch.reserved)
+    return keys
+
+
+async def _post(connection: PooledConnection, batch: ProjectionBatch, ids: dict[AccountKey, int]) -> None:
+    """Transfers, balances and what is reserved of them."""
+    numbers: dict[str, int] = {}
+    if batch.transfers:
+        columns = _columns((each.kind, each.reference, each.time_us) for each in batch.transfers)
+        numbers = {row[0]: row[1] for row in await connection.fetch(ADD_TRANSFERS, *columns)}
+    entries = _entries(batch.market_id, batch.transfers, numbers, ids)
+    reserved = {
+        ids[AccountKey(each.participant_id, MARKET, batch.market_id, each.asset)]: each.amount
+        for each in batch.reserved
+    }
+    touched = sorted({entry[1] for entry in entries} | reserved.keys())
+    if not touched:
+        return
+    await connection.execute(LOCK_ACCOUNTS, touched)
+    if reserved:
+        await connection.execute(LOWER_RESERVED, list(reserved), list(reserved.values()))
+    if entries:
+        await connection.copy_records_to_table(
+            "entries", columns=("transfer_id", "account_id", "participant_id", "amount"), records=entries
+        )
+    if reserved:
+        await connection.execute(RAISE_RESERVED, list(reserved), list(reserved.values()))
+
+
+def _entries(
+    market_id: int, transfers: list[LedgerTransfer], numbers: dict[str, int], ids: dict[AccountKey, int]
+) -> list[tuple[int, int, int, int]]:
+    """(transfer_id, account_id, participant_id, amount) of the transfers that are new, without empty ones."""
+    return [
+        (
+            number,
+            ids[account_key(entry.kind, entry.participant_id, market_id, entry.asset)],
+            entry.participant_id,
+            entry.amount,
+        )
+        for transfer in transfers
+        if (number := numbers.get(transfer.reference)) is not None
+        for entry in transfer.entries
+        if entry.amount
+    ]
