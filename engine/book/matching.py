@@ -238,6 +238,9 @@ class Matching(ABC):
         for order in waiting:
             self.sides[order.side, order.zone].remove(order)
         for order in waiting:
+            if order.placed.post_only and self._best_for(order) is not None:
+                self._end(order, EndReason.POST_ONLY_WOULD_TRADE, events)
+                continue
             self._match(order, events)
             if order.end_reason == 0:
                 self.sides[order.side, order.zone].add(order)
