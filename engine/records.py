@@ -195,3 +195,20 @@ class EpochRecord(Struct, frozen=True):
     volume_wh: EnergyWh
     value_micro: MoneyMicro
     trades: int
+
+
+class TradeTotals(Struct, frozen=True):
+    trades: int
+    energy_wh: int
+    buyer_value_micro: int
+    seller_value_micro: int
+    fees_micro: int
+
+
+class MarketBalance(Struct, frozen=True):
+    """A participant's account in a market, as the ledger has it."""
+
+    participant_id: int
+    asset: str
+    balance: int
+    reserved: int

@@ -29,7 +29,7 @@ ALTER TABLE journal ALTER COLUMN entries SET STORAGE EXTERNAL;
 
 CREATE TABLE snapshots (
     market_id integer NOT NULL CHECK (market_id > 0),
-    sequence bigint NOT NULL CHECK (sequence > 0),
+    sequence bigint NOT NULL CHECK (sequence >= 0), -- 0: before the first command
     engine_version integer NOT NULL CHECK (engine_version > 0),
     state_hash bytea NOT NULL CHECK (octet_length(state_hash) = 32),
     journal_hash bytea NOT NULL CHECK (octet_length(journal_hash) = 32),

@@ -11,7 +11,7 @@ from typing import Final
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
-from engine.journal import JournalRow
+from engine.journal import Fenced, JournalRow
 from persistence.postgres import AnyConnection, Connection, server_settings
 
 PARTITION_SEQUENCES: Final = 10_000_000
@@ -81,10 +81,6 @@ PARTITIONS = """
     WHERE i.inhparent = to_regclass($1)
     ORDER BY upper
 """
-
-
-class Fenced(Exception):
-    """Another owner has this market now; whoever gets this must stop serving it."""
 
 
 class PostgresJournal:

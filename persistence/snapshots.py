@@ -8,8 +8,7 @@ import zlib
 from collections.abc import AsyncIterator
 from typing import Final
 
-from msgspec import Struct
-
+from engine.journal import Snapshot
 from persistence.postgres import Pool
 
 COMPRESSION: Final = 1
@@ -40,6 +39,7 @@ PRUNE = """
     /* snapshots.prune */
     DELETE FROM snapshots
     WHERE market_id = $1
+        AND sequence > 0
         AND sequence < (
             SELECT min(sequence)
             FROM (
@@ -52,17 +52,6 @@ PRUNE = """
         )
     RETURNING sequence
 """
-
-
-class Snapshot(Struct, frozen=True):
-    """The state after `sequence`, which is the last of the journal row that has journal_hash."""
-
-    market_id: int
-    sequence: int
-    engine_version: int
-    state_hash: bytes
-    journal_hash: bytes
-    state: bytes
 
 
 class PostgresSnapshots:
@@ -102,7 +91,7 @@ class PostgresSnapshots:
             )
 
     async def prune(self, market_id: int, keep: int) -> int:
-        """Remove all but the newest `keep` (at least 1); how many went."""
+        """Remove all but the newest `keep` (at least 1) and the one at sequence 0, where a full replay begins."""
         return len(await self._pool.fetch(PRUNE, market_id, max(keep, 1)))
 
 
