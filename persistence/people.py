@@ -111,7 +111,7 @@ ENDED_SESSIONS = """
 ADD_LOGIN_FAILURE = """
     /* people.add_login_failure */
     INSERT INTO login_failures AS f (subject, failures, window_ends_us)
-    VALUES ($1, 1, $2 + $3)
+    VALUES ($1, 1, $2::bigint + $3::bigint)
     ON CONFLICT (subject) DO UPDATE
         SET failures = CASE WHEN f.window_ends_us > $2 THEN f.failures + 1 ELSE 1 END,
             window_ends_us = CASE WHEN f.window_ends_us > $2 THEN f.window_ends_us ELSE EXCLUDED.window_ends_us END
