@@ -1,0 +1,239 @@
+"""What a participant owns and did: balances, ledger, deposits, fills, positions. One's own only."""
+
+from typing import Annotated
+from uuid import uuid4
+
+from litestar import Controller, get, post
+from litestar.params import FromQuery, JSONBody, QueryParameter
+from msgspec import Struct
+
+from engine.records import DepositRecord, LedgerLine, PositionRecord
+from engine.units import FOREVER_US
+from gateway.decimals import format_energy, format_money, parse_energy_amount, parse_money
+from gateway.errors import GatewayCode, Problem, invalid
+from gateway.instants import INSTANT_US_MAX, format_instant, parse_instant
+from gateway.requests import LIMIT_DEFAULT, Cursor, GatewayRequest, Limit, Page, cursor_of, parse_cursor
+from gateway.wire import Balance, Instant, OwnFill, show_amount, show_balance, show_own_fill
+
+ENERGY = "energy:"
+From = Annotated[str | None, QueryParameter(name="from", description="RFC 3339; counts")]
+To = Annotated[str | None, QueryParameter(name="to", description="RFC 3339; does not count")]
+
+
+class DepositRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """`asset`: the currency code, or `energy:<zone>` with the amount in kWh."""
+
+    asset: str
+    amount: str
+
+
+class Deposit(Struct, frozen=True):
+    deposit_id: str
+    asset: str
+    amount: str
+    status: str
+    created_at: Instant
+
+
+class Line(Struct, frozen=True):
+    """One entry on one of the participant's accounts: `main`, or `market` with its symbol."""
+
+    line_id: str
+    transfer_id: str
+    kind: str
+    reference: str
+    account: str
+    market: str | None
+    asset: str
+    amount: str
+    created_at: Instant
+
+
+class Position(Struct, frozen=True):
+    """What the participant bought and sold in one epoch of one market."""
+
+    market: str
+    epoch: Instant
+    bought: str
+    sold: str
+    net: str
+    paid: str
+    received: str
+    fees: str
+    trades: int
+
+
+class TrialBalance(Struct, frozen=True):
+    """Of one asset: every kind of account, and the sum of them, which is zero."""
+
+    asset: str
+    accounts: dict[str, str]
+    sum: str
+
+
+class AccountController(Controller):
+    path = "/"
+    tags = ["accounts"]  # noqa: RUF012 - Litestar reads it so
+
+    @get("/balances")
+    async def balances(self, request: GatewayRequest) -> Page[Balance]:
+        """What one has of each asset; available + free_in_markets + reserved = total."""
+        gateway = request.gateway
+        request.mark_lag(await gateway.barrier.wait(gateway.trading.specs()))
+        rows = await gateway.ledger.balances(request.caller.user_id)
+        return Page([show_balance(row, gateway.settings.currency) for row in rows])
+
+    @get("/ledger")
+    async def ledger(self, request: GatewayRequest, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None) -> Page[Line]:
+        """Every entry on one's accounts, newest first."""
+        gateway = request.gateway
+        specs = gateway.trading.specs()
+        request.mark_lag(await gateway.barrier.wait(specs))
+        before = parse_cursor(cursor, 1)
+        rows = await gateway.ledger.lines(request.caller.user_id, before[0] if before else FOREVER_US, limit)
+        symbols = {market_id: spec.symbol for market_id, spec in specs.items()}
+        items = [_show_line(row, symbols, gateway.settings.currency) for row in rows]
+        return Page(items, cursor_of(rows[-1].line_id) if len(rows) == limit else None)
+
+    @get("/fills")
+    async def fills(
+        self,
+        request: GatewayRequest,
+        market: FromQuery[str | None] = None,
+        order_id: FromQuery[str | None] = None,
+        limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
+    ) -> Page[OwnFill]:
+        """One's own part of each trade, newest first."""
+        gateway = request.gateway
+        specs = gateway.trading.specs()
+        market_id, order = None, None
+        if order_id is not None:
+            spec, number = gateway.trading.locate(order_id)
+            market_id, order = spec.market_id, (spec.market_id, number)
+        if market is not None:
+            market_id = gateway.trading.spec(market).market_id
+        request.mark_lag(await gateway.barrier.wait([market_id] if market_id is not None else specs))
+        before = parse_cursor(cursor, 3)
+        rows = await gateway.history.fills(
+            request.caller.user_id,
+            market_id,
+            order,
+            (before[0], before[1], before[2]) if before is not None else None,
+            limit,
+        )
+        items = [show_own_fill(specs[row.market_id], row.view) for row in rows if row.market_id in specs]
+        last = rows[-1] if len(rows) == limit else None
+        return Page(items, cursor_of(last.view.at_us, last.market_id, last.view.trade_number) if last else None)
+
+    @get("/positions")
+    async def positions(
+        self,
+        request: GatewayRequest,
+        market: FromQuery[str | None] = None,
+        from_: From = None,
+        to: To = None,
+        limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
+    ) -> Page[Position]:
+        """Energy and money by epoch and market, newest epoch first."""
+        gateway = request.gateway
+        specs = gateway.trading.specs()
+        market_id = gateway.trading.spec(market).market_id if market is not None else None
+        request.mark_lag(await gateway.barrier.wait([market_id] if market_id is not None else specs))
+        before = parse_cursor(cursor, 2)
+        rows = await gateway.history.positions(
+            request.caller.user_id,
+            market_id,
+            parse_instant(from_, "from") if from_ is not None else 0,
+            parse_instant(to, "to") if to is not None else INSTANT_US_MAX,
+            (before[0], before[1]) if before is not None else None,
+            limit,
+        )
+        items = [_show_position(row, specs[row.market_id].symbol) for row in rows if row.market_id in specs]
+        last = rows[-1] if len(rows) == limit else None
+        return Page(items, cursor_of(last.epoch_start_us, last.market_id) if last else None)
+
+    @post("/deposits")
+    async def deposit(self, request: GatewayRequest, data: JSONBody[DepositRequest]) -> Deposit:
+        """The development faucet: available at once. With an `Idempotency-Key` a repeat gives the first deposit."""
+        gateway = request.gateway
+        if not gateway.settings.faucet_enabled:
+            raise Problem(GatewayCode.FORBIDDEN, "the faucet is off: deposits come from the chain")
+        user_id, key = request.caller.user_id, request.idempotency_key
+        if data.asset == gateway.settings.currency:
+            amount = parse_money(data.amount, "amount")
+        elif data.asset in {f"{ENERGY}{zone.zone_id}" for zone in await gateway.catalogue.zones()}:
+            amount = parse_energy_amount(data.amount, "amount")
+        else:
+            raise invalid("asset", f"must be {gateway.settings.currency} or {ENERGY}<zone>")
+        reference = f"deposit:{user_id}:{key or uuid4().hex}"
+        row = await gateway.ledger.deposit(user_id, data.asset, amount, reference, gateway.clock())
+        return _show_deposit(row, gateway.settings.currency)
+
+    @get("/deposits")
+    async def deposits(
+        self, request: GatewayRequest, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
+    ) -> Page[Deposit]:
+        """One's own deposits, newest first."""
+        gateway = request.gateway
+        before = parse_cursor(cursor, 1)
+        rows = await gateway.ledger.deposits(request.caller.user_id, before[0] if before else FOREVER_US, limit)
+        items = [_show_deposit(row, gateway.settings.currency) for row in rows]
+        return Page(items, cursor_of(rows[-1].deposit_id) if len(rows) == limit else None)
+
+    @get("/admin/ledger/trial-balance")
+    async def trial_balance(self, request: GatewayRequest) -> Page[TrialBalance]:
+        """Every kind of account of every asset; each sum is zero, always."""
+        currency = request.gateway.settings.currency
+        assets: dict[str, dict[str, int]] = {}
+        for line in await request.gateway.ledger.trial_balance():
+            assets.setdefault(line.asset, {})[line.kind] = line.amount
+        return Page(
+            [
+                TrialBalance(
+                    asset=asset,
+                    accounts={kind: show_amount(asset, amount, currency) for kind, amount in kinds.items()},
+                    sum=show_amount(asset, sum(kinds.values()), currency),
+                )
+                for asset, kinds in sorted(assets.items())
+            ]
+        )
+
+
+def _show_deposit(row: DepositRecord, currency: str) -> Deposit:
+    return Deposit(
+        deposit_id=str(row.deposit_id),
+        asset=row.asset,
+        amount=show_amount(row.asset, row.amount, currency),
+        status="available",
+        created_at=format_instant(row.created_us),
+    )
+
+
+def _show_line(row: LedgerLine, symbols: dict[int, str], currency: str) -> Line:
+    return Line(
+        line_id=str(row.line_id),
+        transfer_id=str(row.transfer_id),
+        kind=row.kind,
+        reference=row.reference,
+        account=row.account,
+        market=symbols.get(row.market_id),
+        asset=row.asset,
+        amount=show_amount(row.asset, row.amount, currency),
+        created_at=format_instant(row.created_us),
+    )
+
+
+def _show_position(row: PositionRecord, symbol: str) -> Position:
+    return Position(
+        market=symbol,
+        epoch=format_instant(row.epoch_start_us),
+        bought=format_energy(row.bought_wh),
+        sold=format_energy(row.sold_wh),
+        net=format_energy(row.bought_wh - row.sold_wh),
+        paid=format_money(row.paid_micro),
+        received=format_money(row.received_micro),
+        fees=format_money(row.fees_micro),
+        trades=row.trades,
+    )

@@ -1,0 +1,155 @@
+"""The gateway as an ASGI application: everything it needs is handed in, nothing is looked up.
+
+`create_app` joins routes, guard, error answers and the edge. The daemon serves it with uvicorn (uvloop, httptools,
+websockets-sansio; ws_ping_interval=20, ws_max_size at least `socket_frame_bytes_max`, proxy headers as deployed).
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import structlog
+from litestar import Litestar, Request, Response, Router
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
+from litestar.routes import HTTPRoute, WebSocketRoute
+from prometheus_client import CollectorRegistry
+
+from engine.messages import RejectCode
+from gateway.accounts import AccountController
+from gateway.context import Gateway
+from gateway.documentation import openapi_config
+from gateway.edge import Edge, request_id_of
+from gateway.errors import GatewayCode, Problem, problem_of
+from gateway.market_admin import MarketAdminController, ZoneController
+from gateway.markets import MarketController
+from gateway.operations import health, jwks, live, ready
+from gateway.orders import DeadManController, OrderController
+from gateway.permissions import guard, permission_of
+from gateway.ports import Catalogue, Clock, History, Ledger, Markets, People, Probe, Throttle
+from gateway.requests import GatewayRequest
+from gateway.settings import GatewaySettings
+from gateway.stream import stream
+from gateway.users import AuthController, ProfileController, UserAdminController
+
+API: Final = "/api/v1"
+_READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_log = structlog.get_logger(__name__)
+
+
+def create_app(
+    *,
+    people: People,
+    catalogue: Catalogue,
+    ledger: Ledger,
+    history: History,
+    markets: Markets,
+    throttle: Throttle,
+    clock: Clock,
+    settings: GatewaySettings,
+    probes: Mapping[str, Probe] | None = None,
+    registry: CollectorRegistry | None = None,
+    outages: tuple[type[Exception], ...] = (),
+) -> Litestar:
+    """`probes`: dependencies by name, for health; `outages`: what ports raise when a dependency is down."""
+    gateway = Gateway(
+        people=people,
+        catalogue=catalogue,
+        ledger=ledger,
+        history=history,
+        markets=markets,
+        throttle=throttle,
+        clock=clock,
+        probes=probes or {},
+        registry=registry or CollectorRegistry(),
+        outages=outages,
+        settings=settings,
+    )
+    api = Router(
+        API,
+        route_handlers=[
+            AuthController,
+            ProfileController,
+            UserAdminController,
+            MarketController,
+            MarketAdminController,
+            ZoneController,
+            OrderController,
+            DeadManController,
+            AccountController,
+        ],
+    )
+    app = Litestar(
+        route_handlers=[api, health, live, ready, jwks, stream],
+        guards=[guard],
+        request_class=GatewayRequest,
+        exception_handlers={Exception: _answer_problem},
+        lifespan=[_running],
+        openapi_config=openapi_config(settings.version),
+        request_max_body_size=None,  # the edge counts
+        logging_config=None,
+        debug=False,
+    )
+    app.state["gateway"] = gateway
+    _check_table(app)
+    app.asgi_handler = Edge(app.asgi_handler, settings, gateway.metrics)
+    return app
+
+
+@asynccontextmanager
+async def _running(app: Litestar) -> AsyncIterator[None]:
+    gateway: Gateway = app.state["gateway"]
+    await gateway.start()
+    try:
+        yield
+    finally:
+        await gateway.stop()
+
+
+def _check_table(app: Litestar) -> None:
+    """A route without a permission must not come to life; KeyError names it."""
+    for route in app.routes:
+        if isinstance(route, HTTPRoute):
+            for method in route.methods:
+                permission_of(method, route.path_format)
+        elif isinstance(route, WebSocketRoute):
+            permission_of("WEBSOCKET", route.path_format)
+
+
+def _answer_problem(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+    """Every exception as problem details; one that nobody expected is logged and says nothing but its request id."""
+    request_id = request_id_of(request.scope)
+    read = request.scope.get("method", "GET") in _READS
+    gateway: Gateway = request.app.state["gateway"]
+    problem = _of_litestar(error) or problem_of(error, gateway.outages, read=read)
+    if problem.code is GatewayCode.INTERNAL:
+        _log.error("request failed", request_id=request_id, path=request.scope["path"], exc_info=error)
+    headers = {}
+    if problem.retry_after_seconds > 0:
+        headers["Retry-After"] = str(problem.retry_after_whole_seconds)
+    if problem.code is GatewayCode.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(
+        problem.body(request_id),
+        status_code=problem.status,
+        media_type="application/problem+json",
+        headers=headers,
+    )
+
+
+def _of_litestar(error: Exception) -> Problem | None:
+    """What the framework refuses by itself, in our words."""
+    match error:
+        case ValidationException():
+            found = error.extra if isinstance(error.extra, list) else []
+            fields = {
+                str(one.get("key", "body")): str(one.get("message", "")) for one in found if isinstance(one, dict)
+            }
+            return Problem(RejectCode.VALIDATION_FAILED, "the request is not well formed", fields=fields)
+        case NotFoundException():
+            return Problem(RejectCode.NOT_FOUND, "there is no such resource")
+        case MethodNotAllowedException():
+            return Problem(GatewayCode.METHOD_NOT_ALLOWED)
+        case HTTPException(status_code=status) if 400 <= status < 500:
+            return Problem(RejectCode.VALIDATION_FAILED, "the request is not well formed")
+        case _:
+            return None

@@ -1,0 +1,1 @@
+"""Who is calling: passwords, signed access tokens, sessions. Rule: secrets leave this package only as hashes."""

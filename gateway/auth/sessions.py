@@ -1,0 +1,108 @@
+"""Sessions: a family of refresh tokens, each good for one use, and the access tokens that they buy.
+
+A refresh token is `<user>.<session>.<256 random bits>`; only its SHA-256 is kept. When a used one comes back, somebody
+has copied it, and the whole family ends.
+"""
+
+import hashlib
+import secrets
+from typing import Final
+from uuid import uuid4
+
+from msgspec import Struct
+
+from engine.records import RotateOutcome, UserRecord
+from engine.units import SECOND_US
+from gateway.auth.tokens import AccessTokens
+from gateway.errors import GatewayCode, Problem
+from gateway.ports import Clock, People
+
+_PARTS: Final = 3
+
+
+class TokenPair(Struct, frozen=True):
+    access_token: str
+    refresh_token: str
+    expires_in: int
+    token_type: str = "Bearer"  # noqa: S105 - the scheme's name, no secret
+
+
+class Sessions:
+    def __init__(
+        self, people: People, tokens: AccessTokens, clock: Clock, *, access_seconds: int, refresh_seconds: int
+    ) -> None:
+        self._people, self._tokens, self._clock = people, tokens, clock
+        self._access_seconds, self._refresh_seconds = access_seconds, refresh_seconds
+
+    async def open(self, user: UserRecord) -> TokenPair:
+        session_id, secret, now_us = str(uuid4()), secrets.token_urlsafe(32), self._clock()
+        await self._people.open_session(session_id, user.user_id, _hash(secret), now_us, self._expires_us(now_us))
+        return self._pair(user, session_id, secret)
+
+    async def refresh(self, token: str) -> TokenPair:
+        """A new pair for a refresh token that was never used. Raises UNAUTHENTICATED for every other one."""
+        user_id, session_id, secret = _parts(token)
+        # the session's owner comes from the store: what the token says of itself is only where to look
+        if not any(session.session_id == session_id for session in await self._people.sessions(user_id)):
+            raise _unknown()
+        user = await self._people.by_id(user_id)
+        if user is None or user.status != "active":
+            raise _unknown()
+        fresh = secrets.token_urlsafe(32)
+        await self._rotate(session_id, secret, fresh)
+        return self._pair(user, session_id, fresh)
+
+    async def end_by_refresh_token(self, token: str) -> None:
+        """Log out with nothing but the refresh token. Raises UNAUTHENTICATED unless it is the current one."""
+        _, session_id, secret = _parts(token)
+        await self._rotate(session_id, secret, secrets.token_urlsafe(32))
+        await self.end(session_id)
+
+    async def end(self, session_id: str) -> None:
+        await self._people.end_session(session_id, self._clock())
+        self._tokens.end([session_id])
+
+    async def end_all(self, user_id: int, except_id: str = "") -> int:
+        ended = [one.session_id for one in await self._people.sessions(user_id) if one.session_id != except_id]
+        count = await self._people.end_sessions(user_id, self._clock(), except_id)
+        self._tokens.end(ended)
+        return count
+
+    async def _rotate(self, session_id: str, secret: str, fresh: str) -> None:
+        now_us = self._clock()
+        outcome = await self._people.rotate_session(
+            session_id, _hash(secret), _hash(fresh), now_us, self._expires_us(now_us)
+        )
+        if outcome is RotateOutcome.REUSED:
+            self._tokens.end([session_id])
+        if outcome is not RotateOutcome.OK:
+            raise _unknown()
+
+    def _pair(self, user: UserRecord, session_id: str, secret: str) -> TokenPair:
+        return TokenPair(
+            access_token=self._tokens.issue(user.user_id, user.role, session_id),
+            refresh_token=f"{user.user_id}.{session_id}.{secret}",
+            expires_in=self._access_seconds,
+        )
+
+    def _expires_us(self, now_us: int) -> int:
+        return now_us + self._refresh_seconds * SECOND_US
+
+
+def _parts(token: str) -> tuple[int, str, str]:
+    parts = token.split(".")
+    if len(parts) != _PARTS or len(token) > 256 or not (parts[0].isascii() and parts[0].isdigit()):
+        raise _unknown()
+    user_id = int(parts[0])
+    if not 0 < user_id < 2**63:
+        raise _unknown()
+    return user_id, parts[1], parts[2]
+
+
+def _hash(secret: str) -> bytes:
+    """The secret has 256 random bits, so a plain hash of it cannot be searched."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def _unknown() -> Problem:
+    return Problem(GatewayCode.UNAUTHENTICATED, "the refresh token is not valid")

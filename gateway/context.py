@@ -1,0 +1,105 @@
+"""Everything that lives as long as the gateway: the ports that were handed in and what is built from them.
+
+Its owner is the application's lifespan: `start` and `stop` are called once each. No other module keeps state.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry
+
+from gateway.auth.callers import Callers
+from gateway.auth.keys import open_keys
+from gateway.auth.logins import Logins
+from gateway.auth.passwords import Passwords
+from gateway.auth.revocations import Revocations
+from gateway.auth.sessions import Sessions
+from gateway.auth.tokens import AccessTokens
+from gateway.barrier import Barrier
+from gateway.feed import Feeds
+from gateway.health import Health
+from gateway.limits import Limits
+from gateway.metrics import GatewayMetrics
+from gateway.ports import Catalogue, Clock, History, Ledger, Markets, People, Probe, Throttle
+from gateway.settings import GatewaySettings
+from gateway.trading import Trading
+
+
+class Gateway:
+    def __init__(
+        self,
+        *,
+        people: People,
+        catalogue: Catalogue,
+        ledger: Ledger,
+        history: History,
+        markets: Markets,
+        throttle: Throttle,
+        clock: Clock,
+        probes: Mapping[str, Probe],
+        registry: CollectorRegistry,
+        outages: tuple[type[Exception], ...],
+        settings: GatewaySettings,
+    ) -> None:
+        self.people, self.catalogue, self.ledger, self.history = people, catalogue, ledger, history
+        self.markets, self.throttle, self.clock, self.settings = markets, throttle, clock, settings
+        self.outages = outages
+        self.metrics = GatewayMetrics(registry)
+        self.limits = Limits(settings)
+        self.keys = open_keys(settings.key_directory)
+        self.tokens = AccessTokens(
+            self.keys,
+            clock,
+            issuer=settings.issuer,
+            audience=settings.audience,
+            seconds=settings.access_seconds,
+            remembered_max=settings.tokens_max,
+        )
+        self.sessions = Sessions(
+            people,
+            self.tokens,
+            clock,
+            access_seconds=settings.access_seconds,
+            refresh_seconds=settings.refresh_seconds,
+        )
+        self.callers = Callers(people, self.tokens, clock, settings.callers_fresh_seconds, settings.callers_max)
+        self.passwords = Passwords(
+            settings.bcrypt_cost,
+            settings.password_workers,
+            settings.password_waiting_max,
+            allow_low_cost=settings.bcrypt_cost_lowered_for_tests,
+        )
+        self.logins = Logins()
+        self.revocations = Revocations(
+            people,
+            self.tokens,
+            clock,
+            every_seconds=settings.revocations_seconds,
+            access_seconds=settings.access_seconds,
+        )
+        self.barrier = Barrier(
+            history,
+            markets,
+            seconds_max=settings.barrier_seconds_max,
+            poll_seconds=settings.barrier_poll_seconds,
+        )
+        self.trading = Trading(markets, history, ledger, self.barrier, clock, settings.currency)
+        self.feeds = Feeds(markets, clock, self.barrier)
+        self.health = Health(markets, self.revocations, clock, probes, settings)
+        self.sockets = 0  # connections now
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        for name, run in (("revocations", self.revocations.run), ("feeds", self.feeds.run)):
+            task = asyncio.create_task(run(), name=name)
+            task.add_done_callback(self.health.task_ended)
+            self._tasks.append(task)
+
+    async def stop(self) -> None:
+        """Ends what was started, in turn; afterwards nothing of the gateway runs."""
+        await self.feeds.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.barrier.close()
+        self.passwords.close()

@@ -1,0 +1,367 @@
+"""Market data and own orders, from the market actors to everyone who subscribed here.
+
+One watch per market feeds one replica of its levels; each message is made once and encoded at most once per encoding,
+however many read it. Rule: nothing here waits for a reader; a reader that cannot keep up is its connection's problem.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from engine.market import MarketSpec, Phase
+from engine.units import epoch_start_us
+from engine.views import BookDelta, BookView, Feed, Level, OrderUpdate, TradeView
+from gateway.barrier import Barrier
+from gateway.decimals import format_price
+from gateway.instants import format_instant
+from gateway.levels import BookReplica, merge, show_changes
+from gateway.ports import Clock, Markets
+from gateway.wire import PHASE_NAMES, show_level, show_order, show_own_fill, show_trade
+
+DELTAS_MAX: Final = 16  # of one commit; more are told as one
+_LOOK_SECONDS: Final = 0.25  # how often new markets and new epochs are looked for
+_WATCH_DELAY_SECONDS: Final = 0.02  # many who subscribe at once cost one watch
+_SNAPSHOT_LEVELS: Final = 1_000
+
+BOOK, TRADES, TICKER, EPOCHS = "book", "trades", "ticker", "epochs"
+ORDERS, FILLS, BALANCES = "orders", "fills", "balances"
+
+_encode_json = msgspec.json.Encoder().encode
+_encode_msgpack = msgspec.msgpack.Encoder().encode
+
+
+class Message:
+    """Something to tell, encoded when the first reader of an encoding needs it."""
+
+    __slots__ = ("_binary", "_body", "_text")
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+        self._text: str | None = None
+        self._binary: bytes | None = None
+
+    @property
+    def text(self) -> str:
+        if self._text is None:
+            self._text = _encode_json(self._body).decode()
+        return self._text
+
+    @property
+    def binary(self) -> bytes:
+        if self._binary is None:
+            self._binary = _encode_msgpack(self._body)
+        return self._binary
+
+
+class Reader(Protocol):
+    """A connection. Neither call waits."""
+
+    def push(self, message: Message) -> None: ...
+
+    def balances_changed(self, market_id: int) -> None: ...
+
+
+class MarketFeed:
+    """What this gateway knows of one market, and who reads it."""
+
+    def __init__(self, spec: MarketSpec) -> None:
+        self.spec = spec
+        self.replica = BookReplica()
+        self.known = False  # a first snapshot has come
+        self.sequence = 0  # of the newest commit that was told
+        self.phase: Phase | None = None
+        self.last: TradeView | None = None
+        self.readers: dict[str, dict[Reader, None]] = {channel: {} for channel in (BOOK, TRADES, TICKER, EPOCHS)}
+        self.epoch_us = 0  # start of the epoch that readers were told of
+        self.watched: frozenset[int] = frozenset()  # whose orders the market tells us of
+        self.asked: frozenset[int] | None = None  # and whose it was last asked for; None: not yet
+        self.asking = False
+        self.confirmed: list[asyncio.Future[None]] = []  # resolved by the next snapshot
+
+
+class Feeds:
+    def __init__(self, markets: Markets, clock: Clock, barrier: Barrier) -> None:
+        self._markets, self._clock, self._barrier = markets, clock, barrier
+        self._feeds: dict[int, MarketFeed] = {}
+        self._own: dict[tuple[str, int], dict[Reader, None]] = {}  # (channel, participant) -> who reads it
+        self._rewatch: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def run(self) -> None:
+        """Runs until cancelled by its owner: begins to watch new markets, tells of new epochs."""
+        while True:
+            self.look()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._rewatch is not None:
+            self._rewatch.cancel()
+
+    def look(self) -> None:
+        for spec in self._markets.markets().values():
+            feed = self._feeds.get(spec.market_id)
+            if feed is None:
+                feed = self._feeds[spec.market_id] = MarketFeed(spec)
+                self._watch(feed)
+            feed.spec = spec
+            if feed.readers[EPOCHS] and feed.epoch_us != self._epoch_us(feed):
+                self._tell_epoch(feed)
+
+    def of(self, spec: MarketSpec) -> MarketFeed:
+        if spec.market_id not in self._feeds:
+            self.look()
+        return self._feeds[spec.market_id]
+
+    # --- readers ---------------------------------------------------------------------------------------------------
+
+    def subscribe(self, channel: str, spec: MarketSpec, reader: Reader) -> None:
+        """From now on the reader gets the channel; where there is a present state, that comes first."""
+        feed = self.of(spec)
+        feed.readers[channel][reader] = None
+        if channel == BOOK and feed.known:
+            reader.push(_snapshot(feed))
+        elif channel == TICKER and feed.known:
+            reader.push(_ticker(feed))
+        elif channel == EPOCHS:
+            feed.epoch_us = self._epoch_us(feed)
+            reader.push(self._epoch(feed))
+
+    def unsubscribe(self, channel: str, spec: MarketSpec, reader: Reader) -> None:
+        self.of(spec).readers[channel].pop(reader, None)
+
+    async def subscribe_own(self, channel: str, participant_id: int, reader: Reader, wait_seconds: float) -> None:
+        """Returns when every market that answers tells us of this participant."""
+        self._own.setdefault((channel, participant_id), {})[reader] = None
+        missing = [feed for feed in self._feeds.values() if participant_id not in feed.watched]
+        if not missing:
+            return
+        if self._rewatch is None and not self._closed:
+            self._rewatch = asyncio.get_running_loop().call_later(_WATCH_DELAY_SECONDS, self._watch_all)
+        await asyncio.wait(
+            [asyncio.ensure_future(self._until_watched(f, participant_id)) for f in missing], timeout=wait_seconds
+        )
+
+    def unsubscribe_own(self, channel: str, participant_id: int, reader: Reader) -> None:
+        readers = self._own.get((channel, participant_id), {})
+        readers.pop(reader, None)
+        if not readers:
+            self._own.pop((channel, participant_id), None)
+
+    def forget(self, reader: Reader, participant_id: int | None) -> None:
+        """The connection is gone."""
+        for feed in self._feeds.values():
+            for readers in feed.readers.values():
+                readers.pop(reader, None)
+        if participant_id is not None:
+            for channel in (ORDERS, FILLS, BALANCES):
+                self.unsubscribe_own(channel, participant_id, reader)
+
+    # --- watching ----------------------------------------------------------------------------------------------------
+
+    def _watch_all(self) -> None:
+        self._rewatch = None
+        for feed in self._feeds.values():
+            self._watch(feed)
+
+    def _watch(self, feed: MarketFeed) -> None:
+        """Ask for all who are subscribed now. One question at a time, so that each snapshot confirms a known set."""
+        wanted = frozenset(participant_id for _, participant_id in self._own)
+        if self._closed or feed.asking or feed.asked == wanted:
+            return
+        feed.asking, feed.asked = True, wanted
+        self._markets.watch(feed.spec.market_id, wanted, True, partial(self._news, feed))
+
+    async def _until_watched(self, feed: MarketFeed, participant_id: int) -> None:
+        while participant_id not in feed.watched:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            feed.confirmed.append(future)
+            await future
+
+    def _news(self, feed: MarketFeed, news: BookView | Feed | None) -> None:
+        if self._closed:
+            return
+        if isinstance(news, Feed):
+            self._barrier.note(news.market_id, news.sequence)
+            self._tell(feed, news)
+        elif isinstance(news, BookView):
+            self._barrier.note(feed.spec.market_id, news.sequence)
+            self._snapshot_came(feed, news)
+        else:
+            feed.asking = True  # whatever was asked is asked again when the connection is back
+
+    def _snapshot_came(self, feed: MarketFeed, view: BookView) -> None:
+        changes = feed.replica.changes_to(view)
+        gap, feed.sequence = view.sequence > feed.sequence, view.sequence
+        previous = feed.replica.sequence
+        feed.replica.apply(view.sequence, changes)
+        if not feed.known:
+            feed.known = True
+            _push(feed.readers[BOOK], _snapshot(feed))
+            _push(feed.readers[TICKER], _ticker(feed))
+        elif gap:
+            _push(feed.readers[BOOK], _delta(feed, previous, view.sequence, changes))
+            self._tell_gap(feed, view.sequence)
+        feed.asking, feed.watched = False, feed.asked or frozenset()
+        confirmed, feed.confirmed = feed.confirmed, []
+        for future in confirmed:
+            if not future.done():
+                future.set_result(None)
+        self._watch(feed)  # someone may have subscribed meanwhile
+
+    # --- telling -----------------------------------------------------------------------------------------------------
+
+    def _tell(self, feed: MarketFeed, news: Feed) -> None:
+        feed.sequence = news.sequence
+        self._tell_book(feed, news.deltas)
+        for trade in news.trades:
+            feed.last = trade
+        if news.trades and feed.readers[TRADES]:
+            _push(feed.readers[TRADES], _trades(feed, news.trades))
+        if news.phase is not feed.phase:
+            feed.phase = news.phase
+            if feed.readers[EPOCHS]:
+                self._tell_epoch(feed)
+        if (news.deltas or news.trades) and feed.readers[TICKER]:
+            _push(feed.readers[TICKER], _ticker(feed))
+        for update in news.updates:
+            self._tell_owner(feed, update)
+
+    def _tell_book(self, feed: MarketFeed, deltas: tuple[BookDelta, ...]) -> None:
+        readers, replica = feed.readers[BOOK], feed.replica
+        if readers and len(deltas) <= DELTAS_MAX:
+            for delta in deltas:
+                previous = replica.sequence
+                replica.apply(delta.sequence, delta.changes)
+                _push(readers, _delta(feed, previous, delta.sequence, delta.changes))
+        elif deltas:
+            changes = merge(change for delta in deltas for change in delta.changes)
+            previous = replica.sequence
+            replica.apply(deltas[-1].sequence, changes)
+            if readers:
+                _push(readers, _delta(feed, previous, deltas[-1].sequence, changes))
+
+    def _tell_owner(self, feed: MarketFeed, update: OrderUpdate) -> None:
+        participant_id, market_id = update.order.participant_id, feed.spec.market_id
+        if readers := self._own.get((ORDERS, participant_id)):
+            order = show_order(feed.spec, update.order, update.fills)
+            _push(
+                readers,
+                Message(
+                    {
+                        "channel": ORDERS,
+                        "type": "update",
+                        "market": feed.spec.symbol,
+                        "sequence": update.order.sequence,
+                        "order": order,
+                    }
+                ),
+            )
+        if update.fills and (readers := self._own.get((FILLS, participant_id))):
+            fills = [show_own_fill(feed.spec, fill) for fill in update.fills]
+            _push(readers, Message({"channel": FILLS, "type": "update", "market": feed.spec.symbol, "fills": fills}))
+        for reader in self._own.get((BALANCES, participant_id), ()):
+            reader.balances_changed(market_id)
+
+    def _tell_gap(self, feed: MarketFeed, sequence: int) -> None:
+        """The connection was lost: what happened to own orders, and which trades, must be read again by HTTP."""
+        for (channel, _), readers in self._own.items():
+            if channel in (ORDERS, FILLS):
+                body = {"channel": channel, "type": "gap", "market": feed.spec.symbol, "sequence": sequence}
+                _push(readers, Message(body))
+            else:
+                for reader in readers:
+                    reader.balances_changed(feed.spec.market_id)
+        body = {"channel": TRADES, "type": "gap", "market": feed.spec.symbol, "sequence": sequence}
+        _push(feed.readers[TRADES], Message(body))
+
+    def _tell_epoch(self, feed: MarketFeed) -> None:
+        feed.epoch_us = self._epoch_us(feed)
+        _push(feed.readers[EPOCHS], self._epoch(feed))
+
+    def _epoch_us(self, feed: MarketFeed) -> int:
+        return epoch_start_us(self._clock(), feed.spec.epoch_us)
+
+    def _epoch(self, feed: MarketFeed) -> Message:
+        return Message(
+            {
+                "channel": EPOCHS,
+                "type": "epoch",
+                "market": feed.spec.symbol,
+                "start": format_instant(feed.epoch_us),
+                "end": format_instant(feed.epoch_us + feed.spec.epoch_us),
+                "phase": PHASE_NAMES[feed.phase] if feed.phase is not None else None,
+            }
+        )
+
+
+def _push(readers: Iterable[Reader], message: Message) -> None:
+    for reader in list(readers):  # a reader that lags takes itself off
+        reader.push(message)
+
+
+def _snapshot(feed: MarketFeed) -> Message:
+    bids, asks = feed.replica.shown(_SNAPSHOT_LEVELS)
+    return Message(
+        {
+            "channel": BOOK,
+            "market": feed.spec.symbol,
+            "type": "snapshot",
+            "sequence": feed.replica.sequence,
+            "bids": bids,
+            "asks": asks,
+            "checksum": feed.replica.checksum(),
+        }
+    )
+
+
+def _delta(feed: MarketFeed, previous: int, sequence: int, changes: Iterable[Any]) -> Message:
+    """The replica must already stand at `sequence`: the checksum is of the book after the delta."""
+    bids, asks = show_changes(changes)
+    return Message(
+        {
+            "channel": BOOK,
+            "market": feed.spec.symbol,
+            "type": "delta",
+            "previous_sequence": previous,
+            "sequence": sequence,
+            "bids": bids,
+            "asks": asks,
+            "checksum": feed.replica.checksum(),
+        }
+    )
+
+
+def _trades(feed: MarketFeed, trades: tuple[TradeView, ...]) -> Message:
+    return Message(
+        {
+            "channel": TRADES,
+            "type": "update",
+            "market": feed.spec.symbol,
+            "trades": [show_trade(feed.spec, trade) for trade in trades],
+        }
+    )
+
+
+def _ticker(feed: MarketFeed) -> Message:
+    replica = feed.replica
+    bids, asks = replica.bids.best(1, highest=True), replica.asks.best(1, highest=False)
+    return Message(
+        {
+            "channel": TICKER,
+            "type": "update",
+            "market": feed.spec.symbol,
+            "sequence": replica.sequence,
+            "best_bid": _best(bids),
+            "best_ask": _best(asks),
+            "last": format_price(feed.last.price_micro) if feed.last is not None else None,
+            "phase": PHASE_NAMES[feed.phase] if feed.phase is not None else None,
+        }
+    )
+
+
+def _best(levels: list[Level]) -> Any:
+    return show_level(levels[0]) if levels else None

@@ -1,0 +1,121 @@
+"""Whether the gateway can serve: each dependency with its state and latency, and whether orders can be placed.
+
+Ready means: every probe that the daemon handed in succeeds, and every open market answers. Looked at most twice a
+second, however often it is asked.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+import structlog
+from msgspec import Struct
+
+from engine.units import SECOND_US
+from engine.views import GetMarket, MarketView
+from gateway.auth.revocations import Revocations
+from gateway.ports import Clock, Markets, Probe
+from gateway.settings import GatewaySettings
+
+_log = structlog.get_logger(__name__)
+_FRESH_SECONDS: Final = 0.5
+_PROBE_SECONDS_MAX: Final = 2.0
+_REVOCATIONS_SECONDS_MAX: Final = 30
+
+
+class DependencyState(Struct, frozen=True):
+    state: str  # up, down
+    latency_ms: float
+    reason: str | None = None
+
+
+class HealthReport(Struct, frozen=True):
+    """`status`: ok or unavailable; `reasons` says why not."""
+
+    status: str
+    version: str
+    dependencies: dict[str, DependencyState]
+    reasons: list[str]
+
+
+class Alive(Struct, frozen=True):
+    status: str
+    version: str
+
+
+class Health:
+    def __init__(
+        self,
+        markets: Markets,
+        revocations: Revocations,
+        clock: Clock,
+        probes: Mapping[str, Probe],
+        settings: GatewaySettings,
+    ) -> None:
+        self._markets, self._revocations, self._clock = markets, revocations, clock
+        self._probes, self._version = probes, settings.version
+        self._ended: list[str] = []  # background tasks that died
+        self._report: tuple[float, HealthReport] | None = None
+        self._looking = asyncio.Lock()
+
+    def task_ended(self, task: "asyncio.Task[None]") -> None:
+        """A background task is over: expected when it was cancelled, a fault that readiness shows when not."""
+        if not task.cancelled():
+            _log.error("background task ended", task=task.get_name(), error=repr(task.exception()))
+            self._ended.append(task.get_name())
+
+    @property
+    def alive(self) -> Alive:
+        return Alive("ok", self._version)
+
+    async def report(self) -> HealthReport:
+        async with self._looking:
+            now = time.monotonic()
+            if self._report is None or now - self._report[0] >= _FRESH_SECONDS:
+                self._report = (now, await self._look())
+            return self._report[1]
+
+    async def _look(self) -> HealthReport:
+        specs = list(self._markets.markets().values())
+        names = [*self._probes, *(f"market {spec.symbol}" for spec in specs), "sessions"]
+        states = await asyncio.gather(
+            *(_state(probe) for probe in self._probes.values()),
+            *(_state(partial(self._market_answers, spec.market_id)) for spec in specs),
+            _state(self._revocations_fresh),
+        )
+        dependencies = dict(zip(names, states, strict=True))
+        reasons = [f"{name}: {one.reason}" for name, one in dependencies.items() if one.state != "up"]
+        reasons += [f"background task {name} has ended" for name in self._ended]
+        return HealthReport("unavailable" if reasons else "ok", self._version, dependencies, reasons)
+
+    async def _market_answers(self, market_id: int) -> None:
+        answer = await self._markets.ask(market_id, GetMarket())
+        if not isinstance(answer, MarketView):
+            raise Unhealthy(getattr(answer, "detail", "no answer"))
+
+    async def _revocations_fresh(self) -> None:
+        age_us = self._clock() - self._revocations.read_us
+        if age_us > _REVOCATIONS_SECONDS_MAX * SECOND_US:
+            raise Unhealthy("ended sessions have not been read lately")
+
+
+class Unhealthy(Exception):
+    """A dependency answers, but not with what is needed."""
+
+
+async def _state(probe: Probe) -> DependencyState:
+    started = time.perf_counter()
+    reason = None
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS_MAX):
+            await probe()
+    except TimeoutError:
+        reason = "does not answer in time"
+    except Unhealthy as error:
+        reason = str(error)
+    except Exception as error:  # noqa: BLE001 - whatever a probe raises means down; the message stays in the log
+        _log.warning("probe failed", error=repr(error))
+        reason = type(error).__name__
+    return DependencyState("down" if reason else "up", round((time.perf_counter() - started) * 1_000, 3), reason)

@@ -1,0 +1,184 @@
+"""Orders over HTTP: place, amend, cancel, look up. The rules are the market's; what is here is translation."""
+
+from typing import Annotated, Any, Literal
+
+from litestar import Controller, delete, get, patch, post
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from msgspec import Meta, Struct
+
+from engine.records import StoredOrder
+from engine.views import GetOrder, OrderAnswer, OrderStatus
+from gateway.errors import invalid, not_found
+from gateway.instants import INSTANT_US_MAX, format_instant, parse_instant
+from gateway.limits import ORDERS
+from gateway.requests import LIMIT_DEFAULT, Cursor, GatewayRequest, Limit, Page, cursor_of, parse_cursor
+from gateway.stream_ops import batch
+from gateway.trading import BATCH_MAX, DEAD_MAN_SECONDS_MAX, AmendRequest, OrderRequest
+from gateway.wire import Order, show_order
+
+_FILLS_MAX = 1_000  # of one order, in its own answer; /fills has them all
+_STATUSES = {
+    None: tuple(int(status) for status in OrderStatus),
+    "open": (int(OrderStatus.OPEN), int(OrderStatus.PARTIALLY_FILLED)),
+    "partially_filled": (int(OrderStatus.PARTIALLY_FILLED),),
+    "filled": (int(OrderStatus.FILLED),),
+    "cancelled": (int(OrderStatus.CANCELLED),),
+    "expired": (int(OrderStatus.EXPIRED),),
+}
+Status = Literal["open", "partially_filled", "filled", "cancelled", "expired"]
+
+
+class BatchRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Orders as for POST /orders, and ids of orders to cancel; at most 1,000 together. Cancels happen first."""
+
+    orders: Annotated[list[dict[str, Any]], Meta(max_length=BATCH_MAX)] = []
+    cancels: Annotated[list[str], Meta(max_length=BATCH_MAX)] = []
+
+
+class BatchAnswer(Struct, frozen=True):
+    """The outcomes of the orders, then of the cancels, in order: each an order or a problem."""
+
+    results: list[dict[str, Any]]
+
+
+class Cancelled(Struct, frozen=True):
+    cancelled: int
+
+
+class DeadManRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """0 switches off."""
+
+    seconds: Annotated[int, Meta(ge=0, le=DEAD_MAN_SECONDS_MAX)]
+
+
+class DeadManAnswer(Struct, frozen=True):
+    cancel_at: str | None
+
+
+class OrderController(Controller):
+    path = "/orders"
+    tags = ["orders"]  # noqa: RUF012 - Litestar reads it so
+
+    @post()
+    async def place(self, request: GatewayRequest, data: JSONBody[OrderRequest]) -> Order:
+        """Place an order. A repeat with the same client_order_id gives the first result, marked `repeated`."""
+        trading = request.gateway.trading
+        placement = trading.placement(data, request.caller, request.idempotency_key)
+        answer = await trading.place(placement)
+        return show_order(placement.spec, answer.order, answer.fills, repeated=answer.repeated)
+
+    @post("/batch", status_code=200)
+    async def place_batch(self, request: GatewayRequest, data: JSONBody[BatchRequest]) -> BatchAnswer:
+        """Many orders and cancels in one request; each has its own outcome."""
+        count = len(data.orders) + len(data.cancels)
+        if count > BATCH_MAX:
+            raise invalid("orders", f"a batch has at most {BATCH_MAX} orders and cancels")
+        if count > 1:
+            request.gateway.limits.by_name[ORDERS].take(request.caller.user_id, count - 1)  # the guard took one
+        return BatchAnswer(await batch(request.gateway, request.caller, data.orders, data.cancels))
+
+    @get()
+    async def search(
+        self,
+        request: GatewayRequest,
+        market: FromQuery[str | None] = None,
+        status: FromQuery[Status | None] = None,
+        from_: Annotated[str | None, QueryParameter(name="from")] = None,
+        to: FromQuery[str | None] = None,
+        limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
+    ) -> Page[Order]:
+        """One's own orders, newest first; `status=open` includes the partially filled. `from` counts, `to` does not."""
+        gateway = request.gateway
+        specs = gateway.trading.specs()
+        market_id = gateway.trading.spec(market).market_id if market is not None else None
+        request.mark_lag(await gateway.barrier.wait([market_id] if market_id is not None else specs))
+        before = parse_cursor(cursor, 3)
+        stored = await gateway.history.orders(
+            request.caller.user_id,
+            market_id,
+            _STATUSES[status],
+            parse_instant(from_, "from") if from_ is not None else 0,
+            parse_instant(to, "to") if to is not None else INSTANT_US_MAX,
+            (before[0], before[1], before[2]) if before is not None else None,
+            limit,
+        )
+        items = [show_order(specs[one.market_id], one.view, ()) for one in stored if one.market_id in specs]
+        return Page(items, _next_order(stored, limit))
+
+    @get("/{order_id:str}")
+    async def find(self, request: GatewayRequest, order_id: FromPath[str]) -> Order:
+        """One's own order with its fills."""
+        spec, number = request.gateway.trading.locate(order_id)
+        answer = await request.gateway.markets.ask(spec.market_id, GetOrder(request.caller.user_id, number))
+        return await self._shown(request, spec.market_id, answer, number)
+
+    @get("/by-client-id/{client_order_id:str}")
+    async def find_by_client_id(
+        self, request: GatewayRequest, client_order_id: FromPath[str], market: FromQuery[str]
+    ) -> Order:
+        """The newest own order with this client_order_id in this market."""
+        spec = request.gateway.trading.spec(market)
+        query = GetOrder(request.caller.user_id, 0, client_order_id)
+        answer = await request.gateway.markets.ask(spec.market_id, query)
+        if isinstance(answer, OrderAnswer):
+            return await self._shown(request, spec.market_id, answer, answer.order.order_id)
+        request.mark_lag(await request.gateway.barrier.wait([spec.market_id]))
+        stored = await request.gateway.history.order_by_client_id(
+            spec.market_id, request.caller.user_id, client_order_id
+        )
+        if stored is None:
+            raise not_found("order")
+        return await self._shown(request, spec.market_id, None, stored.view.order_id)
+
+    @patch("/{order_id:str}")
+    async def amend(self, request: GatewayRequest, order_id: FromPath[str], data: JSONBody[AmendRequest]) -> Order:
+        """New price, new total quantity, or both: all or nothing. Less quantity alone keeps the place in the queue."""
+        spec, answer = await request.gateway.trading.amend(request.caller, order_id, data)
+        return show_order(spec, answer.order, answer.fills)
+
+    @delete("/{order_id:str}", status_code=200)
+    async def cancel(self, request: GatewayRequest, order_id: FromPath[str]) -> Order:
+        """Cancel one order."""
+        spec, answer = await request.gateway.trading.cancel(request.caller, order_id)
+        return show_order(spec, answer.order, answer.fills)
+
+    @delete(status_code=200)
+    async def cancel_all(self, request: GatewayRequest, market: FromQuery[str | None] = None) -> Cancelled:
+        """Cancel all of one's orders, of one market or of all."""
+        return Cancelled(await request.gateway.trading.cancel_all(request.caller, market))
+
+    async def _shown(self, request: GatewayRequest, market_id: int, answer: object, number: int) -> Order:
+        """The order from the market if it knows it, else from history; its fills from history."""
+        gateway, participant_id = request.gateway, request.caller.user_id
+        spec = gateway.trading.specs()[market_id]
+        request.mark_lag(await gateway.barrier.wait([market_id]))
+        if isinstance(answer, OrderAnswer):
+            view = answer.order
+        else:
+            stored = await gateway.history.order(market_id, number, participant_id)
+            if stored is None:
+                raise not_found("order")
+            view = stored.view
+        fills = []
+        if view.filled_wh:
+            fills = await gateway.history.fills(participant_id, market_id, (market_id, number), None, _FILLS_MAX)
+        return show_order(spec, view, [fill.view for fill in reversed(fills)])
+
+
+class DeadManController(Controller):
+    path = "/users/me/cancel-all-after"
+    tags = ["orders"]  # noqa: RUF012 - Litestar reads it so
+
+    @post(status_code=200)
+    async def set_dead_man(self, request: GatewayRequest, data: JSONBody[DeadManRequest]) -> DeadManAnswer:
+        """Cancel all of one's orders unless this is called again in time."""
+        at_us = await request.gateway.trading.cancel_all_after(request.caller, data.seconds)
+        return DeadManAnswer(format_instant(at_us) if at_us else None)
+
+
+def _next_order(stored: list[StoredOrder], limit: int) -> str | None:
+    if len(stored) < limit:
+        return None
+    last = stored[-1]
+    return cursor_of(last.view.created_us, last.market_id, last.view.order_id)

@@ -1,0 +1,172 @@
+"""Who may do what: one table, read by the guard itself, so that a route that is not in it cannot be served.
+
+A missing permission is 403. Other people's objects are 404 and are no matter of this table: every query carries its
+owner. The second part of a row names the limit that the route draws on.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from litestar.connection import ASGIConnection
+from litestar.handlers.base import BaseRouteHandler
+
+from gateway.auth.callers import Caller
+from gateway.context import Gateway
+from gateway.edge import answer_headers
+from gateway.errors import GatewayCode, Problem
+from gateway.limits import LOGIN, ORDERS, REGISTRATION, REQUESTS
+
+ANYONE: Final[frozenset[str]] = frozenset()  # also without a login
+STUDENT, FACULTY, ADMIN, AMI = "student", "faculty", "admin", "ami"
+ROLES: Final = frozenset({STUDENT, FACULTY, ADMIN, AMI})
+TRADERS: Final = frozenset({STUDENT, FACULTY, ADMIN})  # an admin as himself; a head-end system never
+ADMINS: Final = frozenset({ADMIN})
+
+
+class Permission(NamedTuple):
+    roles: frozenset[str]
+    limit: str = REQUESTS
+    checked: bool = True  # False: no token is looked at and no limit drawn on, as for health
+
+
+_FREE: Final = Permission(ANYONE, checked=False)
+_PUBLIC: Final = Permission(ANYONE)
+_ANY: Final = Permission(ROLES)
+_TRADE: Final = Permission(TRADERS)
+_ORDER: Final = Permission(TRADERS, ORDERS)
+_ADMIN: Final = Permission(ADMINS)
+
+ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
+    # people
+    ("POST", "/api/v1/auth/register"): Permission(ANYONE, REGISTRATION),
+    ("POST", "/api/v1/auth/login"): Permission(ANYONE, LOGIN),
+    ("POST", "/api/v1/auth/refresh"): _PUBLIC,
+    ("POST", "/api/v1/auth/logout"): _PUBLIC,  # with an access or a refresh token: the handler looks
+    ("GET", "/api/v1/users/me"): _ANY,
+    ("PATCH", "/api/v1/users/me"): _ANY,
+    ("POST", "/api/v1/users/me/password"): Permission(ROLES, LOGIN),
+    ("GET", "/api/v1/users/me/sessions"): _ANY,
+    ("DELETE", "/api/v1/users/me/sessions"): _ANY,
+    ("POST", "/api/v1/users/me/cancel-all-after"): _TRADE,
+    ("GET", "/api/v1/admin/users"): _ADMIN,
+    ("GET", "/api/v1/admin/users/{user_id}"): _ADMIN,
+    ("PATCH", "/api/v1/admin/users/{user_id}"): _ADMIN,
+    # markets and market data
+    ("GET", "/api/v1/markets"): _PUBLIC,
+    ("GET", "/api/v1/markets/{symbol}"): _PUBLIC,
+    ("GET", "/api/v1/markets/{symbol}/book"): _PUBLIC,
+    ("GET", "/api/v1/markets/{symbol}/trades"): _PUBLIC,
+    ("GET", "/api/v1/markets/{symbol}/ticker"): _PUBLIC,
+    ("GET", "/api/v1/markets/{symbol}/candles"): _PUBLIC,
+    ("GET", "/api/v1/markets/{symbol}/stats"): _PUBLIC,
+    ("GET", "/api/v1/markets/{symbol}/liquidity"): _PUBLIC,
+    ("GET", "/api/v1/markets/{symbol}/epochs"): _PUBLIC,
+    ("GET", "/api/v1/markets/{symbol}/epochs/{start}"): _PUBLIC,
+    ("POST", "/api/v1/markets"): _ADMIN,
+    ("PATCH", "/api/v1/markets/{symbol}"): _ADMIN,
+    ("POST", "/api/v1/markets/{symbol}/halt"): _ADMIN,
+    ("POST", "/api/v1/markets/{symbol}/resume"): _ADMIN,
+    ("POST", "/api/v1/markets/{symbol}/cancel-all"): _ADMIN,
+    ("GET", "/api/v1/zones"): _ADMIN,
+    ("PUT", "/api/v1/zones"): _ADMIN,
+    ("GET", "/api/v1/zones/costs"): _ADMIN,
+    ("PUT", "/api/v1/zones/costs"): _ADMIN,
+    ("GET", "/api/v1/zones/capacities"): _ADMIN,
+    ("PUT", "/api/v1/zones/capacities"): _ADMIN,
+    # trading
+    ("POST", "/api/v1/orders"): _ORDER,
+    ("POST", "/api/v1/orders/batch"): _ORDER,
+    ("GET", "/api/v1/orders"): _TRADE,
+    ("DELETE", "/api/v1/orders"): _ORDER,
+    ("GET", "/api/v1/orders/{order_id}"): _TRADE,
+    ("PATCH", "/api/v1/orders/{order_id}"): _ORDER,
+    ("DELETE", "/api/v1/orders/{order_id}"): _ORDER,
+    ("GET", "/api/v1/orders/by-client-id/{client_order_id}"): _TRADE,
+    ("GET", "/api/v1/fills"): _TRADE,
+    ("GET", "/api/v1/positions"): _TRADE,
+    ("GET", "/api/v1/balances"): _TRADE,
+    ("GET", "/api/v1/ledger"): _TRADE,
+    ("GET", "/api/v1/deposits"): _TRADE,
+    ("POST", "/api/v1/deposits"): _TRADE,
+    ("GET", "/api/v1/admin/ledger/trial-balance"): _ADMIN,
+    # operations
+    ("GET", "/health"): _FREE,
+    ("GET", "/health/live"): _FREE,
+    ("GET", "/health/ready"): _FREE,
+    ("GET", "/ready"): _FREE,
+    ("GET", "/api/v1/health"): _FREE,
+    ("GET", "/api/v1/health/live"): _FREE,
+    ("GET", "/api/v1/health/ready"): _FREE,
+    ("GET", "/.well-known/jwks.json"): _FREE,
+    ("GET", "/schema"): _FREE,
+    ("GET", "/schema/openapi.json"): _FREE,
+    ("GET", "/schema/{path}"): _FREE,  # what is not there
+    # sockets: anyone may connect; the operations have their own table
+    ("WEBSOCKET", "/ws"): _FREE,
+    ("WEBSOCKET", "/api/v1/ws"): _FREE,
+}
+
+OPERATIONS: Final[Mapping[str, frozenset[str]]] = {
+    "auth": ANYONE,
+    "ping": ANYONE,
+    "subscribe": ANYONE,  # to what: CHANNELS
+    "unsubscribe": ANYONE,
+    "place": TRADERS,
+    "place_batch": TRADERS,
+    "amend": TRADERS,
+    "cancel": TRADERS,
+    "cancel_all": TRADERS,
+    "cancel_all_after": TRADERS,
+}
+
+CHANNELS: Final[Mapping[str, frozenset[str]]] = {
+    "book": ANYONE,
+    "trades": ANYONE,
+    "ticker": ANYONE,
+    "epochs": ANYONE,
+    "orders": TRADERS,
+    "fills": TRADERS,
+    "balances": TRADERS,
+}
+
+
+def permission_of(method: str, path: str) -> Permission:
+    """Raises KeyError for what is not in the table. OPTIONS tells nothing but the methods of a route."""
+    return _FREE if method == "OPTIONS" else ROUTES[method, path]
+
+
+def check_role(role: str | None, allowed: frozenset[str]) -> None:
+    """`role` None: nobody is logged in. Raises UNAUTHENTICATED or FORBIDDEN."""
+    if not allowed:
+        return
+    if role is None:
+        raise Problem(GatewayCode.UNAUTHENTICATED, "this needs an access token")
+    if role not in allowed:
+        raise Problem(GatewayCode.FORBIDDEN, "this role may not do this")
+
+
+async def guard(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
+    """Runs before every handler: the table, the token, the limit, in this order."""
+    scope = connection.scope
+    method = str(scope.get("method", "WEBSOCKET"))
+    permission = permission_of(method, scope["path_template"])
+    if not permission.checked:
+        return
+    gateway: Gateway = connection.app.state["gateway"]
+    caller: Caller | None = None
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    if token and scheme.lower() == "bearer":
+        # a public route does not mind a stale token: it is somebody reading the market
+        try:
+            caller = await gateway.callers.of_token(token.strip())
+        except Problem:
+            if permission.roles:
+                raise
+    check_role(caller.role if caller else None, permission.roles)
+    scope["user"] = caller
+    buckets = gateway.limits.by_name[permission.limit]
+    client = scope.get("client")
+    # logins count by address, whoever says to be logged in already
+    key = client[0] if client else ""
+    left = buckets.take(key if caller is None or permission.limit == LOGIN else caller.user_id)
+    answer_headers(scope).extend(((b"ratelimit-policy", buckets.policy), (b"ratelimit", buckets.header(left))))

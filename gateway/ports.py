@@ -1,0 +1,190 @@
+"""What the gateway asks of the rest of the exchange. The daemon hands in the real ones; tests hand in small ones.
+
+Rows are the Structs of engine/records.py and engine/views.py; amounts are integers, instants microseconds.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, TypeAlias
+
+from engine.market import MarketSpec, Path, Phase
+from engine.messages import Command
+from engine.records import (
+    AccountBalance,
+    CandleRecord,
+    CapacityRecord,
+    CostRecord,
+    DepositRecord,
+    EpochRecord,
+    Holding,
+    LedgerLine,
+    PositionRecord,
+    RotateOutcome,
+    SessionRecord,
+    StatsRecord,
+    StoredFill,
+    StoredOrder,
+    TrialLine,
+    UserRecord,
+    ZoneRecord,
+)
+from engine.views import Answer, BookView, Feed, Query, TradeView
+
+Clock: TypeAlias = Callable[[], int]  # microseconds UTC
+Probe: TypeAlias = Callable[[], Awaitable[None]]  # returns when a dependency works, raises when it does not
+FeedListener: TypeAlias = Callable[[BookView | Feed | None], None]
+
+
+class People(Protocol):
+    async def create(
+        self, email: str, name: str, password_hash: bytes, role: str, zone: str, now_us: int
+    ) -> UserRecord: ...
+
+    async def by_email(self, email: str) -> UserRecord | None: ...
+
+    async def by_id(self, user_id: int) -> UserRecord | None: ...
+
+    async def update(
+        self,
+        user_id: int,
+        *,
+        name: str | None = None,
+        role: str | None = None,
+        status: str | None = None,
+        zone: str | None = None,
+    ) -> UserRecord | None: ...
+
+    async def set_password(self, user_id: int, password_hash: bytes) -> None: ...
+
+    async def search(self, text: str, after_id: int, limit: int) -> list[UserRecord]: ...
+
+    async def open_session(
+        self, session_id: str, user_id: int, refresh_hash: bytes, now_us: int, expires_us: int
+    ) -> None: ...
+
+    async def rotate_session(
+        self, session_id: str, old_hash: bytes, new_hash: bytes, now_us: int, expires_us: int
+    ) -> RotateOutcome: ...
+
+    async def end_session(self, session_id: str, now_us: int) -> bool: ...
+
+    async def end_sessions(self, user_id: int, now_us: int, except_id: str = "") -> int: ...
+
+    async def sessions(self, user_id: int) -> list[SessionRecord]: ...
+
+    async def ended_sessions(self, since_us: int) -> list[str]: ...
+
+
+class Catalogue(Protocol):
+    async def create_market(self, spec: MarketSpec, phase: Phase, now_us: int) -> MarketSpec: ...
+
+    async def update_market(self, spec: MarketSpec) -> None: ...
+
+    async def markets(self) -> list[MarketSpec]: ...
+
+    async def zones(self) -> list[ZoneRecord]: ...
+
+    async def put_zones(self, zones: list[ZoneRecord]) -> None: ...
+
+    async def costs(self) -> list[CostRecord]: ...
+
+    async def put_costs(self, costs: list[CostRecord], now_us: int) -> None: ...
+
+    async def capacities(self) -> list[CapacityRecord]: ...
+
+    async def put_capacities(self, capacities: list[CapacityRecord]) -> None: ...
+
+    async def paths(self, zones: tuple[str, ...], now_us: int) -> tuple[Path, ...]: ...
+
+
+class Ledger(Protocol):
+    async def deposit(
+        self, participant_id: int, asset: str, amount: int, reference: str, time_us: int
+    ) -> DepositRecord: ...
+
+    async def deposits(self, participant_id: int, before_id: int, limit: int) -> list[DepositRecord]: ...
+
+    async def balances(self, participant_id: int) -> list[AccountBalance]: ...
+
+    async def holdings(self, participant_id: int) -> list[Holding]: ...
+
+    async def lines(self, participant_id: int, before_id: int, limit: int) -> list[LedgerLine]: ...
+
+    async def trial_balance(self) -> list[TrialLine]: ...
+
+
+class History(Protocol):
+    async def cursor(self, market_ids: list[int]) -> dict[int, int]: ...
+
+    async def orders(
+        self,
+        participant_id: int,
+        market_id: int | None,
+        statuses: tuple[int, ...],
+        from_us: int,
+        to_us: int,
+        before: tuple[int, int, int] | None,
+        limit: int,
+    ) -> list[StoredOrder]: ...
+
+    async def order(self, market_id: int, order_id: int, participant_id: int) -> StoredOrder | None: ...
+
+    async def order_by_client_id(
+        self, market_id: int, participant_id: int, client_order_id: str
+    ) -> StoredOrder | None: ...
+
+    async def fills(
+        self,
+        participant_id: int,
+        market_id: int | None,
+        order: tuple[int, int] | None,
+        before: tuple[int, int, int] | None,
+        limit: int,
+    ) -> list[StoredFill]: ...
+
+    async def trades(self, market_id: int, before_number: int, limit: int) -> list[TradeView]: ...
+
+    async def candles(
+        self, market_id: int, seconds: int, from_us: int, to_us: int, limit: int
+    ) -> list[CandleRecord]: ...
+
+    async def positions(
+        self,
+        participant_id: int,
+        market_id: int | None,
+        from_us: int,
+        to_us: int,
+        before: tuple[int, int] | None,
+        limit: int,
+    ) -> list[PositionRecord]:
+        """Newest epoch first; `before` is the (epoch_start_us, market_id) of the last one that was seen."""
+        ...
+
+    async def stats(self, market_id: int, since_us: int) -> StatsRecord: ...
+
+    async def epochs(self, market_id: int, before_start_us: int, limit: int) -> list[EpochRecord]: ...
+
+    async def epoch(self, market_id: int, start_us: int) -> EpochRecord | None: ...
+
+
+class Markets(Protocol):
+    """The market actors. Refusals are answers; `submit` keeps the order of its calls per market."""
+
+    async def submit(self, market_id: int, command: Command) -> Answer: ...
+
+    async def submit_many(self, market_id: int, commands: list[Command]) -> list[Answer]: ...
+
+    async def ask(self, market_id: int, query: Query) -> Answer: ...
+
+    def watch(self, market_id: int, participants: frozenset[int], book: bool, listener: FeedListener) -> None: ...
+
+    def markets(self) -> Mapping[str, MarketSpec]: ...
+
+
+class Throttle(Protocol):
+    """Counts failed logins. Keys are hashes, never addresses."""
+
+    async def locked_seconds(self, key: str) -> float: ...
+
+    async def fail(self, key: str) -> None: ...
+
+    async def clear(self, key: str) -> None: ...

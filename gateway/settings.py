@@ -1,0 +1,59 @@
+"""What the gateway can be told at start. The daemon fills it in from its own settings; nothing here reads a file."""
+
+from pathlib import Path
+
+from msgspec import Struct
+
+
+class Limit(Struct, frozen=True):
+    """A token bucket: `rate` per second on average, `burst` at once."""
+
+    rate: float
+    burst: int
+
+
+class GatewaySettings(Struct, frozen=True, kw_only=True):
+    """Times are seconds, sizes bytes, unless the name says otherwise."""
+
+    key_directory: Path  # holds the Ed25519 keys that sign access tokens; made at first start
+    version: str = "0.0.0"
+    issuer: str = "wattbook"
+    audience: str = "wattbook-api"
+    access_seconds: int = 900
+    refresh_seconds: int = 30 * 86_400
+    sessions_max: int = 1_000  # sessions shown in one answer
+
+    bcrypt_cost: int = 12
+    bcrypt_cost_lowered_for_tests: bool = False  # otherwise a cost below 12 is refused
+    password_workers: int = 2  # bcrypt runs at once
+    password_waiting_max: int = 256  # more than this many waiting: OVERLOADED
+    login_failures_max: int = 5
+    lockout_seconds: int = 900
+
+    currency: str = "THB"
+    default_zone: str = "Z1"
+    faucet_enabled: bool = False
+
+    cors_origins: tuple[str, ...] = ()
+    body_bytes_max: int = 2_000_000
+    request_seconds_max: float = 15.0
+    barrier_seconds_max: float = 2.0  # how long a read waits for the caller's own writes to be projected
+    barrier_poll_seconds: float = 0.005
+    callers_fresh_seconds: float = 5.0  # how old a cached role, zone or status may be
+    callers_max: int = 100_000
+    tokens_max: int = 50_000  # verified access tokens that are remembered
+    revocations_seconds: float = 2.0  # how often ended sessions are read
+
+    orders_limit: Limit = Limit(2_000, 5_000)  # per participant; a batch counts each of its orders
+    requests_limit: Limit = Limit(1_000, 3_000)  # per participant, or per address without a login
+    login_limit: Limit = Limit(20 / 60, 20)  # per address
+    registration_limit: Limit = Limit(20 / 60, 20)  # per address
+    limited_keys_max: int = 100_000
+
+    sockets_max: int = 10_000
+    socket_frame_bytes_max: int = 1_000_000
+    socket_messages_limit: Limit = Limit(5_000, 10_000)  # per connection
+    socket_in_flight_max: int = 1_000  # requests of one connection that wait for an answer
+    socket_queue_max: int = 4_000  # messages that wait for a slow reader
+    socket_queue_bytes_max: int = 8_000_000
+    socket_channels_max: int = 1_000  # subscriptions of one connection

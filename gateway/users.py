@@ -1,0 +1,278 @@
+"""People: registration, login, own profile and sessions; for admins, everyone's role, status and zone.
+
+A role is never read from a body of the person it applies to. Whether an account exists cannot be told from a login's
+answer, nor from how long it takes.
+"""
+
+import hashlib
+from typing import Annotated, Literal
+
+from email_validator import EmailNotValidError, validate_email
+from litestar import Controller, delete, get, patch, post
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from msgspec import Meta, Struct
+
+from engine.records import UserRecord
+from gateway.auth.passwords import check_acceptable
+from gateway.auth.sessions import TokenPair
+from gateway.errors import GatewayCode, Problem, invalid, not_found
+from gateway.instants import format_instant
+from gateway.requests import LIMIT_DEFAULT, Cursor, GatewayRequest, Limit, Page, cursor_of, parse_cursor
+from gateway.wire import Instant
+
+_ID_MAX = 2**63
+Name = Annotated[str, Meta(min_length=1, max_length=100)]
+Secret = Annotated[str, Meta(max_length=1_024)]
+
+
+class RegisterRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    email: Annotated[str, Meta(max_length=254)]
+    password: Secret
+    name: Name
+
+    def __repr__(self) -> str:
+        return "RegisterRequest(...)"
+
+
+class LoginRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    email: Annotated[str, Meta(max_length=254)]
+    password: Secret
+
+    def __repr__(self) -> str:
+        return "LoginRequest(...)"
+
+
+class RefreshRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    refresh_token: Secret
+
+    def __repr__(self) -> str:
+        return "RefreshRequest(...)"
+
+
+class ProfileChange(Struct, frozen=True, forbid_unknown_fields=True):
+    name: Name
+
+
+class PasswordChange(Struct, frozen=True, forbid_unknown_fields=True):
+    current_password: Secret
+    new_password: Secret
+
+    def __repr__(self) -> str:
+        return "PasswordChange(...)"
+
+
+class UserChange(Struct, frozen=True, forbid_unknown_fields=True):
+    role: Literal["student", "faculty", "admin", "ami"] | None = None
+    status: Literal["active", "suspended"] | None = None
+    zone: str | None = None
+
+
+class User(Struct, frozen=True):
+    id: str
+    email: str
+    name: str
+    role: str
+    zone: str
+    status: str
+    created_at: Instant
+
+
+class SessionShown(Struct, frozen=True):
+    session_id: str
+    created_at: Instant
+    used_at: Instant
+    expires_at: Instant
+    current: bool
+
+
+class SessionsEnded(Struct, frozen=True):
+    ended: int
+
+
+class AuthController(Controller):
+    path = "/auth"
+    tags = ["people"]  # noqa: RUF012 - Litestar reads it so
+
+    @post("/register")
+    async def register(self, request: GatewayRequest, data: JSONBody[RegisterRequest]) -> User:
+        """A new account: a student, in the default zone."""
+        gateway = request.gateway
+        email, name = _email(data.email), data.name.strip()
+        if not name or not name.isprintable():
+            raise invalid("name", "must be readable")
+        check_acceptable(data.password, email, name)
+        password_hash = await gateway.passwords.hash(data.password)
+        zone = gateway.settings.default_zone
+        return _show(await gateway.people.create(email, name, password_hash, "student", zone, gateway.clock()))
+
+    @post("/login", status_code=200)
+    async def login(self, request: GatewayRequest, data: JSONBody[LoginRequest]) -> TokenPair:
+        """An access token and a refresh token. Five failures lock the account for a while."""
+        gateway = request.gateway
+        email = data.email.strip().lower()
+        key = hashlib.sha256(email.encode("utf-8", "surrogatepass")).hexdigest()
+        async with gateway.logins.one_at_a_time(key):
+            locked_seconds = await gateway.throttle.locked_seconds(key)
+            if locked_seconds > 0:
+                raise Problem(GatewayCode.ACCOUNT_LOCKED, retry_after_seconds=locked_seconds)
+            user = await gateway.people.by_email(email)
+            if not await gateway.passwords.matches(data.password, user.password_hash if user else None):
+                await gateway.throttle.fail(key)
+                raise Problem(GatewayCode.UNAUTHENTICATED, "the address or the password is wrong")
+            assert user is not None, "a password matches only an account"
+            await gateway.throttle.clear(key)
+        if user.status != "active":
+            raise Problem(GatewayCode.FORBIDDEN, "the account is suspended")
+        return await gateway.sessions.open(user)
+
+    @post("/refresh", status_code=200)
+    async def refresh(self, request: GatewayRequest, data: JSONBody[RefreshRequest]) -> TokenPair:
+        """A new pair; the old refresh token is used up, and using it again ends the whole family."""
+        return await request.gateway.sessions.refresh(data.refresh_token)
+
+    @post("/logout", status_code=204)
+    async def logout(self, request: GatewayRequest, data: JSONBody[RefreshRequest | None] = None) -> None:
+        """End the session of the access token, or of the refresh token in the body."""
+        if request.visitor is not None:
+            await request.gateway.sessions.end(request.visitor.session_id)
+        elif data is not None:
+            await request.gateway.sessions.end_by_refresh_token(data.refresh_token)
+        else:
+            raise Problem(GatewayCode.UNAUTHENTICATED, "this needs an access token or a refresh token")
+
+
+class ProfileController(Controller):
+    path = "/users/me"
+    tags = ["people"]  # noqa: RUF012 - Litestar reads it so
+
+    @get()
+    async def me(self, request: GatewayRequest) -> User:
+        """One's own profile."""
+        return _show(await _self(request))
+
+    @patch()
+    async def rename(self, request: GatewayRequest, data: JSONBody[ProfileChange]) -> User:
+        """Change one's name; nothing else of the profile is one's own to change."""
+        name = data.name.strip()
+        if not name or not name.isprintable():
+            raise invalid("name", "must be readable")
+        user = await request.gateway.people.update(request.caller.user_id, name=name)
+        if user is None:
+            raise not_found("user")
+        request.gateway.callers.forget(user.user_id)
+        return _show(user)
+
+    @post("/password", status_code=204)
+    async def change_password(self, request: GatewayRequest, data: JSONBody[PasswordChange]) -> None:
+        """Needs the present password; ends all other sessions."""
+        gateway, user = request.gateway, await _self(request)
+        if not await gateway.passwords.matches(data.current_password, user.password_hash):
+            raise invalid("current_password", "is wrong")
+        check_acceptable(data.new_password, user.email, user.name, "new_password")
+        await gateway.people.set_password(user.user_id, await gateway.passwords.hash(data.new_password))
+        await gateway.sessions.end_all(user.user_id, except_id=request.caller.session_id)
+
+    @get("/sessions")
+    async def sessions(self, request: GatewayRequest) -> Page[SessionShown]:
+        """One's own open sessions."""
+        gateway = request.gateway
+        rows = await gateway.people.sessions(request.caller.user_id)
+        return Page(
+            [
+                SessionShown(
+                    session_id=row.session_id,
+                    created_at=format_instant(row.created_us),
+                    used_at=format_instant(row.used_us),
+                    expires_at=format_instant(row.expires_us),
+                    current=row.session_id == request.caller.session_id,
+                )
+                for row in rows[: gateway.settings.sessions_max]
+            ]
+        )
+
+    @delete("/sessions", status_code=200)
+    async def end_sessions(
+        self,
+        request: GatewayRequest,
+        keep_current: Annotated[bool, QueryParameter(description="spare the session that asks")] = False,
+    ) -> SessionsEnded:
+        """End all of one's sessions, at once and everywhere."""
+        caller = request.caller
+        return SessionsEnded(
+            await request.gateway.sessions.end_all(caller.user_id, caller.session_id if keep_current else "")
+        )
+
+
+class UserAdminController(Controller):
+    path = "/admin/users"
+    tags = ["administration"]  # noqa: RUF012 - Litestar reads it so
+
+    @get()
+    async def search(
+        self, request: GatewayRequest, q: FromQuery[str] = "", limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
+    ) -> Page[User]:
+        """Users whose address or name contains `q`, by id."""
+        after = parse_cursor(cursor, 1)
+        rows = await request.gateway.people.search(q[:100], after[0] if after else 0, limit)
+        return Page([_show(row) for row in rows], cursor_of(rows[-1].user_id) if len(rows) == limit else None)
+
+    @get("/{user_id:str}")
+    async def find(self, request: GatewayRequest, user_id: FromPath[str]) -> User:
+        """One user."""
+        user = await request.gateway.people.by_id(_user_id(user_id))
+        if user is None:
+            raise not_found("user")
+        return _show(user)
+
+    @patch("/{user_id:str}")
+    async def change(self, request: GatewayRequest, user_id: FromPath[str], data: JSONBody[UserChange]) -> User:
+        """Change role, status or zone. A suspended user's sessions end at once. Not one's own role or status."""
+        gateway, number = request.gateway, _user_id(user_id)
+        if number == request.caller.user_id and (data.role is not None or data.status is not None):
+            raise Problem(GatewayCode.FORBIDDEN, "an admin cannot change his own role or status")
+        if data.zone is not None and data.zone not in {zone.zone_id for zone in await gateway.catalogue.zones()}:
+            raise invalid("zone", "is not known")
+        user = await gateway.people.update(number, role=data.role, status=data.status, zone=data.zone)
+        if user is None:
+            raise not_found("user")
+        gateway.callers.forget(number)
+        if data.status == "suspended":
+            await gateway.sessions.end_all(number)
+        return _show(user)
+
+
+async def _self(request: GatewayRequest) -> UserRecord:
+    user = await request.gateway.people.by_id(request.caller.user_id)
+    if user is None:
+        raise not_found("user")
+    return user
+
+
+def _email(text: str) -> str:
+    """The address in the one form that is stored. Raises VALIDATION_FAILED."""
+    try:
+        # a campus may well live under .local or .test; whether mail arrives is not asked here
+        found = validate_email(
+            text.strip(), check_deliverability=False, test_environment=True, globally_deliverable=False
+        )
+    except EmailNotValidError:
+        raise invalid("email", "is no e-mail address") from None
+    return found.normalized.lower()
+
+
+def _user_id(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < _ID_MAX):
+        raise not_found("user")
+    return int(text)
+
+
+def _show(user: UserRecord) -> User:
+    return User(
+        id=str(user.user_id),
+        email=user.email,
+        name=user.name,
+        role=user.role,
+        zone=user.zone,
+        status=user.status,
+        created_at=format_instant(user.created_us),
+    )

@@ -1,0 +1,118 @@
+"""A running gateway for each test, and people who are logged in to it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+from litestar import Litestar
+from msgspec.structs import replace
+
+from engine.market import MarketSpec
+from engine.market import Path as GridPath
+from gateway.app import create_app
+from gateway.context import Gateway
+from gateway.settings import GatewaySettings
+from gateway.throttle import LocalThrottle
+from tests.unit.gateway.ports import COSTS, Clock, MemoryCatalogue, MemoryExchange, MemoryHistory, MemoryPeople
+
+PASSWORD = "sunny-roof-and-battery"
+COIN = 1_000_000
+
+
+class Person:
+    """Someone with a token, who calls the API as himself."""
+
+    def __init__(self, world: "World", user_id: int, token: str, refresh_token: str) -> None:
+        self._world, self.user_id, self.token, self.refresh_token = world, user_id, token, refresh_token
+
+    async def call(self, method: str, path: str, json: Any = None, **more: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.token}", **more.pop("headers", {})}
+        return await self._world.client.request(method, path, json=json, headers=headers, **more)
+
+    async def get(self, path: str, **params: Any) -> httpx.Response:
+        return await self.call("GET", path, params=params)
+
+    async def post(self, path: str, json: Any = None, **more: Any) -> httpx.Response:
+        return await self.call("POST", path, json, **more)
+
+    async def order(self, side: str, price: str, quantity: str, **more: Any) -> httpx.Response:
+        body = {"market": "Z1-SPOT", "side": side, "type": "limit", "price": price, "quantity": quantity, **more}
+        return await self.post("/api/v1/orders", body)
+
+    async def placed(self, side: str, price: str, quantity: str, **more: Any) -> dict[str, Any]:
+        answer = await self.order(side, price, quantity, **more)
+        assert answer.status_code == 201, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+
+class World:
+    def __init__(self, directory: Path) -> None:
+        self.clock = Clock()
+        self.people = MemoryPeople()
+        self.exchange = MemoryExchange(self.clock)
+        self.history = MemoryHistory(self.exchange)
+        self.catalogue = MemoryCatalogue(self.exchange)
+        self.settings = GatewaySettings(
+            key_directory=directory / "keys",
+            version="1.2.3",
+            bcrypt_cost=4,
+            bcrypt_cost_lowered_for_tests=True,
+            faucet_enabled=True,
+            cors_origins=("https://app.example",),
+            barrier_seconds_max=0.2,
+        )
+        self.app: Litestar
+        self.client: httpx.AsyncClient
+
+    @property
+    def gateway(self) -> Gateway:
+        gateway: Gateway = self.app.state["gateway"]
+        return gateway
+
+    def build(self, **changes: Any) -> Litestar:
+        self.settings = replace(self.settings, **changes)
+        self.app = create_app(
+            people=self.people,
+            catalogue=self.catalogue,
+            ledger=self.exchange,
+            history=self.history,
+            markets=self.exchange,
+            throttle=LocalThrottle(self.settings.login_failures_max, self.settings.lockout_seconds),
+            clock=self.clock,
+            settings=self.settings,
+        )
+        transport = httpx.ASGITransport(cast(Any, self.app), raise_app_exceptions=False)
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://exchange")
+        return self.app
+
+    async def person(self, email: str = "ann@campus.example", role: str = "student", zone: str = "Z1") -> Person:
+        """Registered, logged in, with money and energy in the main account."""
+        body = {"email": email, "password": PASSWORD, "name": "Ann"}
+        answer = await self.client.post("/api/v1/auth/register", json=body)
+        assert answer.status_code == 201, answer.text
+        user_id = int(answer.json()["id"])
+        await self.people.update(user_id, role=role, zone=zone)
+        pair = (await self.client.post("/api/v1/auth/login", json={"email": email, "password": PASSWORD})).json()
+        await self.exchange.deposit(user_id, "THB", 1_000 * COIN, f"start:{user_id}", self.clock())
+        await self.exchange.deposit(user_id, f"energy:{zone}", 1_000_000, f"energy:{user_id}", self.clock())
+        return Person(self, user_id, pair["access_token"], pair["refresh_token"])
+
+
+def spot(symbol: str = "Z1-SPOT", **changes: Any) -> MarketSpec:
+    """Zones Z1 and Z2 with domain.md's default costs."""
+    paths = tuple(GridPath(a, b, *cost) for (a, b), cost in COSTS.items())
+    return replace(MarketSpec(market_id=0, symbol=symbol, zones=("Z1", "Z2"), paths=paths, band_bps=0), **changes)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    world = World(tmp_path)
+    world.exchange.add(spot())
+    world.build()
+    await world.gateway.start()
+    yield world
+    await world.gateway.stop()
+    await world.client.aclose()

@@ -1,0 +1,472 @@
+"""Small ports for the gateway's tests: everything in memory, with real order books behind the markets.
+
+They are doubles of ports, not of behaviour: orders go through engine.book.order_book, money is drawn from a
+ledger as the market actor draws it, and history follows the books' events. `lag` holds projections back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from engine.book.answers import answer, level_changes, reply, trade_views, updates
+from engine.book.order_book import OrderBook
+from engine.market import MarketSpec, Path, Phase
+from engine.messages import CURRENCY, Command, Defunded, Entry, Fund, Tick
+from engine.records import (
+    AccountBalance,
+    CandleRecord,
+    CapacityRecord,
+    CostRecord,
+    DepositRecord,
+    EmailTaken,
+    EpochRecord,
+    Holding,
+    LedgerLine,
+    PositionRecord,
+    ReferenceReused,
+    RotateOutcome,
+    SessionRecord,
+    StatsRecord,
+    StoredFill,
+    StoredOrder,
+    SymbolTaken,
+    TrialLine,
+    UserRecord,
+    ZoneRecord,
+)
+from engine.units import value_micro
+from engine.views import Answer, BookDelta, BookView, Failed, Fault, Feed, FillView, OrderView, Query, TradeView, Watch
+from gateway.ports import FeedListener
+
+COSTS = {(a, b): (500_000, 100) if a == b else (1_000_000, 300) for a in ("Z1", "Z2") for b in ("Z1", "Z2")}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_us = 1_800_000_000_000_000
+
+    def __call__(self) -> int:
+        self.now_us += 1
+        return self.now_us
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.now_us += int(seconds * 1_000_000)
+
+
+@dataclass
+class Session:
+    session_id: str
+    user_id: int
+    hash: bytes
+    created_us: int
+    expires_us: int
+    used: set[bytes] = field(default_factory=set)
+    ended_us: int = 0
+
+
+class MemoryPeople:
+    def __init__(self) -> None:
+        self.users: dict[int, UserRecord] = {}
+        self.open: dict[str, Session] = {}
+
+    async def create(
+        self, email: str, name: str, password_hash: bytes, role: str, zone: str, now_us: int
+    ) -> UserRecord:
+        if any(user.email == email for user in self.users.values()):
+            raise EmailTaken
+        user = UserRecord(1_001 + len(self.users), email, name, role, "active", zone, password_hash, now_us)
+        self.users[user.user_id] = user
+        return user
+
+    async def by_email(self, email: str) -> UserRecord | None:
+        return next((user for user in self.users.values() if user.email == email), None)
+
+    async def by_id(self, user_id: int) -> UserRecord | None:
+        return self.users.get(user_id)
+
+    async def update(
+        self,
+        user_id: int,
+        *,
+        name: str | None = None,
+        role: str | None = None,
+        status: str | None = None,
+        zone: str | None = None,
+    ) -> UserRecord | None:
+        if user_id not in self.users:
+            return None
+        given = {"name": name, "role": role, "status": status, "zone": zone}
+        changes = {key: value for key, value in given.items() if value is not None}
+        self.users[user_id] = replace(self.users[user_id], **changes)
+        return self.users[user_id]
+
+    async def set_password(self, user_id: int, password_hash: bytes) -> None:
+        self.users[user_id] = replace(self.users[user_id], password_hash=password_hash)
+
+    async def search(self, text: str, after_id: int, limit: int) -> list[UserRecord]:
+        found = [u for u in self.users.values() if u.user_id > after_id and (text in u.email or text in u.name)]
+        return found[:limit]
+
+    async def open_session(
+        self, session_id: str, user_id: int, refresh_hash: bytes, now_us: int, expires_us: int
+    ) -> None:
+        self.open[session_id] = Session(session_id, user_id, refresh_hash, now_us, expires_us)
+
+    async def rotate_session(
+        self, session_id: str, old_hash: bytes, new_hash: bytes, now_us: int, expires_us: int
+    ) -> RotateOutcome:
+        session = self.open.get(session_id)
+        if session is None or session.ended_us:
+            return RotateOutcome.UNKNOWN
+        if old_hash in session.used:
+            session.ended_us = now_us
+            return RotateOutcome.REUSED
+        if old_hash != session.hash or session.expires_us <= now_us:
+            return RotateOutcome.UNKNOWN
+        session.used.add(old_hash)
+        session.hash, session.expires_us = new_hash, expires_us
+        return RotateOutcome.OK
+
+    async def end_session(self, session_id: str, now_us: int) -> bool:
+        self.open[session_id].ended_us = now_us
+        return True
+
+    async def end_sessions(self, user_id: int, now_us: int, except_id: str = "") -> int:
+        mine = [s for s in self.open.values() if s.user_id == user_id and not s.ended_us and s.session_id != except_id]
+        for session in mine:
+            session.ended_us = now_us
+        return len(mine)
+
+    async def sessions(self, user_id: int) -> list[SessionRecord]:
+        return [
+            SessionRecord(s.session_id, s.user_id, s.created_us, s.created_us, s.expires_us)
+            for s in self.open.values()
+            if s.user_id == user_id and not s.ended_us
+        ]
+
+    async def ended_sessions(self, since_us: int) -> list[str]:
+        return [s.session_id for s in self.open.values() if s.ended_us >= since_us and s.ended_us]
+
+
+class MemoryExchange:
+    """Markets, ledger, history and catalogue in one, because they are one truth."""
+
+    def __init__(self, clock: Clock, currency: str = "THB") -> None:
+        self.clock, self.currency = clock, currency
+        self.books: dict[int, OrderBook] = {}
+        self.symbols: dict[str, MarketSpec] = {}
+        self.main: dict[tuple[int, str], int] = {}
+        self.deposited: dict[str, DepositRecord] = {}
+        self.orders: dict[tuple[int, int], OrderView] = {}
+        self.own_fills: list[tuple[int, StoredFill]] = []
+        self.public: dict[int, list[TradeView]] = {}
+        self.watches: dict[int, tuple[frozenset[int], FeedListener]] = {}
+        self.zones: dict[str, ZoneRecord] = {z: ZoneRecord(z, f"Feeder {z}") for z in ("Z1", "Z2")}
+        self.capacities: dict[tuple[str, str], CapacityRecord] = {}
+        self.costs = dict(COSTS)
+        self.failing: Failed | None = None
+        self.lag = False
+        self.commands: list[Command] = []
+
+    def add(self, spec: MarketSpec, phase: Phase = Phase.OPEN) -> MarketSpec:
+        spec = replace(spec, market_id=len(self.books) + 1)
+        self.books[spec.market_id] = OrderBook(spec, phase)
+        self.symbols[spec.symbol] = spec
+        self.public[spec.market_id] = []
+        return spec
+
+    def asset(self, name: str) -> str:
+        return self.currency if name == CURRENCY else f"energy:{name}"
+
+    def apply(self, book: OrderBook, command: Command) -> Answer:
+        """One journal entry, with everything that the actor and the persistence actor make of it."""
+        previous = book.sequence
+        entry = Entry(book.sequence + 1, self.clock(), command)
+        events = book.apply(entry)
+        market_id = book.spec.market_id
+        result = answer(book, command, events)
+        watched, listener = self.watches.get(market_id, (frozenset[int](), None))
+        everyone = frozenset(book.accounts) | {getattr(command, "participant_id", 0)}
+        for update in updates(book, events, everyone):
+            self.orders[market_id, update.order.order_id] = update.order
+            self.own_fills += [(update.order.participant_id, StoredFill(market_id, f)) for f in update.fills]
+        trades = trade_views(book, events)
+        self.public[market_id] += trades
+        for event in events:
+            if isinstance(event, Defunded):
+                key = (event.participant_id, self.asset(event.asset))
+                self.main[key] = self.main.get(key, 0) + event.amount
+        if listener is not None:
+            delta = BookDelta(previous, book.sequence, level_changes(book))
+            told = tuple(updates(book, events, watched))
+            listener(Feed(market_id, book.sequence, (delta,), tuple(trades), told, book.phase))
+        return result
+
+    # --- Markets
+
+    async def submit(self, market_id: int, command: Command) -> Answer:
+        if self.failing is not None:
+            return self.failing
+        self.commands.append(command)
+        book = self.books[market_id]
+        short = book.shortfall(command, self.clock())
+        if short is not None:
+            asset, amount = short
+            participant_id = command.participant_id  # type: ignore[union-attr]
+            key = (participant_id, self.asset(asset))
+            if self.main.get(key, 0) >= amount:
+                self.main[key] -= amount
+                self.apply(book, Fund(book.fund_number + 1, participant_id, asset, amount))
+        return self.apply(book, command)
+
+    async def submit_many(self, market_id: int, commands: list[Command]) -> list[Answer]:
+        return [await self.submit(market_id, command) for command in commands]
+
+    async def ask(self, market_id: int, query: Query) -> Answer:
+        return self.failing or reply(self.books[market_id], query)
+
+    def watch(self, market_id: int, participants: frozenset[int], book: bool, listener: FeedListener) -> None:
+        self.watches[market_id] = (participants, listener)
+        view = reply(self.books[market_id], Watch(book, tuple(participants)))
+        assert isinstance(view, BookView)
+        listener(view)
+
+    def markets(self) -> Mapping[str, MarketSpec]:
+        return self.symbols
+
+    def tick(self) -> None:
+        for book in self.books.values():
+            self.apply(book, Tick())
+
+    # --- Ledger
+
+    async def deposit(
+        self, participant_id: int, asset: str, amount: int, reference: str, time_us: int
+    ) -> DepositRecord:
+        known = self.deposited.get(reference)
+        if known is not None:
+            if (known.asset, known.amount) != (asset, amount):
+                raise ReferenceReused
+            return known
+        row = DepositRecord(len(self.deposited) + 1, participant_id, asset, amount, reference, time_us)
+        self.deposited[reference] = row
+        self.main[participant_id, asset] = self.main.get((participant_id, asset), 0) + amount
+        return row
+
+    async def deposits(self, participant_id: int, before_id: int, limit: int) -> list[DepositRecord]:
+        mine = [d for d in self.deposited.values() if d.participant_id == participant_id and d.deposit_id < before_id]
+        return mine[::-1][:limit]
+
+    async def holdings(self, participant_id: int) -> list[Holding]:
+        found = []
+        for market_id, book in self.books.items():
+            account = book.accounts.get(participant_id)
+            if account is not None:
+                for asset in ("", *book.spec.zones):
+                    free, reserved = account.free(asset), _reserved(book, participant_id, asset)
+                    if free or reserved:
+                        found.append(Holding(market_id, self.asset(asset), free + reserved, reserved))
+        return found
+
+    async def balances(self, participant_id: int) -> list[AccountBalance]:
+        held = await self.holdings(participant_id)
+        assets = sorted({asset for one, asset in self.main if one == participant_id} | {h.asset for h in held})
+        return [
+            AccountBalance(
+                asset,
+                self.main.get((participant_id, asset), 0),
+                sum(h.balance for h in held if h.asset == asset),
+                sum(h.reserved for h in held if h.asset == asset),
+            )
+            for asset in assets
+        ]
+
+    async def lines(self, participant_id: int, before_id: int, limit: int) -> list[LedgerLine]:
+        return [
+            LedgerLine(d.deposit_id, d.deposit_id, "deposit", d.reference, "main", 0, d.asset, d.amount, d.created_us)
+            for d in await self.deposits(participant_id, before_id, limit)
+        ]
+
+    async def trial_balance(self) -> list[TrialLine]:
+        total = sum(d.amount for d in self.deposited.values() if d.asset == self.currency)
+        return [TrialLine(self.currency, "participants_available", total), TrialLine(self.currency, "issuance", -total)]
+
+
+def _reserved(book: OrderBook, participant_id: int, asset: str) -> int:
+    account = book.accounts[participant_id]
+    return account.reserved(asset)
+
+
+class MemoryHistory:
+    """What the persistence actor would have written; with `exchange.lag` it never catches up."""
+
+    def __init__(self, exchange: MemoryExchange) -> None:
+        self._exchange = exchange
+        self.polls = 0
+
+    async def cursor(self, market_ids: list[int]) -> dict[int, int]:
+        self.polls += 1
+        return {m: 0 if self._exchange.lag else self._exchange.books[m].sequence for m in market_ids}
+
+    async def orders(
+        self,
+        participant_id: int,
+        market_id: int | None,
+        statuses: tuple[int, ...],
+        from_us: int,
+        to_us: int,
+        before: tuple[int, int, int] | None,
+        limit: int,
+    ) -> list[StoredOrder]:
+        found = [
+            StoredOrder(m, view)
+            for (m, _), view in self._exchange.orders.items()
+            if view.participant_id == participant_id
+            and market_id in (None, m)
+            and view.status in statuses
+            and from_us <= view.created_us < to_us
+            and (before is None or (view.created_us, m, view.order_id) < before)
+        ]
+        found.sort(key=lambda one: (one.view.created_us, one.market_id, one.view.order_id), reverse=True)
+        return found[:limit]
+
+    async def order(self, market_id: int, order_id: int, participant_id: int) -> StoredOrder | None:
+        view = self._exchange.orders.get((market_id, order_id))
+        return StoredOrder(market_id, view) if view is not None and view.participant_id == participant_id else None
+
+    async def order_by_client_id(self, market_id: int, participant_id: int, client_order_id: str) -> StoredOrder | None:
+        found = [
+            view
+            for (m, _), view in self._exchange.orders.items()
+            if m == market_id and view.participant_id == participant_id and view.client_order_id == client_order_id
+        ]
+        return StoredOrder(market_id, found[-1]) if found else None
+
+    async def fills(
+        self,
+        participant_id: int,
+        market_id: int | None,
+        order: tuple[int, int] | None,
+        before: tuple[int, int, int] | None,
+        limit: int,
+    ) -> list[StoredFill]:
+        found = [
+            fill
+            for owner, fill in self._exchange.own_fills
+            if owner == participant_id
+            and market_id in (None, fill.market_id)
+            and order in (None, (fill.market_id, fill.view.order_id))
+            and (before is None or _fill_key(fill.market_id, fill.view) < before)
+        ]
+        return sorted(found, key=lambda one: _fill_key(one.market_id, one.view), reverse=True)[:limit]
+
+    async def trades(self, market_id: int, before_number: int, limit: int) -> list[TradeView]:
+        return [t for t in reversed(self._exchange.public[market_id]) if t.number < before_number][:limit]
+
+    async def candles(self, market_id: int, seconds: int, from_us: int, to_us: int, limit: int) -> list[CandleRecord]:
+        groups: dict[int, list[TradeView]] = {}
+        for trade in self._exchange.public[market_id]:
+            if from_us <= trade.at_us < to_us:
+                groups.setdefault(trade.at_us // (seconds * 1_000_000) * seconds * 1_000_000, []).append(trade)
+        return [
+            CandleRecord(
+                start,
+                trades[0].price_micro,
+                max(t.price_micro for t in trades),
+                min(t.price_micro for t in trades),
+                trades[-1].price_micro,
+                sum(t.quantity_wh for t in trades),
+                sum(value_micro(t.price_micro, t.quantity_wh) for t in trades),
+                len(trades),
+            )
+            for start, trades in groups.items()
+        ][:limit]
+
+    async def positions(
+        self,
+        participant_id: int,
+        market_id: int | None,
+        from_us: int,
+        to_us: int,
+        before: tuple[int, int] | None,
+        limit: int,
+    ) -> list[PositionRecord]:
+        mine = [fill for owner, fill in self._exchange.own_fills if owner == participant_id]
+        if not mine:
+            return []
+        bought = sum(f.view.quantity_wh for f in mine if f.view.side == 0)
+        sold = sum(f.view.quantity_wh for f in mine if f.view.side == 1)
+        return [PositionRecord(mine[0].market_id, 1_800_000_000_000_000, bought, sold, 0, 0, 0, len(mine))]
+
+    async def stats(self, market_id: int, since_us: int) -> StatsRecord:
+        trades = [t for t in self._exchange.public[market_id] if t.at_us >= since_us]
+        if not trades:
+            return StatsRecord(0, 0, 0, 0, 0, 0, 0)
+        prices = [t.price_micro for t in trades]
+        return StatsRecord(
+            prices[0],
+            max(prices),
+            min(prices),
+            prices[-1],
+            sum(t.quantity_wh for t in trades),
+            sum(value_micro(t.price_micro, t.quantity_wh) for t in trades),
+            len(trades),
+        )
+
+    async def epochs(self, market_id: int, before_start_us: int, limit: int) -> list[EpochRecord]:
+        candles = await self.candles(market_id, 900, 0, before_start_us, limit)
+        return [EpochRecord(c.start_us, c.volume_wh, c.value_micro, c.trades) for c in candles]
+
+    async def epoch(self, market_id: int, start_us: int) -> EpochRecord | None:
+        return next((e for e in await self.epochs(market_id, 2**62, 10) if e.start_us == start_us), None)
+
+
+class MemoryCatalogue:
+    def __init__(self, exchange: MemoryExchange) -> None:
+        self._exchange = exchange
+
+    async def markets(self) -> list[MarketSpec]:
+        return list(self._exchange.symbols.values())
+
+    async def create_market(self, spec: MarketSpec, phase: Phase, now_us: int) -> MarketSpec:
+        if spec.symbol in self._exchange.symbols:
+            raise SymbolTaken
+        return self._exchange.add(spec, phase)
+
+    async def update_market(self, spec: MarketSpec) -> None:
+        self._exchange.symbols[spec.symbol] = spec
+
+    async def zones(self) -> list[ZoneRecord]:
+        return list(self._exchange.zones.values())
+
+    async def put_zones(self, zones: list[ZoneRecord]) -> None:
+        self._exchange.zones |= {zone.zone_id: zone for zone in zones}
+
+    async def costs(self) -> list[CostRecord]:
+        return [CostRecord(a, b, w, loss, 0) for (a, b), (w, loss) in self._exchange.costs.items()]
+
+    async def put_costs(self, costs: list[CostRecord], now_us: int) -> None:
+        self._exchange.costs |= {(c.zone_from, c.zone_to): (c.wheeling_micro, c.loss_bps) for c in costs}
+
+    async def capacities(self) -> list[CapacityRecord]:
+        return list(self._exchange.capacities.values())
+
+    async def put_capacities(self, capacities: list[CapacityRecord]) -> None:
+        self._exchange.capacities |= {(c.zone_from, c.zone_to): c for c in capacities}
+
+    async def paths(self, zones: tuple[str, ...], now_us: int) -> tuple[Path, ...]:
+        unlimited = CapacityRecord("", "", -1)
+        return tuple(
+            Path(a, b, *self._exchange.costs[a, b], self._exchange.capacities.get((a, b), unlimited).capacity_wh)
+            for a in zones
+            for b in zones
+            if (a, b) in self._exchange.costs
+        )
+
+
+def _fill_key(market_id: int, view: FillView) -> tuple[int, int, int]:
+    return (view.at_us, market_id, view.trade_number)
+
+
+DOWN = Failed(Fault.UNAVAILABLE, "the market does not answer")
