@@ -207,6 +207,8 @@ class Matching(ABC):
         missing = taker.remaining_wh
         left = {lane: lane.left_wh for lane in self.lanes.values()}
         for _, _, maker, lane in self._makers(taker):
+            if not left[lane]:
+                continue
             if maker.account is taker.account:
                 if taker.placed.self_trade is SelfTrade.CANCEL_OLDEST:
                     continue
