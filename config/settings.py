@@ -1,0 +1,113 @@
+"""Every setting of the daemon, with what is allowed. Where they come from: load.py. What they mean: default.toml.
+
+`name = ...` in TOML is WATTBOOK_NAME in the environment. Empty addresses mean: the embedded server.
+Each `description` completes the sentence "this setting must be ..." of an error.
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct
+
+PASSWORD_LENGTH_MIN: Final = 12
+PASSWORD_LENGTH_MAX: Final = 128
+
+# Never shown, may be given as WATTBOOK_NAME_FILE: a file that holds the value.
+SECRETS: Final = frozenset({"admin_password", "database_url", "redis_url", "solana_rpc_urls", "cluster_secret"})
+
+
+def _text(pattern: str, description: str) -> Any:
+    return Meta(pattern=pattern, description=description)
+
+
+def _between(low: float, high: float, what: str = "a number") -> Any:
+    return Meta(ge=low, le=high, description=f"{what} from {low} to {high}")
+
+
+Port = Annotated[int, _between(1, 65_535, "a port number")]
+Host = Annotated[str, _text(r"^[^\s/]{1,253}$", "a host name or address")]
+ZoneId = Annotated[str, _text(r"^[A-Za-z0-9_-]{1,32}$", "1 to 32 letters, digits, _ or -")]
+Tariff = Annotated[
+    str, _text(r"^[0-9]{1,6}(\.[0-9]{1,6})?$", 'a price per kWh as text with at most 6 decimals, such as "4.500"')
+]
+RpcUrl = Annotated[str, _text(r"^https?://\S+$", "a list of http:// or https:// addresses")]
+Origin = Annotated[str, _text(r"^https?://[^\s/*]+$", "a list of origins, such as https://energy.example.org")]
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Decoded and checked; the daemon hands each part what it needs of it."""
+
+    # where things are
+    data_dir: Annotated[str, Meta(min_length=1, description="a directory")]
+    markets_file: str
+    database_url: Annotated[
+        str, _text(r"^(postgres(ql)?://\S+)?$", 'a postgresql:// address, or "" for the embedded one')
+    ]
+    redis_url: Annotated[
+        str,
+        _text(
+            r"^((redis|rediss|unix)://\S+)?$", 'a redis://, rediss:// or unix:// address, or "" for the embedded one'
+        ),
+    ]
+    solana_rpc_urls: tuple[RpcUrl, ...]
+    ray_address: str
+    cluster_secret: str
+
+    # what listens where
+    http_host: Host
+    http_port: Port
+    metrics_port: Port
+    ray_dashboard_port: Port
+    dataplane_host: Host
+    gateways: Annotated[int, _between(1, 64)]
+    cors_origins: tuple[Origin, ...]
+
+    # who
+    admin_email: Annotated[str, _text(r"^([^@\s]+@[^@\s]+)?$", "an e-mail address")]
+    admin_password: str
+    default_zone: ZoneId
+    faucet_enabled: bool
+
+    # money
+    currency: Annotated[str, _text(r"^[A-Z]{3,10}$", "3 to 10 capital letters, such as THB")]
+    retail_tariff: Tariff
+    feed_in_tariff: Tariff
+
+    # bounds and intervals
+    snapshot_every: Annotated[int, _between(100, 100_000_000)]
+    snapshots_kept: Annotated[int, _between(1, 100)]
+    idle_return_seconds: Annotated[float, _between(0.1, 86_400)]
+    batch_max: Annotated[int, _between(1, 10_000)]
+    waiting_max: Annotated[int, _between(1, 1_000_000)]
+    body_bytes_max: Annotated[int, _between(1_024, 64 * 2**20)]
+    request_timeout_seconds: Annotated[float, _between(0.1, 300)]
+    log_level: Literal["debug", "info", "warning", "error"]
+
+    def problems(self) -> list[str]:
+        """Rules between and beyond types, each as a sentence that names its setting; never with a secret's value."""
+        ports = {"http_port": self.http_port, "metrics_port": self.metrics_port}
+        if not self.ray_address:
+            ports["ray_dashboard_port"] = self.ray_dashboard_port
+        found = []
+        for name, port in ports.items():
+            others = [other for other in ports if other > name and ports[other] == port]
+            found += [f"{name} = {port}: {other} has the same" for other in others]
+        if self.admin_password and not self.admin_email:
+            found.append("admin_password: needs admin_email beside it")
+        length = len(self.admin_password)
+        if self.admin_password and not PASSWORD_LENGTH_MIN <= length <= PASSWORD_LENGTH_MAX:
+            found.append(f"admin_password: must be {PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters long")
+        if self.batch_max > self.waiting_max:
+            found.append(f"batch_max = {self.batch_max}: must be at most waiting_max, which is {self.waiting_max}")
+        if self.ray_address and len(self.cluster_secret) < 32:
+            found.append("cluster_secret: must be at least 32 characters long when ray_address names a cluster")
+        return found
+
+    def shown(self) -> dict[str, object]:
+        """Everything, secrets hidden: for the log at start."""
+        return {
+            name: "(hidden)" if name in SECRETS and getattr(self, name) else getattr(self, name)
+            for name in self.__struct_fields__
+        }
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.shown().items())})"
