@@ -16,6 +16,7 @@ class Lane:
         "_lot_wh",
         "asks",
         "bids",
+        "is_link",
         "left_wh",
         "limited",
         "loss_bps",
@@ -32,7 +33,8 @@ class Lane:
         self.wheeling_micro = path.wheeling_micro
         self.loss_bps = path.loss_bps
         self.tick_micro = spec.tick_micro
-        self.limited = path.capacity_wh != UNLIMITED_WH and path.zone_from != path.zone_to
+        self.is_link = path.zone_from != path.zone_to  # what passes is counted, also while nothing limits it
+        self.limited = self.is_link and path.capacity_wh != UNLIMITED_WH
         self._capacity_wh = path.capacity_wh
         self._lot_wh = spec.lot_wh
         self.used_wh: EnergyWh = 0

@@ -141,7 +141,7 @@ class Matching(ABC):
         self.fees_micro += buyer_fee + seller_fee
         self.grid_micro[buyer.zone] = self.grid_micro.get(buyer.zone, 0) + buyer_value - seller_value
 
-        if lane.limited:
+        if lane.is_link:
             lane.set_used(lane.used_wh + energy_wh)
         self.trades += 1
         self.reference.add(maker.price_micro, energy_wh, self.time_us)

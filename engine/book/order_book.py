@@ -95,6 +95,7 @@ class OrderBook(Matching):
         }
         self.lanes: dict[tuple[str, str], Lane] = lanes_of(spec, self.sides)
         self._index_lanes()
+        self.pathless_wh: dict[tuple[str, str], EnergyWh] = {}  # passed in this epoch where the spec has no path now
         self.blocked: dict[int, Order] = {}  # resting orders that a full lane may have kept from trading
         self._agenda: list[tuple[TimeUs, int]] = []  # (instant, order id), or minus the participant id for dead-man
         self.due_us: TimeUs = 0  # when time alone next changes something
@@ -185,6 +186,7 @@ class OrderBook(Matching):
             events.append(EpochOpened(start_us))
             for lane in self.lanes.values():
                 lane.set_used(0)
+            self.pathless_wh = {}
             self._trade_blocked(events)
         self._set_due()
 
@@ -530,10 +532,9 @@ class OrderBook(Matching):
         for side in Side:
             for zone in new.zones:
                 self.sides.setdefault((side, zone), BookSide(side))
-        used = {pair: lane.used_wh for pair, lane in self.lanes.items()}
+        used = self.lanes_used()
         self.lanes = lanes_of(new, self.sides)
-        for pair, lane in self.lanes.items():
-            lane.set_used(used.get(pair, 0))
+        self.set_lanes_used(used)
         self._index_lanes()
         for account in self.accounts.values():
             if not account.has_own_fees:
@@ -541,6 +542,15 @@ class OrderBook(Matching):
         events.append(SpecChanged(new))
         self.blocked = dict(self.orders)  # cheaper paths can make any two of them meet
         self._trade_blocked(events)
+
+    def lanes_used(self) -> dict[tuple[str, str], EnergyWh]:
+        """What has passed between zones in this epoch, by (seller's zone, buyer's zone)."""
+        return self.pathless_wh | {pair: lane.used_wh for pair, lane in self.lanes.items() if lane.used_wh}
+
+    def set_lanes_used(self, used: dict[tuple[str, str], EnergyWh]) -> None:
+        for pair, lane in self.lanes.items():
+            lane.set_used(used.get(pair, 0))
+        self.pathless_wh = {pair: energy_wh for pair, energy_wh in used.items() if pair not in self.lanes}
 
     def _set_fees(self, command: SetFees, events: list[Event]) -> None:
         maker_bps, taker_bps = command.maker_fee_bps, command.taker_fee_bps

@@ -94,7 +94,7 @@ def encode(book: OrderBook) -> bytes:
             last_price_micro=book.reference.last_price_micro,
             reference_price_micro=book.reference.price_micro,
             minutes=list(book.reference.minutes),
-            lanes_used=sorted((*pair, lane.used_wh) for pair, lane in book.lanes.items() if lane.used_wh),
+            lanes_used=sorted((*pair, used_wh) for pair, used_wh in book.lanes_used().items()),
             blocked=sorted(book.blocked),
             accounts=[_account_state(book.accounts[key]) for key in sorted(book.accounts)],
             orders=[_order_state(order) for order in book.orders.values()],  # ids grow, so insertion is their order
@@ -120,8 +120,7 @@ def decode(data: bytes) -> OrderBook:
     reference.minutes.extend(state.minutes)
     reference.value_micro = sum(value for _, value, _ in state.minutes)
     reference.volume_wh = sum(volume for _, _, volume in state.minutes)
-    for zone_from, zone_to, used_wh in state.lanes_used:
-        book.lanes[zone_from, zone_to].set_used(used_wh)
+    book.set_lanes_used({(zone_from, zone_to): used_wh for zone_from, zone_to, used_wh in state.lanes_used})
     for kept in state.accounts:
         book.accounts[kept.participant_id] = _account(kept, state.spec)
     try:
