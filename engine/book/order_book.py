@@ -10,6 +10,7 @@ trade with it), then does its command: every check before any change.
 from collections import deque
 from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
+from itertools import islice
 from typing import Any, Final
 
 from engine.accounts import Account, reservation_micro
@@ -136,7 +137,8 @@ class OrderBook(Matching):
         """
         if isinstance(command, PlaceOrder):
             account = self.accounts.get(command.participant_id)
-            if account is not None and command.client_order_id in account.client_ids:
+            known = account.client_ids.get(command.client_order_id) if account is not None else None
+            if known is not None and not self._about_to_be_forgotten(known):
                 return None
             price = self._limit_micro(command)
             maker_bps, taker_bps = (
@@ -155,7 +157,9 @@ class OrderBook(Matching):
             return asset, missing
         if isinstance(command, AmendOrder):
             order = self.orders.get(command.order_id)
-            if order is None or self._amend_refusal(command, order) is not None:
+            if order is None or order.account.participant_id != command.participant_id:
+                return None
+            if self._amend_refusal(command, order) is not None:
                 return None
             asset = order.zone if order.side is Side.SELL else CURRENCY
             missing = self._amend_extra(order, *_amended(command, order)) - order.account.free(asset)
@@ -457,6 +461,11 @@ class OrderBook(Matching):
         self.closed[order.order_id] = order
         self.closed_in_order.append(order.order_id)
         events.append(OrderEnded(order.order_id, reason, order.remaining_wh))
+
+    def _about_to_be_forgotten(self, order: Order) -> bool:
+        """Whether the next entry begins with letting go of this order."""
+        excess = len(self.closed_in_order) - self.spec.closed_orders_kept
+        return excess > 0 and order.order_id in islice(self.closed_in_order, excess)
 
     def _forget_oldest(self) -> None:
         """Let go of the ended orders beyond the newest that are kept; not earlier, so that answers can name them."""
