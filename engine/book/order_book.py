@@ -68,7 +68,7 @@ from engine.units import (
     value_micro,
 )
 
-_AGENDA_SLACK: Final = 1_024  # agenda items of ended orders that may pile up before it is made anew
+_AGENDA_SLACK: Final = 1_024  # agenda items that came to nothing may pile up to this before it is made anew
 
 
 class OrderBook(Matching):
@@ -201,7 +201,7 @@ class OrderBook(Matching):
     def _remind(self, at_us: TimeUs, what: int) -> None:
         """Put an instant on the agenda; items that came to nothing are swept out before they outnumber the rest."""
         heappush(self._agenda, (at_us, what))
-        if len(self._agenda) > 2 * len(self.orders) + _AGENDA_SLACK:
+        if len(self._agenda) > 2 * (len(self.orders) + len(self.accounts)) + _AGENDA_SLACK:
             self._agenda = self._agenda_now()
         self.due_us = min(self.due_us, at_us)
 
