@@ -251,9 +251,12 @@ class Matching(ABC):
 
 
 def _charge(order: Order, increase: int) -> MoneyMicro:
-    """Add to the order's fee numerator; the fee of this fill is what the rounded-up sum grows by."""
+    """Add to the order's fee numerator; the fee of this fill is what the rounded-up sum grows by.
+
+    Only what is left of whole micros matters to the next fill, and a sum of large fills would outgrow 64 bits.
+    """
     fee = fee_micro(order.fee_numerator, increase)
-    order.fee_numerator += increase
+    order.fee_numerator = (order.fee_numerator + increase) % BPS
     return fee
 
 

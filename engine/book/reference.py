@@ -3,7 +3,7 @@
 from collections import deque
 
 from engine.market import MarketSpec
-from engine.units import EnergyWh, MoneyMicro, PriceMicro, TimeUs, floor_to_tick
+from engine.units import WH_PER_KWH, EnergyWh, MoneyMicro, PriceMicro, TimeUs, floor_to_tick, value_micro
 
 MINUTE_US = 60_000_000
 WINDOW_MINUTES = 60
@@ -15,8 +15,8 @@ class ReferencePrice:
     __slots__ = ("last_price_micro", "minutes", "price_micro", "spec", "value_micro", "volume_wh")
 
     def __init__(self, spec: MarketSpec) -> None:
-        self.minutes: deque[tuple[int, MoneyMicro, EnergyWh]] = deque()  # (minute since 1970, price x Wh, Wh)
-        self.value_micro = 0  # sum of price x Wh over the minutes
+        self.minutes: deque[tuple[int, MoneyMicro, EnergyWh]] = deque()  # (minute since 1970, value, Wh)
+        self.value_micro: MoneyMicro = 0  # of all trades in the minutes
         self.volume_wh = 0
         self.last_price_micro: PriceMicro = 0
         self.price_micro: PriceMicro = 0
@@ -32,18 +32,18 @@ class ReferencePrice:
     def add(self, price_micro: PriceMicro, energy_wh: EnergyWh, time_us: TimeUs) -> None:
         """Count a trade at the maker's price."""
         minute = time_us // MINUTE_US
-        weight = price_micro * energy_wh
+        value = value_micro(price_micro, energy_wh)
         minutes = self.minutes
         if minutes and minutes[-1][0] == minute:
-            _, value, volume = minutes.pop()
-            minutes.append((minute, value + weight, volume + energy_wh))
+            _, value_before, volume_before = minutes.pop()
+            minutes.append((minute, value_before + value, volume_before + energy_wh))
         else:
-            minutes.append((minute, weight, energy_wh))
+            minutes.append((minute, value, energy_wh))
             while minutes[0][0] <= minute - WINDOW_MINUTES:
-                _, value, volume = minutes.popleft()
-                self.value_micro -= value
-                self.volume_wh -= volume
-        self.value_micro += weight
+                _, value_gone, volume_gone = minutes.popleft()
+                self.value_micro -= value_gone
+                self.volume_wh -= volume_gone
+        self.value_micro += value
         self.volume_wh += energy_wh
         self.last_price_micro = price_micro
-        self.price_micro = floor_to_tick(self.value_micro // self.volume_wh, self.spec.tick_micro)
+        self.price_micro = floor_to_tick(self.value_micro * WH_PER_KWH // self.volume_wh, self.spec.tick_micro)

@@ -55,7 +55,7 @@ class Order:
         self.value_micro: MoneyMicro = 0  # of its fills, at this side's own prices
         self.maker_fee_bps = account.maker_fee_bps
         self.taker_fee_bps = account.taker_fee_bps
-        self.fee_numerator = 0  # of its fees so far, in 1/10,000 micro
+        self.fee_numerator = 0  # what its fees so far come to beyond whole micros, in 1/10,000 micro
         self.reserved_micro: MoneyMicro = 0  # a buy order's part of cash_reserved
         self.priority = order_id
         self.expires_us: TimeUs = 0
