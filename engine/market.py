@@ -96,6 +96,7 @@ class MarketSpec(Struct, frozen=True, kw_only=True, array_like=True):
                 (not self.symbol, "symbol: is empty"),
                 (not self.zones, "zones: a market needs at least one"),
                 (len(set(self.zones)) != len(self.zones), "zones: each may appear once"),
+                ("" in self.zones, "zones: each needs a name; the empty one would be money as an asset"),
                 (self.tick_micro <= 0 or self.tick_micro % 1_000 != 0, "tick: must be a multiple of 0.001"),
                 (self.lot_wh <= 0, "lot: must be at least 1 Wh"),
                 (not 0 < self.quantity_wh_min <= ENERGY_WH_MAX, "min_quantity: must be above 0, at most 1000000 kWh"),
