@@ -9,7 +9,7 @@ breaks one, or does not speak the protocol, is disconnected.
 import asyncio
 import hmac
 import secrets
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import structlog
 
@@ -80,11 +80,10 @@ class Connection(asyncio.Protocol):
     # --- asyncio.Protocol -----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its bases
         self._timer = self._loop.call_later(HANDSHAKE_SECONDS, self._refuse, "no handshake in time")
         if self._is_server:
-            transport.write(self._own_nonce)
+            self._transport.write(self._own_nonce)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

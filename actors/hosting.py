@@ -39,7 +39,9 @@ class Host:
 
     async def __init__(self, recipe: Recipe) -> None:  # type: ignore[misc]  # Ray awaits it
         self._draining = False
+        self._name = f"{type(self).__name__}(starting)"
         self._part = await recipe()
+        self._name = repr(self._part)
         self._life = asyncio.create_task(self._part.run(), name=repr(self._part))
         self._life.add_done_callback(self._ended)
 
@@ -65,7 +67,7 @@ class Host:
         await asyncio.wait([self._life])
 
     def __repr__(self) -> str:
-        return repr(self._part)
+        return self._name
 
 
 class MarketActor(Host):

@@ -1,0 +1,320 @@
+"""The operator's command line (console script wattbook): look, migrate, audit, replay, load, demonstrate."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any, TypeVar
+
+import httpx
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from actors.audit import Acknowledged, Report
+from actors.audit import audit as run_audit
+from actors.recovery import ROWS_AT_ONCE, NothingToRecover, advance, recover
+from config.load import SettingsWrong
+from config.load import load as load_settings
+from config.settings import Settings
+from engine.book import state
+from engine.journal import JournalBroken
+from engine.market import MarketSpec
+from engine.messages import CURRENCY
+from persistence import migrate
+from persistence.audit import PostgresAudit
+from persistence.catalogue import PostgresCatalogue
+from persistence.embedded import AlreadyRunning, EmbeddedPostgres, StartFailed
+from persistence.journal import PostgresJournal
+from persistence.postgres import open_pool
+from persistence.snapshots import PostgresSnapshots
+
+app = typer.Typer(
+    name="wattbook",
+    help="Operate a Wattbook energy exchange. Settings: config/default.toml, WATTBOOK_CONFIG, WATTBOOK_* variables.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+migrations = typer.Typer(help="Look at and change the version of the database's tables.", no_args_is_help=True)
+app.add_typer(migrations, name="migrate")
+console = Console(highlight=False)
+T = TypeVar("T")
+
+
+class Failure(Exception):
+    """Ends a command with a message and status 1."""
+
+
+@app.command()
+def status() -> None:
+    """How the running exchange is: every dependency, every market, what is not ready and why."""
+    settings = load_settings()
+    with _api(settings) as client:
+        health = client.get("/health").json()
+        ready = client.get("/health/ready")
+    table = Table("part", "state", "latency", box=None)
+    for name, part in health.get("dependencies", {}).items():
+        table.add_row(name, str(part.get("state")), f"{part.get('latency_ms', '')} ms")
+    console.print(table)
+    if ready.status_code == httpx.codes.OK:
+        console.print("[green]ready[/]: orders can be placed in every open market")
+        return
+    for reason in ready.json().get("reasons", []):
+        console.print(f"[red]not ready[/]: {reason}")
+    raise Failure("the exchange is not ready")
+
+
+@app.command()
+def markets() -> None:
+    """The markets with their phase, best prices and last trade."""
+    settings = load_settings()
+    with _api(settings) as client:
+        items = client.get("/api/v1/markets").raise_for_status().json()["items"]
+        table = Table("market", "phase", "zones", "bid", "ask", "reference", "fees (bps)", box=None)
+        for market in items:
+            book = client.get(f"/api/v1/markets/{market['symbol']}/book?depth=1").raise_for_status().json()
+            table.add_row(
+                market["symbol"],
+                market["phase"],
+                " ".join(market["zones"]),
+                book["bids"][0][0] if book["bids"] else "-",
+                book["asks"][0][0] if book["asks"] else "-",
+                market["reference_price"],
+                f"{market['maker_fee_bps']} / {market['taker_fee_bps']}",
+            )
+    console.print(table)
+
+
+@migrations.command("up")
+def migrate_up() -> None:
+    """Apply every migration that is missing."""
+    applied = _run(lambda dsn: migrate.up(dsn))
+    console.print("\n".join(f"applied {name}" for name in applied) or "up to date")
+
+
+@migrations.command("down")
+def migrate_down(
+    steps: Annotated[int, typer.Argument(min=1, help="How many migrations to undo, newest first.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: undoing a migration throws its data away.")] = False,
+) -> None:
+    """Undo the newest migrations, with the data that only they hold."""
+    if not yes:
+        typer.confirm("This throws the data of those tables away. Go on?", abort=True)
+    undone = _run(lambda dsn: migrate.down(dsn, steps))
+    console.print("\n".join(f"undone {name}" for name in undone) or "nothing to undo")
+
+
+@migrations.command("status")
+def migrate_status() -> None:
+    """Which migrations exist and which of them the database has."""
+    table = Table("migration", "applied", box=None)
+    for row in _run(lambda dsn: migrate.status(dsn)):
+        table.add_row(row.name, "yes" if row.applied_us else "no")
+    console.print(table)
+
+
+@app.command()
+def audit(
+    acknowledged: Annotated[
+        Path | None, typer.Option("--acknowledged", help="A client's log of acknowledgements, one JSON object a line.")
+    ] = None,
+) -> None:
+    """Hold every table and every acknowledgement against a replay of the journals. Status 1 on any violation."""
+    settings = load_settings()
+    report = _run(lambda dsn: audit_of(settings, dsn, read_acknowledged(acknowledged) if acknowledged else []))
+    console.print(
+        f"{report.markets} markets, {report.entries} journal entries, {report.orders} orders, {report.trades} trades, "
+        f"{report.snapshots} snapshots, {report.acknowledgements} acknowledgements"
+    )
+    for violation in report.violations:
+        console.print(f"[red]violation[/] {violation}")
+    if report.violations:
+        raise Failure(f"{len(report.violations)} violations")
+    console.print("[green]no violations[/]: journal, tables, ledger and acknowledgements agree to the unit")
+
+
+@app.command()
+def replay(
+    market: Annotated[str, typer.Option(help="Only this market; all by default.")] = "",
+) -> None:
+    """Verify journals offline: hash chain, effects, state hashes, balances. Changes nothing."""
+    broken = _run(lambda dsn: _replay(dsn, market))
+    if broken:
+        raise Failure("a journal does not verify")
+
+
+@app.command()
+def load(
+    rate: Annotated[int, typer.Option(min=1, max=20_000, help="Orders per second.")] = 200,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3_600, help="For how long.")] = 10,
+    users: Annotated[int, typer.Option(min=1, max=1_000, help="Participants; made for this run.")] = 10,
+    market: Annotated[list[str] | None, typer.Option(help="Markets to trade in; CAMPUS by default.")] = None,
+    acknowledged: Annotated[Path | None, typer.Option(help="Write every acknowledgement to this file.")] = None,
+) -> None:
+    """Send orders at a fixed rate and show latency percentiles, counted from the intended send times."""
+    from bench.client import AckLog
+    from bench.load import Plan
+    from bench.load import run as run_load
+
+    settings = load_settings()
+    plan = Plan(_url(settings), rate, seconds, users, tuple(market or ["CAMPUS"]))
+    log = AckLog(acknowledged)
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as progress:
+        task = progress.add_task(f"{rate} orders/s for {seconds:g} s", total=1.0)
+        outcome = asyncio.run(run_load(plan, log, progress=lambda done: progress.update(task, completed=done)))
+    log.close()
+    table = Table(box=None, show_header=False)
+    table.add_row("answers", f"{len(outcome.latencies_ns)} in {outcome.seconds:.1f} s, {outcome.rate:.0f}/s")
+    table.add_row("statuses", ", ".join(f"{status}: {n}" for status, n in sorted(outcome.statuses.items())))
+    for name, per_mille in (("p50", 500), ("p95", 950), ("p99", 990), ("p99.9", 999)):
+        table.add_row(name, f"{outcome.quantile_ms(per_mille):.2f} ms")
+    table.add_row("could not leave in time", str(outcome.late))
+    console.print(table)
+    if outcome.errors:
+        raise Failure(f"{outcome.errors} requests failed")
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(min=5, max=86_400, help="How long the day takes.")] = 120,
+    homes: Annotated[int, typer.Option(min=2, max=500, help="Households; half of them have panels.")] = 50,
+    seed: Annotated[int, typer.Option(help="Of the weather and the homes.")] = 7,
+) -> None:
+    """Fifty households trade a real day through the public API. Starts the exchange first if it does not run."""
+    from bench.demo import main as run_demo
+
+    run_demo(console, load_settings(), seconds, homes, seed)
+
+
+# --- shared ---------------------------------------------------------------------------------------------------------
+
+
+async def audit_of(settings: Settings, dsn: str, acknowledged: list[Acknowledged]) -> Report:
+    """Audit the database behind this address."""
+    pool = await open_pool(dsn, 4, "audit")
+    journal = PostgresJournal(dsn)
+    try:
+        specs = await PostgresCatalogue(pool).markets()
+        return await run_audit(
+            specs, journal, PostgresSnapshots(pool), PostgresAudit(pool), settings.currency, acknowledged
+        )
+    finally:
+        await journal.close()
+        await pool.close()
+
+
+def read_acknowledged(path: Path) -> list[Acknowledged]:
+    """A client's log in the engine's units. Raises Failure with the line that cannot be read."""
+    from bench.client import Acknowledgement
+
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            ack = msgspec.json.decode(line, type=Acknowledgement)
+            market_id, order_id = ack.order_id.split("-")
+            kwh, _, decimals = ack.quantity.partition(".")
+            found.append(
+                Acknowledged(
+                    participant_id=int(ack.participant),
+                    market_id=int(market_id),
+                    order_id=int(order_id),
+                    client_order_id=ack.client_order_id,
+                    sequence=ack.sequence,
+                    quantity_wh=int(kwh) * 1_000 + int(decimals.ljust(3, "0")),
+                    trades=tuple(int(trade.split("-")[1]) for trade in ack.trades),
+                )
+            )
+        except (msgspec.MsgspecError, ValueError, IndexError) as error:
+            raise Failure(f"{path}, line {number}: not an acknowledgement ({error})") from error
+    return found
+
+
+async def _replay(dsn: str, symbol: str) -> int:
+    """How many journals are broken; prints a line for each."""
+    pool = await open_pool(dsn, 2, "replay")
+    journal = PostgresJournal(dsn)
+    try:
+        specs = [spec for spec in await PostgresCatalogue(pool).markets() if symbol in ("", spec.symbol)]
+        if not specs:
+            raise Failure(f"there is no market {symbol}" if symbol else "there are no markets yet")
+        return sum([await _replay_one(spec, journal, PostgresSnapshots(pool)) for spec in specs])
+    finally:
+        await journal.close()
+        await pool.close()
+
+
+async def _replay_one(spec: MarketSpec, journal: PostgresJournal, snapshots: PostgresSnapshots) -> int:
+    started = perf_counter()
+    try:
+        replica = await recover(spec.market_id, journal, snapshots, up_to=0)
+        with console.status(spec.symbol) as shown:
+            while rows := await journal.rows(spec.market_id, replica.book.sequence, ROWS_AT_ONCE):
+                for row in rows:
+                    advance(replica, row)
+                shown.update(f"{spec.symbol}: {replica.book.sequence} entries")
+    except (JournalBroken, NothingToRecover) as error:
+        console.print(f"[red]broken[/] {spec.symbol}: {error}")
+        return 1
+    book, seconds = replica.book, perf_counter() - started
+    money = sum(account.free(CURRENCY) + account.reserved(CURRENCY) for account in book.accounts.values())
+    console.print(
+        f"[green]verified[/] {spec.symbol}: {book.sequence} entries in {seconds:.1f} s "
+        f"({book.sequence / max(seconds, 1e-9):.0f}/s), {book.trades} trades, {len(book.orders)} open orders, "
+        f"{money} micro held, state {state.state_hash(state.encode(book)).hex()[:16]}"
+    )
+    return 0
+
+
+def _run(work: Callable[[str], Coroutine[Any, Any, T]]) -> T:
+    """Do something with the database: the configured one, the running private one, or that one started for it."""
+
+    async def inside() -> T:
+        async with _database(load_settings()) as dsn:
+            return await work(dsn)
+
+    return asyncio.run(inside())
+
+
+@contextlib.asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[str]:
+    if settings.database_url:
+        yield settings.database_url
+        return
+    server = EmbeddedPostgres(Path(settings.data_dir))
+    try:
+        yield await asyncio.to_thread(server.start)
+    except AlreadyRunning:
+        yield server.address
+    except StartFailed as error:
+        raise Failure(str(error)) from error
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+def _api(settings: Settings) -> httpx.Client:
+    return httpx.Client(base_url=_url(settings), timeout=10)
+
+
+def _url(settings: Settings) -> str:
+    return f"http://{settings.http_host}:{settings.http_port}"
+
+
+def main() -> None:
+    """Console script wattbook: every failure is one line that says what to do."""
+    try:
+        app()
+    except (Failure, SettingsWrong, migrate.MigrationProblem) as error:
+        console.print(f"[red]{error}[/]")
+        sys.exit(1)
+    except httpx.TransportError as error:
+        console.print(f"[red]The exchange does not answer ({error}). Is it running? Start it with: make run[/]")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

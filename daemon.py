@@ -1,0 +1,637 @@
+"""START HERE: reads the settings, joins the parts, starts them in order, and stops them in order.
+
+    settings -> PostgreSQL, Valkey -> migrations -> first markets, admin, demo traders -> Ray -> supervisor -> ready
+
+Nothing imports this file but the command line and Ray's workers, which find the recipes of their parts here.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import logging
+import logging.handlers
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from http import HTTPStatus
+from importlib.metadata import version
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+import httpx
+import msgspec
+import stamina
+import structlog
+from msgspec import Struct
+from rich.console import Console
+
+from actors.dataplane import Secret
+from actors.hosting import Recipe, clock_us
+from actors.market import Market, MarketOptions
+from actors.persistence import FollowerOptions, Persistence
+from config.load import SettingsWrong, load
+from config.markets import DEFAULT_FILE, load_markets
+from config.settings import Settings
+from engine.market import MarketSpec, Phase
+from engine.units import MICRO, TimeUs
+from persistence import migrate
+from persistence.catalogue import PostgresCatalogue
+from persistence.embedded import EmbeddedPostgres, EmbeddedServer, EmbeddedValkey, StartFailed
+from persistence.history import PostgresHistory
+from persistence.journal import PostgresJournal
+from persistence.ledger import PostgresLedger
+from persistence.people import PostgresPeople
+from persistence.postgres import Pool, open_pool
+from persistence.projections import PostgresProjections
+from persistence.snapshots import PostgresSnapshots
+
+if TYPE_CHECKING:
+    from litestar import Litestar
+
+    from actors.epoch_clock import EpochClock
+    from actors.links import Links
+    from actors.supervisor import Supervisor
+    from gateway.server import GatewayServer
+
+VERSION: Final = version("wattbook")
+READY_SECONDS_MAX: Final = 60.0
+DRAIN_SECONDS_MAX: Final = 8.0
+OBJECT_STORE_BYTES: Final = 80 * 2**20
+RAY_FOLDER_LENGTH_MAX: Final = 40
+ADMIN_EMAIL: Final = "admin@example.org"
+DEMO_TRADERS: Final = ("sunny@example.org", "amber@example.org")
+BCRYPT_COST: Final = 12
+
+log = structlog.get_logger()
+
+
+class Wiring(Struct, frozen=True):
+    """What a part must know to find the others: it travels to the process where the part is made."""
+
+    settings: Settings
+    dsn: str
+    redis_url: str
+
+    def __repr__(self) -> str:  # addresses may hold passwords
+        return "Wiring(...)"
+
+    @property
+    def keys(self) -> Path:
+        return _data_dir(self.settings) / "keys"
+
+    @property
+    def cluster_secret(self) -> Secret:
+        given = self.settings.cluster_secret
+        return Secret(given.encode() if given else (self.keys / "cluster-secret").read_bytes())
+
+
+class CatalogueRules:
+    """A market's rules from the catalogue, with the costs that are valid at the moment."""
+
+    def __init__(self, catalogue: PostgresCatalogue) -> None:
+        self._catalogue = catalogue
+
+    async def current(self, market_id: int, now_us: TimeUs) -> tuple[MarketSpec, Phase]:
+        spec = next(spec for spec in await self._catalogue.markets() if spec.market_id == market_id)
+        paths = await self._catalogue.paths(spec.zones, now_us)
+        return msgspec.structs.replace(spec, paths=paths), await self._catalogue.first_phase(market_id)
+
+
+# --- recipes: how each part is made, in the process where Ray has placed it ----------------------------------------
+
+
+async def make_market(wiring: Wiring, market_id: int, symbol: str) -> Market:
+    settings, pool = wiring.settings, await _pool(wiring, f"market {symbol}", 4)
+    return Market(
+        market_id,
+        symbol,
+        PostgresJournal(wiring.dsn),
+        PostgresSnapshots(pool),
+        PostgresLedger(pool),
+        CatalogueRules(PostgresCatalogue(pool)),
+        wiring.cluster_secret,
+        clock_us,
+        MarketOptions(
+            host=settings.dataplane_host,
+            currency=settings.currency,
+            batch_max=settings.batch_max,
+            waiting_max=settings.waiting_max,
+            idle_return_seconds=settings.idle_return_seconds,
+        ),
+    )
+
+
+async def make_persistence(wiring: Wiring) -> Persistence:
+    from actors import handles
+
+    settings, pool = wiring.settings, await _pool(wiring, "persistence", 8)
+    os.nice(5)  # the order path comes first
+    return Persistence(
+        partial(PostgresJournal, wiring.dsn),
+        PostgresSnapshots(pool),
+        PostgresProjections(pool),
+        handles.directory,
+        wiring.cluster_secret,
+        FollowerOptions(
+            currency=settings.currency,
+            snapshot_every=settings.snapshot_every,
+            snapshots_kept=settings.snapshots_kept,
+        ),
+    )
+
+
+async def make_epoch_clock(wiring: Wiring) -> "EpochClock":
+    from actors import handles
+    from actors.epoch_clock import EpochClock
+
+    return EpochClock(handles.directory, wiring.cluster_secret)
+
+
+async def make_gateway(wiring: Wiring, number: int) -> "GatewayServer":
+    from actors import handles
+    from actors.links import Links
+    from gateway.server import GatewayServer
+
+    links = Links(handles.directory, wiring.cluster_secret)
+    pool = await _pool(wiring, f"gateway {number}", 16)
+    app = gateway_app(wiring, pool, links)
+    return GatewayServer(number, app, wiring.settings.http_host, wiring.settings.http_port, [links.run])
+
+
+def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
+    """The application with its real dependencies."""
+    import redis.asyncio
+    from prometheus_client import REGISTRY
+
+    from gateway.app import create_app
+    from gateway.settings import GatewaySettings
+    from gateway.throttle import RedisThrottle
+
+    settings = wiring.settings
+    options = GatewaySettings(
+        key_directory=wiring.keys,
+        version=VERSION,
+        currency=settings.currency,
+        default_zone=settings.default_zone,
+        faucet_enabled=settings.faucet_enabled,
+        cors_origins=settings.cors_origins,
+        body_bytes_max=settings.body_bytes_max,
+        request_seconds_max=settings.request_timeout_seconds,
+    )
+    cache = redis.asyncio.from_url(
+        wiring.redis_url, socket_timeout=0.2, socket_connect_timeout=0.2, health_check_interval=15
+    )
+
+    async def postgres_answers() -> None:
+        await pool.fetchval("SELECT 1", timeout=2)
+
+    async def redis_answers() -> None:
+        await cache.ping()
+
+    return create_app(
+        people=PostgresPeople(pool),
+        catalogue=PostgresCatalogue(pool),
+        ledger=PostgresLedger(pool),
+        history=PostgresHistory(pool),
+        markets=links,
+        throttle=RedisThrottle(cache, options.login_failures_max, options.lockout_seconds),
+        clock=clock_us,
+        settings=options,
+        probes={"postgres": postgres_answers, "redis": redis_answers},
+        registry=REGISTRY,
+        outages=(OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError),
+    )
+
+
+async def make_supervisor(wiring: Wiring) -> "Supervisor":
+    from actors.supervisor import Supervisor
+
+    pool = await _pool(wiring, "supervisor", 2)
+    return Supervisor(PostgresCatalogue(pool), ActorRecipes(wiring), wiring.settings.gateways)
+
+
+class ActorRecipes:
+    """Recipes that travel: a function of this module with what it needs."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+
+    def market(self, market_id: int, symbol: str) -> Recipe:
+        return _recipe(self._wiring, f"market-{symbol}", make_market, market_id, symbol)
+
+    def persistence(self) -> Recipe:
+        return _recipe(self._wiring, "persistence", make_persistence)
+
+    def epoch_clock(self) -> Recipe:
+        return _recipe(self._wiring, "epoch-clock", make_epoch_clock)
+
+    def gateway(self, number: int) -> Recipe:
+        return _recipe(self._wiring, f"gateway-{number}", make_gateway, number)
+
+
+def _recipe(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], *arguments: Any) -> Recipe:
+    return partial(_make, wiring, name, make, *arguments)
+
+
+async def _make(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    log_to(wiring.settings, name)
+    return await make(wiring, *arguments)
+
+
+@stamina.retry(on=(OSError, asyncpg.PostgresError, TimeoutError), attempts=30, timeout=60.0, wait_max=2.0)
+async def _pool(wiring: Wiring, name: str, size_max: int) -> Pool:
+    return await open_pool(wiring.dsn, size_max, name)
+
+
+# --- the daemon itself ----------------------------------------------------------------------------------------------
+
+
+class CannotStart(Exception):
+    """Says what is wrong and what to do about it."""
+
+
+class Daemon:
+    """Everything of one installation on this machine, from the first process to the last."""
+
+    def __init__(self, settings: Settings, console: Console) -> None:
+        self._settings = settings
+        self._console = console
+        self._stop = asyncio.Event()
+        self._wiring: Wiring | None = None
+
+    async def run(self) -> None:
+        """Start, say that it is ready, wait for Ctrl-C, stop. Raises CannotStart."""
+        loop = asyncio.get_running_loop()
+        started = monotonic()
+        async with contextlib.AsyncExitStack() as stack:
+            here = asyncio.current_task()
+            assert here is not None
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, here.cancel)
+            try:
+                await self._start(stack)
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    loop.add_signal_handler(number, self._stop.set)
+                self._announce(monotonic() - started)
+                await self._stop.wait()
+            except asyncio.CancelledError:
+                if here.cancelling():
+                    here.uncancel()
+            stopping = monotonic()
+            self._console.print("\nStopping: finishing what is under way")
+        self._console.print(f"Stopped in {monotonic() - stopping:.1f} s. Everything acknowledged is in the journal.")
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        settings = self._settings
+        for folder in (_data_dir(settings), _data_dir(settings) / "keys", _data_dir(settings) / "logs"):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o711 if folder == _data_dir(settings) else 0o700)
+        stack.enter_context(self._only_one())
+        self._check_ports()
+        if not settings.cluster_secret:
+            _write_once(_data_dir(settings) / "keys" / "cluster-secret", secrets.token_bytes(32))
+        with self._step("PostgreSQL"):
+            dsn = settings.database_url or await self._embedded(stack, EmbeddedPostgres(_data_dir(settings)))
+        with self._step("Valkey"):
+            redis_url = settings.redis_url or await self._embedded(stack, EmbeddedValkey(_data_dir(settings)))
+        self._wiring = Wiring(settings, dsn, redis_url)
+        with self._step("Migrations") as step:
+            applied = await migrate.up(dsn)
+            step(f"{len(applied)} applied" if applied else "up to date")
+        with self._step("Markets and people") as step:
+            step(await first_rows(self._wiring))
+        with self._step("Metrics"):
+            self._serve_metrics(stack)
+        with self._step("Ray"):
+            stack.callback(self._stop_ray)
+            await asyncio.to_thread(start_ray, settings)
+        with self._step("Actors") as step:
+            stack.push_async_callback(self._drain)
+            await self._start_supervisor()
+            step(await self._until_ready())
+
+    async def _embedded(self, stack: contextlib.AsyncExitStack, server: EmbeddedServer) -> str:
+        try:
+            address = await asyncio.to_thread(server.start)
+        except StartFailed as error:
+            raise CannotStart(str(error)) from error
+        stack.callback(server.stop)
+        return address
+
+    @contextlib.contextmanager
+    def _only_one(self) -> Iterator[None]:
+        """One daemon per data directory: a second one is told about the first."""
+        path = _data_dir(self._settings) / "daemon.lock"
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise CannotStart(
+                    f"Wattbook runs already on {_data_dir(self._settings)} ({file.read().strip() or 'starting'}). "
+                    "Stop that one with Ctrl-C, or give this one its own WATTBOOK_DATA_DIR, WATTBOOK_HTTP_PORT, "
+                    "WATTBOOK_METRICS_PORT and WATTBOOK_RAY_DASHBOARD_PORT."
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()}, {_url(self._settings)}")
+            file.flush()
+            yield
+
+    def _check_ports(self) -> None:
+        settings = self._settings
+        for name, host, port in (
+            ("WATTBOOK_HTTP_PORT", settings.http_host, settings.http_port),
+            ("WATTBOOK_METRICS_PORT", "127.0.0.1", settings.metrics_port),
+            ("WATTBOOK_RAY_DASHBOARD_PORT", "127.0.0.1", settings.ray_dashboard_port),
+        ):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((host, port))
+                except OSError as error:
+                    raise CannotStart(
+                        f"Port {port} on {host} cannot be used ({error.strerror}). Free it, or set {name} to another."
+                    ) from error
+
+    def _serve_metrics(self, stack: contextlib.AsyncExitStack) -> None:
+        """All processes write their figures to files in one folder; this port adds them up."""
+        from prometheus_client import CollectorRegistry, start_http_server
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        server, thread = start_http_server(self._settings.metrics_port, "127.0.0.1", registry)
+
+        def stop() -> None:
+            server.shutdown()
+            thread.join(2)
+
+        stack.callback(stop)
+
+    async def _start_supervisor(self) -> None:
+        from actors import handles
+        from actors.hosting import SupervisorActor
+
+        assert self._wiring is not None
+        known_to_all = msgspec.structs.replace(self._settings, admin_password="")
+        wiring = msgspec.structs.replace(self._wiring, settings=known_to_all)
+        recipe = _recipe(wiring, "supervisor", make_supervisor)
+        handles.start(SupervisorActor, handles.Placement(handles.SUPERVISOR), recipe)
+
+    async def _until_ready(self) -> str:
+        """Wait until orders can be placed in every open market. Raises CannotStart with the last reasons."""
+        deadline, last = monotonic() + READY_SECONDS_MAX, "the gateway does not listen yet"
+        async with httpx.AsyncClient(base_url=_url(self._settings), timeout=2) as client:
+            while monotonic() < deadline:
+                with contextlib.suppress(httpx.TransportError):
+                    answer = await client.get("/health/ready")
+                    if answer.status_code == HTTPStatus.OK:
+                        return "ready"
+                    last = answer.text
+                await asyncio.sleep(0.1)
+        raise CannotStart(
+            f"not ready after {READY_SECONDS_MAX:.0f} s: {last}; see {_data_dir(self._settings) / 'logs'}"
+        )
+
+    async def _drain(self) -> None:
+        from actors import handles
+
+        try:
+            supervisor = await asyncio.to_thread(handles.find, handles.SUPERVISOR)
+            await handles.call(supervisor, "drain", DRAIN_SECONDS_MAX)
+            handles.end(supervisor)
+        except handles.Unreachable as error:
+            self._console.print(f"[yellow]not everything could be drained ({error}); the journal has it all[/]")
+
+    def _stop_ray(self) -> None:
+        import ray
+
+        if ray.is_initialized():
+            ray.shutdown()
+
+    @contextlib.contextmanager
+    def _step(self, name: str) -> Iterator[Callable[[str], None]]:
+        """Show what is being done, then how long it took."""
+        started, said = monotonic(), ""
+
+        def say(text: str) -> None:
+            nonlocal said
+            said = text
+
+        with self._console.status(name):
+            yield say
+        self._console.print(f"[green]*[/] {name:<20}{monotonic() - started:5.1f} s  [dim]{said}[/]")
+
+    def _announce(self, seconds: float) -> None:
+        """Where everything is, and a first call to paste; never wrapped, so that it can be copied."""
+        settings, url, keys = self._settings, _url(self._settings), _data_dir(self._settings) / "keys"
+        rows = [
+            ("API", f"{url}/api/v1"),
+            ("Documentation", f"{url}/schema"),
+            ("Metrics", f"http://127.0.0.1:{settings.metrics_port}/metrics"),
+        ]
+        if not settings.ray_address:
+            rows.append(
+                ("Ray dashboard", f"http://127.0.0.1:{settings.ray_dashboard_port}  token: {keys / 'ray-token'}")
+            )
+        admin = "the password you set" if settings.admin_password else f"password: {keys / 'admin-password'}"
+        rows.append(("Admin", f"{settings.admin_email or ADMIN_EMAIL}  {admin}"))
+        if settings.faucet_enabled:
+            rows.append(("Demo traders", f"{', '.join(DEMO_TRADERS)}  password: {keys / 'demo-password'}"))
+        rows.append(("Logs", str(_data_dir(settings) / "logs")))
+        say = partial(self._console.print, soft_wrap=True, markup=False)
+        self._console.print(f"\n[bold]Wattbook is ready[/] after {seconds:.1f} s. Ctrl-C stops it.\n")
+        for name, value in rows:
+            say(f"  {name:<15}{value}")
+        if settings.faucet_enabled:
+            say("\nA first order, to paste into another terminal:\n")
+            say(first_order(url, keys / "demo-password"))
+
+
+def first_order(url: str, password_file: Path) -> str:
+    """Shell lines that log a demo trader in and place an order."""
+    order = '{"market":"CAMPUS","side":"sell","type":"limit","quantity":"1.250","price":"3.000"}'
+    read = "import json,sys; print(json.load(sys.stdin)['access_token'])"
+    return f"""\
+TOKEN=$(curl -s {url}/api/v1/auth/login -H 'Content-Type: application/json' \\
+  -d '{{"email":"{DEMO_TRADERS[0]}","password":"'$(cat {password_file})'"}}' | python3 -c "{read}")
+curl -s {url}/api/v1/orders -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
+  -d '{order}'"""
+
+
+async def first_rows(wiring: Wiring) -> str:
+    """What an empty database needs: zones, costs, markets, the first admin, and traders to play with."""
+    settings, now_us = wiring.settings, clock_us()
+    pool = await open_pool(wiring.dsn, 2, "first rows")
+    try:
+        catalogue, people, ledger = PostgresCatalogue(pool), PostgresPeople(pool), PostgresLedger(pool)
+        known = {spec.symbol for spec in await catalogue.markets()}
+        planned = load_markets(Path(settings.markets_file) if settings.markets_file else DEFAULT_FILE)
+        if not known:
+            await catalogue.put_zones(planned.zones)
+            await catalogue.put_costs(planned.costs, now_us)
+            await catalogue.put_capacities(planned.capacities)
+        for spec in planned.markets:
+            if spec.symbol not in known:
+                paths = await catalogue.paths(spec.zones, now_us)
+                await catalogue.create_market(msgspec.structs.replace(spec, paths=paths), Phase.OPEN, now_us)
+        if not await people.count_admins():
+            if not settings.admin_password:
+                _write_once(wiring.keys / "admin-password", secrets.token_urlsafe(18).encode())
+            password = settings.admin_password or (wiring.keys / "admin-password").read_text()
+            await _person(people, settings, settings.admin_email or ADMIN_EMAIL, "Admin", password, "admin")
+        if settings.faucet_enabled:
+            path = wiring.keys / "demo-password"
+            _write_once(path, secrets.token_urlsafe(18).encode())
+            for email in DEMO_TRADERS:
+                if await people.by_email(email) is None:
+                    name = email.partition("@")[0].title()
+                    user_id = await _person(people, settings, email, name, path.read_text(), "student")
+                    for asset, amount in (
+                        (settings.currency, 1_000 * MICRO),
+                        (f"energy:{settings.default_zone}", 500_000),
+                    ):
+                        await ledger.deposit(user_id, asset, amount, f"demo:{user_id}:{asset}", now_us)
+        return ", ".join(spec.symbol for spec in await catalogue.markets())
+    finally:
+        await pool.close()
+
+
+async def _person(people: PostgresPeople, settings: Settings, email: str, name: str, password: str, role: str) -> int:
+    from gateway.auth.passwords import Passwords
+
+    passwords = Passwords(BCRYPT_COST, 1, 1)
+    try:
+        hashed = await passwords.hash(password)
+    finally:
+        passwords.close()
+    return (await people.create(email, name, hashed, role, settings.default_zone, clock_us())).user_id
+
+
+def start_ray(settings: Settings) -> None:
+    """Join the cluster that the settings name, or start one on this machine, its dashboard on loopback."""
+    import ray
+
+    if settings.ray_address:
+        ray.init(address=settings.ray_address, namespace="wattbook", log_to_driver=False, logging_level=logging.ERROR)
+        return
+    ray.init(
+        num_cpus=max(2, os.cpu_count() or 2),
+        namespace="wattbook",
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        dashboard_port=settings.ray_dashboard_port,
+        object_store_memory=OBJECT_STORE_BYTES,  # nothing of ours lies there
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _temp_dir=str(_ray_folder(_data_dir(settings))),
+    )
+
+
+def _ray_folder(data_dir: Path) -> Path:
+    """Ray's sockets lie below it, and a socket's path has at most 107 bytes."""
+    folder = data_dir / "ray"
+    if len(str(folder)) > RAY_FOLDER_LENGTH_MAX:
+        return Path(tempfile.gettempdir()) / f"wattbook-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+    return folder
+
+
+def prepare_environment(settings: Settings) -> None:
+    """What must stand in the environment before Ray or Prometheus is imported, here and in every process we start."""
+    keys = _data_dir(settings) / "keys"
+    keys.mkdir(parents=True, exist_ok=True, mode=0o700)
+    metrics = _data_dir(settings) / "metrics"
+    shutil.rmtree(metrics, ignore_errors=True)  # figures of processes that are gone
+    metrics.mkdir(parents=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+    if not settings.ray_address:
+        # Ray's own ports listen on every interface: without this token nobody can use them.
+        _write_once(keys / "ray-token", secrets.token_hex(32).encode())
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(keys / "ray-token")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def log_to(settings: Settings, name: str) -> None:
+    """JSON lines into data_dir/logs/<name>.log, three files of 10 MB at most."""
+    folder = _data_dir(settings) / "logs"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handler = logging.handlers.RotatingFileHandler(folder / f"{name}.log", maxBytes=10_000_000, backupCount=2)
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level.upper())
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request at info
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def _write_once(path: Path, content: bytes) -> None:
+    """Make the file, for its owner only, unless it is there."""
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+
+
+def _data_dir(settings: Settings) -> Path:
+    return Path(settings.data_dir).absolute()
+
+
+def _url(settings: Settings) -> str:
+    return f"http://{settings.http_host}:{settings.http_port}"
+
+
+def main() -> None:
+    """Console script wattbookd."""
+    console = Console(highlight=False)
+    if not __debug__:
+        console.print("[red]Wattbook does not run under python -O: its assertions are part of it.[/]")
+        sys.exit(2)
+    parser = argparse.ArgumentParser(
+        prog="wattbookd",
+        description="Start the exchange: everything that is not configured runs privately on this machine.",
+        epilog="Settings come from config/default.toml, the file that WATTBOOK_CONFIG names, and WATTBOOK_* variables.",
+    )
+    parser.add_argument("--version", action="version", version=f"wattbook {VERSION}")
+    parser.parse_args()
+    try:
+        settings = load()
+        prepare_environment(settings)
+        log_to(settings, "daemon")
+        asyncio.run(Daemon(settings, console).run())
+    except (SettingsWrong, CannotStart, migrate.MigrationProblem) as error:
+        console.print(f"[red]Wattbook cannot start.[/] {error}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
