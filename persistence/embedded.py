@@ -205,7 +205,7 @@ class EmbeddedServer(ABC):
             "owner": os.getpid(),
             "uid": uid,
             "gid": gid,
-            "may_search": self._account is not None and not _open_to_all(Path(argv[0]), self.home),
+            "may_search": self._account is not None and _needs_search_right(Path(argv[0]), self.home),
             "cwd": str(self.home),
             "log": str(self._start_log),
             "stops": stops,
@@ -387,11 +387,19 @@ def _account(home: Path) -> tuple[int, int] | None:
     raise StartFailed(f"the servers do not run as root, and there is no user {' or '.join(UNPRIVILEGED_USERS)}")
 
 
-def _open_to_all(*paths: Path) -> bool:
-    """May any user reach these paths? `home` itself need not be open: it belongs to the server's user."""
-    return all(parent.stat().st_mode & 0o001 for path in paths for parent in path.resolve().parents) and all(
-        path.stat().st_mode & 0o004 for path in paths if path.is_file()
-    )
+def _needs_search_right(*paths: Path) -> bool:
+    """Is there a folder or file on these paths that only its owner may reach? `home` itself is the server user's."""
+    closed = [parent for path in paths for parent in path.resolve().parents if not parent.stat().st_mode & 0o001]
+    closed += [path for path in paths if path.is_file() and not path.stat().st_mode & 0o004]
+    if closed and not _has_search_right():
+        raise StartFailed(f"the servers do not run as root, and no other user may enter {closed[0]}: chmod o+x it")
+    return bool(closed)
+
+
+def _has_search_right() -> bool:
+    """CAP_DAC_READ_SEARCH, which root has on a machine of its own, and often not in a container."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return any(line.startswith("CapEff:") and int(line.split()[1], 16) & 0b100 for line in lines)
 
 
 def _postgres_program(name: str) -> Path:

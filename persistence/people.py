@@ -9,11 +9,13 @@ from typing import Final
 import asyncpg
 
 from engine.records import EmailTaken, RotateOutcome, SessionRecord, UserRecord
+from engine.units import SECOND_US
 from persistence.catalogue import UnknownZone
 from persistence.postgres import Pool
 
 ENDED_SESSIONS_MAX: Final = 10_000
-LOGIN_FAILURES_FORGOTTEN_MAX: Final = 1_000  # a sweep's share, so that no login pays for a long one
+SWEPT_MAX: Final = 1_000  # a sweep's share, so that no login pays for a long one
+SESSIONS_KEPT_US: Final = 30 * 86_400 * SECOND_US  # after they have expired
 
 _USER = "user_id, email, name, role, status, zone, password_hash, created_us"
 
@@ -50,6 +52,17 @@ OPEN_SESSION = """
     /* people.open_session */
     INSERT INTO sessions (session_id, user_id, refresh_hash, created_us, used_us, expires_us)
     VALUES ($1, $2, $3, $4, $4, $5)
+"""
+SWEEP_SESSIONS = """
+    /* people.sweep_sessions */
+    DELETE FROM sessions
+    WHERE session_id IN (
+        SELECT session_id
+        FROM sessions
+        WHERE expires_us < $1
+        ORDER BY expires_us
+        LIMIT $2
+    )
 """
 ROTATE = """
     /* people.rotate */
@@ -191,7 +204,9 @@ class PostgresPeople:
     async def open_session(
         self, session_id: str, user_id: int, refresh_hash: bytes, now_us: int, expires_us: int
     ) -> None:
+        """Begin a family of refresh tokens; also sweeps a bounded number of those that expired long ago."""
         await self._pool.execute(OPEN_SESSION, session_id, user_id, refresh_hash, now_us, expires_us)
+        await self._pool.execute(SWEEP_SESSIONS, now_us - SESSIONS_KEPT_US, SWEPT_MAX)
 
     async def rotate_session(
         self, session_id: str, old_hash: bytes, new_hash: bytes, now_us: int, expires_us: int
@@ -234,7 +249,7 @@ class PostgresPeople:
     async def forget_login_failures(self, subject: str, now_us: int) -> None:
         """After a success; also sweeps a bounded number of windows that have ended."""
         await self._pool.execute(FORGET_LOGIN_FAILURES, subject)
-        await self._pool.execute(SWEEP_LOGIN_FAILURES, now_us, LOGIN_FAILURES_FORGOTTEN_MAX)
+        await self._pool.execute(SWEEP_LOGIN_FAILURES, now_us, SWEPT_MAX)
 
 
 def _user(row: asyncpg.Record | None) -> UserRecord | None:

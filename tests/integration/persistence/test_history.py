@@ -145,6 +145,7 @@ HOT = [
     (ledger_sql.DRAWS_AFTER, (1, 0, 100), "draws_pkey"),
     (people_sql.BY_EMAIL, ("u7@example.org",), "users_email_key"),
     (people_sql.SESSIONS, (ALICE, 0), "sessions_user"),
+    (people_sql.SWEEP_SESSIONS, (5, 100), "sessions_expiry"),
 ]
 
 FILL = """

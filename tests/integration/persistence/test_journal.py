@@ -10,8 +10,9 @@ import pickle
 import asyncpg
 import pytest
 
+from engine.journal import Fenced
 from persistence import journal as sql
-from persistence.journal import Fenced, PostgresJournal
+from persistence.journal import PostgresJournal
 from tests.support.rows import MARKET_ID, journal_row
 
 

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from engine.records import EmailTaken, RotateOutcome, UserRecord, ZoneRecord
 from persistence.catalogue import PostgresCatalogue, UnknownZone
-from persistence.people import PostgresPeople
+from persistence.people import SESSIONS_KEPT_US, PostgresPeople
 
 
 @pytest_asyncio.fixture
@@ -123,6 +123,17 @@ async def test_ending_all_sessions_may_spare_one(people: PostgresPeople) -> None
     assert [s.session_id for s in await people.sessions(user.user_id, 21)] == ["s1"]
     assert await people.end_session("s1", 22) is True
     assert await people.end_session("s1", 23) is False
+
+
+async def test_sessions_that_expired_long_ago_are_swept(people: PostgresPeople, pool: asyncpg.Pool) -> None:
+    user = await make(people)
+    await people.open_session("old", user.user_id, b"1", 10, 100)
+    await people.open_session("new", user.user_id, b"1", SESSIONS_KEPT_US, SESSIONS_KEPT_US + 200)
+
+    await people.open_session("newest", user.user_id, b"1", SESSIONS_KEPT_US + 101, SESSIONS_KEPT_US + 300)
+
+    kept = {row[0] for row in await pool.fetch("SELECT session_id FROM sessions")}
+    assert kept == {"new", "newest"}
 
 
 async def test_login_failures_count_in_a_window_that_ends(people: PostgresPeople) -> None:

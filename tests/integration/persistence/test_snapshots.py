@@ -2,7 +2,8 @@
 
 import asyncpg
 
-from persistence.snapshots import PostgresSnapshots, Snapshot
+from engine.journal import Snapshot
+from persistence.snapshots import PostgresSnapshots
 
 
 def snapshot(sequence: int, state: bytes = b"state", market_id: int = 1) -> Snapshot:
