@@ -49,8 +49,11 @@ def create_app(
     probes: Mapping[str, Probe] | None = None,
     registry: CollectorRegistry | None = None,
     outages: tuple[type[Exception], ...] = (),
+    not_needed: frozenset[str] = frozenset({"redis"}),
 ) -> Litestar:
-    """`probes`: dependencies by name, for health; `outages`: what ports raise when a dependency is down."""
+    """`probes`: dependencies by name, for health, of which readiness ignores those that are `not_needed` to trade;
+    `outages`: what ports raise when a dependency is down.
+    """
     gateway = Gateway(
         people=people,
         catalogue=catalogue,
@@ -62,6 +65,7 @@ def create_app(
         probes=probes or {},
         registry=registry or CollectorRegistry(),
         outages=outages,
+        not_needed=not_needed,
         settings=settings,
     )
     api = Router(

@@ -39,6 +39,7 @@ class Gateway:
         probes: Mapping[str, Probe],
         registry: CollectorRegistry,
         outages: tuple[type[Exception], ...],
+        not_needed: frozenset[str],
         settings: GatewaySettings,
     ) -> None:
         self.people, self.catalogue, self.ledger, self.history = people, catalogue, ledger, history
@@ -85,7 +86,7 @@ class Gateway:
         )
         self.trading = Trading(markets, history, ledger, self.barrier, clock, settings.currency)
         self.feeds = Feeds(markets, clock, self.barrier)
-        self.health = Health(markets, self.revocations, clock, probes, settings)
+        self.health = Health(markets, self.revocations, clock, probes, settings, not_needed)
         self.sockets = 0  # connections now
         self._tasks: list[asyncio.Task[None]] = []
 

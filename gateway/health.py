@@ -53,7 +53,9 @@ class Health:
         clock: Clock,
         probes: Mapping[str, Probe],
         settings: GatewaySettings,
+        not_needed: frozenset[str],
     ) -> None:
+        self._not_needed = not_needed  # probes whose failure is shown, but stops no trading
         self._markets, self._revocations, self._clock = markets, revocations, clock
         self._probes, self._version = probes, settings.version
         self._ended: list[str] = []  # background tasks that died
@@ -86,7 +88,11 @@ class Health:
             _state(self._revocations_fresh),
         )
         dependencies = dict(zip(names, states, strict=True))
-        reasons = [f"{name}: {one.reason}" for name, one in dependencies.items() if one.state != "up"]
+        reasons = [
+            f"{name}: {one.reason}"
+            for name, one in dependencies.items()
+            if one.state != "up" and name not in self._not_needed
+        ]
         reasons += [f"background task {name} has ended" for name in self._ended]
         return HealthReport("unavailable" if reasons else "ok", self._version, dependencies, reasons)
 

@@ -8,11 +8,13 @@ import httpx
 import pytest
 from litestar import Litestar
 from msgspec.structs import replace
+from prometheus_client import CollectorRegistry
 
 from engine.market import MarketSpec
 from engine.market import Path as GridPath
 from gateway.app import create_app
 from gateway.context import Gateway
+from gateway.ports import Probe
 from gateway.settings import GatewaySettings
 from gateway.throttle import LocalThrottle
 from tests.unit.gateway.ports import COSTS, Clock, MemoryCatalogue, MemoryExchange, MemoryHistory, MemoryPeople
@@ -72,7 +74,10 @@ class World:
         gateway: Gateway = self.app.state["gateway"]
         return gateway
 
-    def build(self, **changes: Any) -> Litestar:
+    def build(
+        self, probes: dict[str, Probe] | None = None, registry: CollectorRegistry | None = None, **changes: Any
+    ) -> Litestar:
+        """A new application with these settings changed; what it stands on stays."""
         self.settings = replace(self.settings, **changes)
         self.app = create_app(
             people=self.people,
@@ -83,6 +88,8 @@ class World:
             throttle=LocalThrottle(self.settings.login_failures_max, self.settings.lockout_seconds),
             clock=self.clock,
             settings=self.settings,
+            probes=probes,
+            registry=registry,
         )
         transport = httpx.ASGITransport(cast(Any, self.app), raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://exchange")
