@@ -24,9 +24,9 @@ from gateway.market_admin import MarketAdminController, ZoneController
 from gateway.markets import MarketController
 from gateway.operations import health, jwks, live, ready
 from gateway.orders import DeadManController, OrderController
-from gateway.permissions import guard, permission_of
+from gateway.permissions import Guard, permission_of
 from gateway.ports import Catalogue, Clock, History, Ledger, Markets, People, Probe, Throttle
-from gateway.requests import GatewayRequest
+from gateway.requests import GatewayRequest, WireResponse
 from gateway.settings import GatewaySettings
 from gateway.stream import stream
 from gateway.users import AuthController, ProfileController, UserAdminController
@@ -84,8 +84,9 @@ def create_app(
     )
     app = Litestar(
         route_handlers=[api, health, live, ready, jwks, stream],
-        guards=[guard],
+        middleware=[Guard],
         request_class=GatewayRequest,
+        response_class=WireResponse,
         exception_handlers={Exception: _answer_problem},
         lifespan=[_running],
         openapi_config=openapi_config(settings.version),

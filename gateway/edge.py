@@ -37,11 +37,18 @@ _CORS_HEADERS: Final = b"Authorization, Content-Type, Idempotency-Key, X-Request
 _CORS_EXPOSED: Final = b"X-Request-Id, RateLimit, RateLimit-Policy, Retry-After, X-Projection-Lag"
 _HEADERS_KEY: Final = "wattbook.answer_headers"
 _REQUEST_ID_KEY: Final = "wattbook.request_id"
+_REQUEST_HEADERS_KEY: Final = "wattbook.request_headers"
 
 
 def answer_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     """Headers that the answer to this request will carry; add to it at any time before the answer starts."""
     headers: list[tuple[bytes, bytes]] = scope.setdefault(_HEADERS_KEY, [])  # type: ignore[typeddict-item]
+    return headers
+
+
+def request_headers(scope: Scope) -> dict[bytes, bytes]:
+    """The request's headers by lower-case name; of one that is repeated, the last."""
+    headers: dict[bytes, bytes] = scope.get(_REQUEST_HEADERS_KEY, {})  # type: ignore[assignment]
     return headers
 
 
@@ -63,6 +70,7 @@ class Edge:
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = secrets.token_hex(8)
         scope[_REQUEST_ID_KEY] = request_id  # type: ignore[typeddict-unknown-key]
+        scope[_REQUEST_HEADERS_KEY] = headers  # type: ignore[typeddict-unknown-key]
         origin = headers.get(b"origin", b"")
         answer = _Answer(scope, send, self._outgoing(scope, request_id, origin), headers.get(b"accept", b""))
         started = perf_counter()

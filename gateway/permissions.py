@@ -5,14 +5,13 @@ owner. The second part of a row names the limit that the route draws on.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from litestar.connection import ASGIConnection
-from litestar.handlers.base import BaseRouteHandler
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from gateway.auth.callers import Caller
 from gateway.context import Gateway
-from gateway.edge import answer_headers
+from gateway.edge import answer_headers, request_headers
 from gateway.errors import GatewayCode, Problem
 from gateway.limits import LOGIN, ORDERS, REGISTRATION, REQUESTS
 
@@ -145,28 +144,37 @@ def check_role(role: str | None, allowed: frozenset[str]) -> None:
         raise Problem(GatewayCode.FORBIDDEN, "this role may not do this")
 
 
-async def guard(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
-    """Runs before every handler: the table, the token, the limit, in this order."""
-    scope = connection.scope
-    method = str(scope.get("method", "WEBSOCKET"))
-    permission = permission_of(method, scope["path_template"])
-    if not permission.checked:
-        return
-    gateway: Gateway = connection.app.state["gateway"]
-    caller: Caller | None = None
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    if token and scheme.lower() == "bearer":
-        # a public route does not mind a stale token: it is somebody reading the market
-        try:
-            caller = await gateway.callers.of_token(token.strip())
-        except Problem:
-            if permission.roles:
-                raise
-    check_role(caller.role if caller else None, permission.roles)
-    scope["user"] = caller
-    buckets = gateway.limits.by_name[permission.limit]
-    client = scope.get("client")
-    # logins count by address, whoever says to be logged in already
-    key = client[0] if client else ""
-    left = buckets.take(key if caller is None or permission.limit == LOGIN else caller.user_id)
-    answer_headers(scope).extend(((b"ratelimit-policy", buckets.policy), (b"ratelimit", buckets.header(left))))
+class Guard:
+    """ASGI middleware around every handler: the table, the token, the limit, in this order.
+
+    A middleware and not a Litestar guard, because before each guard Litestar copies the whole handler.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        permission = permission_of(str(scope.get("method", "WEBSOCKET")), scope["path_template"])
+        if permission.checked:
+            await self._check(scope, permission)
+        await self._app(scope, receive, send)
+
+    async def _check(self, scope: Scope, permission: Permission) -> None:
+        gateway: Gateway = scope["app"].state["gateway"]
+        caller: Caller | None = None
+        scheme, _, token = request_headers(scope).get(b"authorization", b"").decode("latin-1").partition(" ")
+        if token and scheme.lower() == "bearer":
+            # a public route does not mind a stale token: it is somebody reading the market
+            try:
+                caller = await gateway.callers.of_token(token.strip())
+            except Problem:
+                if permission.roles:
+                    raise
+        check_role(caller.role if caller is not None else None, permission.roles)
+        scope["user"] = caller
+        buckets = gateway.limits.by_name[permission.limit]
+        client = scope.get("client")
+        # logins count by address, whoever says to be logged in already
+        key = client[0] if client else ""
+        left = buckets.take(key if caller is None or permission.limit == LOGIN else caller.user_id)
+        answer_headers(scope).extend(((b"ratelimit-policy", buckets.policy), (b"ratelimit", buckets.header(left))))

@@ -10,20 +10,22 @@ from functools import lru_cache
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
-from litestar import Request
+from litestar import Request, Response
 from litestar.datastructures import State
 from litestar.params import QueryParameter
+from litestar.types import Empty, Receive, Scope, Send
 from msgspec import Struct
 
 from engine.messages import RejectCode
 from gateway.auth.callers import Caller
 from gateway.context import Gateway
-from gateway.edge import answer_headers
+from gateway.edge import answer_headers, request_headers
 from gateway.errors import GatewayCode, Problem, invalid
 
 _T = TypeVar("_T")
 _AT: Final = re.compile(r" - at `\$(?:\.|\[\.\.\.\]\.?)?([^`]*)`$")
 _NAMED: Final = re.compile(r"field `([^`]+)`")
+_encode_json: Final = msgspec.json.Encoder().encode
 _MSGPACK: Final = ("application/msgpack", "application/x-msgpack")
 
 LIMIT_DEFAULT: Final = 100
@@ -63,7 +65,7 @@ class GatewayRequest(Request[Caller, Any, State]):
     @property
     def idempotency_key(self) -> str:
         """The `Idempotency-Key`, or the empty string. Raises VALIDATION_FAILED for one that is too odd to keep."""
-        key = self.headers.get("idempotency-key", "")
+        key = request_headers(self.scope).get(b"idempotency-key", b"").decode("latin-1")
         if key and not CLIENT_ID.fullmatch(key):
             raise invalid("Idempotency-Key", "must be 1 to 64 characters of A-Z a-z 0-9 . _ : -")
         return key
@@ -81,7 +83,53 @@ class GatewayRequest(Request[Caller, Any, State]):
         """The body as the type that the handler declares for `data`. Litestar calls this once per request."""
         field = self.route_handler.parsed_data_field
         assert field is not None, "only handlers that declare `data` read a body"
-        return decode_body(await self.body(), self.headers.get("content-type", ""), field.annotation)
+        content_type = request_headers(self.scope).get(b"content-type", b"").decode("latin-1")
+        return decode_body(await self.body(), content_type, field.annotation)
+
+    async def body(self) -> bytes:
+        """The whole body; the edge bounds it."""
+        if self._body is Empty:
+            chunks = []
+            while True:
+                event: Any = await self.receive()
+                if event["type"] == "http.disconnect":
+                    raise Problem(RejectCode.VALIDATION_FAILED, "the body ended early")
+                chunks.append(event.get("body", b""))
+                if not event.get("more_body", False):
+                    break
+            self._body = b"".join(chunks)
+        return self._body
+
+
+class WireResponse(Response[Any]):
+    """What handlers return, straight to JSON; Litestar's own response does much that no answer of ours needs."""
+
+    def to_asgi_response(self, app: Any = None, request: Any = None, **_: Any) -> Any:  # noqa: ARG002
+        content = self.content
+        if content is None:
+            body = b""
+        elif isinstance(content, bytes):
+            body = content
+        else:
+            body = _encode_json(content)
+        media_type = (self.media_type or "application/json").encode()
+        return _Written(self.status_code or 200, body, media_type)
+
+
+class _Written:
+    """An answer as two ASGI messages."""
+
+    __slots__ = ("_body", "_media_type", "_status")
+
+    def __init__(self, status: int, body: bytes, media_type: bytes) -> None:
+        self._status, self._body, self._media_type = status, body, media_type
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", str(len(self._body)).encode())] if self._status != 204 else []
+        if self._body:
+            headers.append((b"content-type", self._media_type))
+        await send({"type": "http.response.start", "status": self._status, "headers": headers})
+        await send({"type": "http.response.body", "body": self._body, "more_body": False})
 
 
 CLIENT_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)

@@ -110,6 +110,7 @@ async def test_an_admin_makes_changes_halts_and_resumes_a_market(world: World) -
     assert (auction.status_code, list(auction.json()["fields"])) == (400, ["mechanism"])
     assert (off.status_code, list(off.json()["fields"])) == (400, ["price_min"])
     assert (changed.json()["taker_fee_bps"], changed.json()["price_max"]) == (10, "12.000")
+    assert world.exchange.symbols["NEW"].taker_fee_bps == 10  # the catalogue knows it too
     assert (halted.json()["phase"], resumed.json()["phase"]) == ("halted", "open")
     assert (refused.status_code, refused.json()["code"]) == (409, "MARKET_NOT_OPEN")
     assert cleared.json() == {"cancelled": 1}

@@ -3,7 +3,18 @@
 import pytest
 from litestar.routes import HTTPRoute, WebSocketRoute
 
-from gateway.permissions import ANYONE, CHANNELS, OPERATIONS, ROLES, ROUTES, permission_of
+from gateway.permissions import (
+    ADMIN,
+    AMI,
+    ANYONE,
+    CHANNELS,
+    FACULTY,
+    OPERATIONS,
+    ROLES,
+    ROUTES,
+    STUDENT,
+    permission_of,
+)
 from tests.unit.gateway.conftest import World
 from tests.unit.gateway.sockets import Socket
 
@@ -64,3 +75,23 @@ async def test_every_socket_operation_and_channel_refuses_who_is_not_in_its_row(
                     assert code not in ("FORBIDDEN", "UNAUTHENTICATED"), (request, role)
                 else:
                     assert code == expected, (request, role, code)
+
+
+def test_a_head_end_system_never_trades_and_only_admins_administer() -> None:
+    ami = {path for (_, path), permission in ROUTES.items() if AMI in permission.roles}
+    assert all(path.startswith("/api/v1/users/me") and "cancel" not in path for path in ami), ami
+    for (method, path), permission in ROUTES.items():
+        administers = "/admin/" in path or "/zones" in path or ("/markets" in path and method != "GET")
+        assert (permission.roles == {ADMIN}) is administers, (method, path)
+        trades = path.startswith(("/api/v1/orders", "/api/v1/deposits", "/api/v1/balances", "/api/v1/ledger"))
+        assert not trades or permission.roles == {STUDENT, FACULTY, ADMIN}, (method, path)
+    assert not any(AMI in allowed for allowed in [*OPERATIONS.values(), *CHANNELS.values()])
+
+
+async def test_compact_orders_are_refused_to_who_may_not_place(world: World) -> None:
+    head_end = await world.person("ami@campus.example", "ami")
+    async with Socket(world, binary=True) as socket:
+        await socket.ask({"op": "auth", "token": head_end.token})
+        await socket.send(["o", 1, "Z1-SPOT", 0, 3_000_000, 1_000, "", 0])
+
+        assert (await socket.next())[:3] == ["e", 1, "FORBIDDEN"]

@@ -268,3 +268,13 @@ async def test_keys_are_private_files_and_the_newest_signs(world: World) -> None
     path.chmod(0o644)
     with pytest.raises(KeyUnsafe, match="0600"):
         open_keys(directory)
+
+
+async def test_who_was_suspended_elsewhere_is_out_within_seconds(world: World) -> None:
+    ann = await world.person()
+    assert (await ann.get("/api/v1/users/me")).status_code == 200
+
+    await world.people.update(ann.user_id, status="suspended")
+    world.clock.pass_seconds(6)
+
+    assert (await ann.get("/api/v1/users/me")).json()["code"] == "FORBIDDEN"
