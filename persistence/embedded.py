@@ -81,7 +81,7 @@ class EmbeddedServer(ABC):
     stops: tuple[tuple[str, float], ...]
 
     def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir.absolute()
+        self.data_dir = data_dir.resolve()  # without links: whose folders the server may enter is asked of this path
         self.home = self.data_dir / self.name
         self.pid = 0  # of the server itself; 0 when it was not started
         self._guardian: subprocess.Popen[bytes] | None = None
@@ -389,7 +389,7 @@ def _account(home: Path) -> tuple[int, int] | None:
 
 def _needs_search_right(*paths: Path) -> bool:
     """Is there a folder or file on these paths that only its owner may reach? `home` itself is the server user's."""
-    closed = [parent for path in paths for parent in path.resolve().parents if not parent.stat().st_mode & 0o001]
+    closed = [parent for path in paths for parent in path.parents if not parent.stat().st_mode & 0o001]
     closed += [path for path in paths if path.is_file() and not path.stat().st_mode & 0o004]
     if closed and not _has_search_right():
         raise StartFailed(f"the servers do not run as root, and no other user may enter {closed[0]}: chmod o+x it")
@@ -418,7 +418,7 @@ def _installed(module: str, package: str) -> Path:
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise StartFailed(f"the package {package} is not installed, and no address of a server was given instead")
-    return Path(spec.origin).parent
+    return Path(spec.origin).resolve().parent
 
 
 def _alive(pid: int) -> bool:

@@ -182,9 +182,10 @@ def test_failed_start_says_why(place: Path) -> None:
 def test_servers_do_not_run_as_root_even_where_only_root_may_look(place: Path) -> None:
     hidden = place / "hidden"
     hidden.mkdir(parents=True)
+    (hidden / "link").symlink_to(hidden)
     hidden.chmod(0o700)
 
-    with EmbeddedPostgres(hidden) as postgres, EmbeddedValkey(hidden) as valkey:
+    with EmbeddedPostgres(hidden / "link") as postgres, EmbeddedValkey(hidden) as valkey:
         answer = query(postgres.address, "SELECT 1")
         users = {Path(f"/proc/{pid}").stat().st_uid for pid in (postgres.pid, valkey.pid)}
 

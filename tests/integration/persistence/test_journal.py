@@ -195,11 +195,16 @@ async def test_partition_is_dropped_only_when_all_of_it_is_below(database: str) 
 
 async def test_pages_come_straight_from_the_key(database: str) -> None:
     """Without statistics, as in a young partition, and in the plan that a prepared statement settles on."""
-    journal = await opened(database)
+    journal = PostgresJournal(database)
+    await journal.ensure_partitions(MARKET_ID, 25_000_000)
     await journal.rows(MARKET_ID, 0)
     assert journal._reading is not None
+    await journal._reading.execute(
+        "INSERT INTO journal SELECT 1, n, n, 1, repeat('x', 500)::bytea, h, '', h, h"
+        " FROM generate_series(1, 3000) AS n, decode(repeat('00', 32), 'hex') AS h"
+    )
 
-    for query, values in ((sql.ROWS, "1, 5, 100"), (sql.LAST, "1"), (sql.ROW_AT, "1, 5")):
+    for query, values in ((sql.ROWS, "1, 100, 500"), (sql.LAST, "1"), (sql.ROW_AT, "1, 5")):
         await journal._reading.execute("DEALLOCATE ALL")
         await journal._reading.execute(f"PREPARE q AS {query}")
         plan = "\n".join(row[0] for row in await journal._reading.fetch(f"EXPLAIN EXECUTE q({values})"))
