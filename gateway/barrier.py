@@ -34,7 +34,7 @@ class Barrier:
     async def wait(self, market_ids: Iterable[int]) -> bool:
         """Whether history now shows everything these markets had answered. False: it lags, or a market is silent."""
         wanted, complete = await self._wanted(list(market_ids))
-        if all(self._projected.get(market_id, -1) >= sequence for market_id, sequence in wanted.items()):
+        if all(self._projected.get(market_id, 0) >= sequence for market_id, sequence in wanted.items()):
             return complete
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[future] = wanted
@@ -74,6 +74,6 @@ class Barrier:
                         future.set_exception(error)
                 return
             for future, wanted in self._waiting.items():
-                if not future.done() and all(self._projected.get(m, -1) >= sequence for m, sequence in wanted.items()):
+                if not future.done() and all(self._projected.get(m, 0) >= sequence for m, sequence in wanted.items()):
                     future.set_result(True)
             await asyncio.sleep(self._poll_seconds)

@@ -10,21 +10,95 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from litestar import Request
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import OpenAPIRenderPlugin
+from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from gateway.edge import answer_headers
-from gateway.errors import error_table
+from gateway.errors import MEANING, error_table
+from gateway.permissions import permission_of
 
 _PAGE: Final = Path(__file__).with_name("documentation.html")
 _INLINE: Final = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 _DESCRIPTION: Final = """A peer-to-peer energy exchange. Decimals and ids are strings, instants RFC 3339 UTC.
 
-Lists answer `{"items": [...], "next": cursor or null}`. Errors are problem details (RFC 9457) with a `code`:
+Lists answer `{"items": [...], "next": cursor or null}` and take `limit` and `cursor`. Bodies are JSON, or msgpack with
+`Content-Type: application/msgpack`; answers are msgpack with `Accept: application/msgpack`.
+
+A write can be repeated: orders by `client_order_id` (or `Idempotency-Key`), deposits by `Idempotency-Key`. A read waits
+until it shows one's own writes; when it could not, it says so with `X-Projection-Lag: 1`.
+
+The checksum of a book is the CRC32 (IEEE) of its ten best levels as shown, best first, bid and ask in turn, each as
+`price:quantity`, joined by `|`; a side that is shorter is left out from where it ends.
+
+WebSocket `/ws`: text frames are JSON, binary frames msgpack. `{"op": "auth", "token": ...}` first, for own channels and
+orders. Requests carry `id`, answers are `{"id", "ok": true, ...}` or `{"id", "ok": false, "error": problem}`.
+Operations: `place` (`order`), `place_batch` (`orders`, `cancels`), `amend` (`order_id`, `price`, `quantity`), `cancel`
+(`order_id`), `cancel_all` (`market`), `cancel_all_after` (`seconds`), `subscribe` and `unsubscribe` (`channel` or
+`channels`, `market` or `markets`), `ping`. Channels: `book`, `trades`, `ticker`, `epochs` of a market, and one's own
+`orders`, `fills`, `balances`. A book begins with a `snapshot`; each `delta` goes from `previous_sequence` to
+`sequence`, and the quantity `0.000` means that the level is gone. After `gap` read again what it names. A connection
+that reads too slowly is told `lagged` and closed with 4008; one whose login is over, with 4001.
+
+Compact orders, binary only: `["o", id, market, side 0|1, price_micro, quantity_wh, client_order_id, flags]` with the
+flags 1 post_only, 2 ioc, 4 fok; the answer is `["a", id, order_id, status, sequence, filled_wh]` or
+`["e", id, code, detail]`.
+
+Errors are problem details (RFC 9457). Decide by `code`:
 
 """
+_PROBLEM: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "RFC 9457 problem details",
+    "required": ["type", "title", "status", "code", "detail", "retryable"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"type": "string", "enum": sorted(code.name for code in MEANING)},
+        "detail": {"type": "string"},
+        "retryable": {"type": "boolean", "description": "whether the same request may succeed later"},
+        "fields": {"type": "object", "additionalProperties": {"type": "string"}},
+        "retry_after_seconds": {"type": "integer"},
+        "request_id": {"type": "string"},
+    },
+}
+_PROBLEM_ANSWER: Final = {
+    "description": "A refusal",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+
+
+class Description(JsonRenderPlugin):
+    """Litestar's description of the routes, with our problems in place of its errors, and who may call what."""
+
+    def __init__(self) -> None:
+        super().__init__(path="/openapi.json")
+        self._rendered: bytes | None = None
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        if self._rendered is None:
+            schema = msgspec.json.decode(self.render_json(request, openapi_schema))
+            self._rendered = msgspec.json.encode(_completed(schema))
+        return self._rendered
+
+
+def _completed(schema: dict[str, Any]) -> dict[str, Any]:
+    schema["components"]["schemas"]["Problem"] = _PROBLEM
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            permission = permission_of(method.upper(), path)
+            if permission.roles:
+                operation["security"] = [{"bearer": []}]
+                operation["x-roles"] = sorted(permission.roles)
+            answers = operation["responses"]
+            answers.pop("400", None)
+            for answer in answers.values():
+                answer["description"] = "Done"
+            answers["default"] = _PROBLEM_ANSWER
+    return schema
 
 
 class DocumentationPage(OpenAPIRenderPlugin):
@@ -51,7 +125,7 @@ def openapi_config(version: str) -> OpenAPIConfig:
         version=version,
         description=_DESCRIPTION + error_table(),
         path="/schema",
-        render_plugins=[DocumentationPage()],
+        render_plugins=[DocumentationPage(), Description()],
         use_handler_docstrings=True,
         components=Components(
             security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}

@@ -25,8 +25,8 @@ from gateway.requests import GatewayRequest, Page
 from gateway.wire import Energy, Instant, Price
 
 ITEMS_MAX: Final = 10_000
-_ZONE = r"^[A-Za-z0-9_\-]{1,32}\Z"
-_SYMBOL = r"^[A-Za-z0-9._\-]{1,32}\Z"
+_ZONE = r"^[A-Za-z0-9_\-]{1,32}$(?!\n)"
+_SYMBOL = r"^[A-Za-z0-9._\-]{1,32}$(?!\n)"
 ZoneId = Annotated[str, Meta(pattern=_ZONE)]
 
 

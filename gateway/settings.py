@@ -54,6 +54,6 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     socket_frame_bytes_max: int = 1_000_000
     socket_messages_limit: Limit = Limit(5_000, 10_000)  # per connection
     socket_in_flight_max: int = 1_000  # requests of one connection that wait for an answer
-    socket_queue_max: int = 4_000  # messages that wait for a slow reader
+    socket_queue_max: int = 20_000  # messages that wait for a slow reader; a commit may bring hundreds at once
     socket_queue_bytes_max: int = 8_000_000
     socket_channels_max: int = 1_000  # subscriptions of one connection

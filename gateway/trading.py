@@ -36,7 +36,10 @@ from gateway.wire import SELF_TRADES, SIDES, TIMES_IN_FORCE, parse_order_id
 DEAD_MAN_SECONDS_MAX: Final = 86_400
 BATCH_MAX: Final = 1_000
 
-ClientOrderId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:\-]{1,64}\Z", description="1 to 64 characters")]
+# `$` alone would let a line end pass in Python; the rest of the world reads this pattern too
+CLIENT_ID_PATTERN: Final = r"^[A-Za-z0-9._:\-]{1,64}$(?!\n)"
+
+ClientOrderId = Annotated[str, Meta(pattern=CLIENT_ID_PATTERN, description="1 to 64 characters")]
 PriceText = Annotated[str, Meta(description="decimal string: currency per kWh", examples=["3.500"])]
 EnergyText = Annotated[str, Meta(description="decimal string: kWh", examples=["12.250"])]
 
