@@ -74,7 +74,9 @@ class Connection(asyncio.Protocol):
         self._out.append(frame)
 
     def close(self) -> None:
+        """End the connection; what was sent before still leaves."""
         if self._transport is not None:
+            self._flush()
             self._transport.close()
 
     # --- asyncio.Protocol -----------------------------------------------------------------------------------------
@@ -183,21 +185,34 @@ class Server:
     def __init__(self, secret: Secret, receiver: Receiver) -> None:
         self._secret, self._receiver = secret, receiver
         self._server: asyncio.Server | None = None
+        self._connections: set[Connection] = set()
         self.address = ""
 
     async def start(self, host: str, port: int = 0) -> str:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Connection(self._secret, self._receiver, is_server=True), host, port
-        )
+        self._server = await loop.create_server(lambda: Connection(self._secret, self, is_server=True), host, port)
         name = self._server.sockets[0].getsockname()
         self.address = f"{host}:{name[1]}"
         return self.address
 
     async def stop(self) -> None:
+        """Take no more connections, and end those that are open once what was written to them has left."""
         if self._server is not None:
             self._server.close()
             self._server = None
+        for connection in list(self._connections):
+            connection.close()
+
+    def connected(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        self._receiver.connected(connection)
+
+    def received(self, connection: Connection, frames: list[bytes]) -> None:
+        self._receiver.received(connection, frames)
+
+    def lost(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._receiver.lost(connection)
 
 
 async def connect(address: str, secret: Secret, receiver: Receiver) -> Connection:

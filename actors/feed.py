@@ -79,12 +79,6 @@ class Newsroom:
             connection.send(_encode((0, feed)))
         self.drop_gathered()
 
-    def close_all(self) -> None:
-        for connection in list(self._watchers):
-            connection.close()
-        self._watchers.clear()
-        self._recount()
-
     def _recount(self) -> None:
         self._wants_book = any(watcher.book for watcher in self._watchers.values())
         self._participants = frozenset().union(*(w.participants for w in self._watchers.values()))

@@ -154,9 +154,7 @@ class Market:
                     await asyncio.sleep(min(0.05 * 2**failures, self._options.backoff_seconds_max))
         finally:
             self._fail_all(Fault.UNAVAILABLE, f"the market is {self._state} on this node; nothing was done")
-            await asyncio.sleep(0)  # lets the last answers leave
             await self._server.stop()
-            self._news.close_all()
             await self._journal.close()
             self._ended.set()
 

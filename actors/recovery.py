@@ -44,6 +44,8 @@ async def recover(
     while up_to is None or replica.book.sequence < up_to:
         rows = await journal.rows(market_id, replica.book.sequence, ROWS_AT_ONCE)
         for row in rows:
+            if up_to is not None and row.first_sequence > up_to:
+                break
             if up_to is not None and row.last_sequence > up_to:
                 raise JournalBroken(f"market {market_id}: no row ends at sequence {up_to}")
             advance(replica, row, visit)
