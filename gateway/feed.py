@@ -6,6 +6,7 @@ however many read it. Rule: nothing here waits for a reader; a reader that canno
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -141,9 +142,9 @@ class Feeds:
             return
         if self._rewatch is None and not self._closed:
             self._rewatch = asyncio.get_running_loop().call_later(_WATCH_DELAY_SECONDS, self._watch_all)
-        await asyncio.wait(
-            [asyncio.ensure_future(self._until_watched(f, participant_id)) for f in missing], timeout=wait_seconds
-        )
+        with suppress(TimeoutError):  # a market that is away confirms when it is back
+            async with asyncio.timeout(wait_seconds):
+                await asyncio.gather(*(self._until_watched(feed, participant_id) for feed in missing))
 
     def unsubscribe_own(self, channel: str, participant_id: int, reader: Reader) -> None:
         readers = self._own.get((channel, participant_id), {})

@@ -9,12 +9,13 @@ from msgspec import Struct
 
 from engine.market import MarketSpec
 from engine.records import CandleRecord, EpochRecord
-from engine.units import BPS, FOREVER_US, SECOND_US, value_micro
-from engine.views import Answer, BookView, Failed, GetBook, GetMarket, Level, MarketView, Refusal
+from engine.units import FOREVER_US, SECOND_US
+from engine.views import Answer, BookView, Failed, GetBook, GetMarket, MarketView, Refusal
 from gateway.accounts import From, To
 from gateway.decimals import format_energy, format_money, format_price, parse_energy
 from gateway.errors import invalid, not_found, refused
 from gateway.instants import format_instant, parse_instant
+from gateway.liquidity import LiquidityShown, show_liquidity
 from gateway.requests import LIMIT_DEFAULT, Cursor, GatewayRequest, Limit, Page, cursor_of, parse_cursor
 from gateway.wire import (
     CHECKSUM_LEVELS,
@@ -110,33 +111,6 @@ class Candle(Struct, frozen=True):
     value: Money
     vwap: Price | None
     trades: int
-
-
-class Depths(Struct, frozen=True):
-    bids: Energy
-    asks: Energy
-
-
-class Slippage(Struct, frozen=True):
-    """What taking this quantity would cost now, at makers' own prices; null fields where the book is too thin."""
-
-    quantity: Energy
-    fillable: Energy
-    average_price: Price | None
-    worst_price: Price | None
-    slippage_bps: int | None
-
-
-class LiquidityShown(Struct, frozen=True):
-    symbol: str
-    sequence: int
-    mid: Price | None
-    spread: Price | None
-    spread_bps: int | None
-    within_1_percent: Depths
-    within_5_percent: Depths
-    buy: Slippage | None
-    sell: Slippage | None
 
 
 class EpochShown(Struct, frozen=True):
@@ -313,60 +287,6 @@ def show_market(spec: MarketSpec, answer: Answer | None) -> Market:
         if view is not None
         else None,
         sequence=view.sequence if view is not None else None,
-    )
-
-
-def show_liquidity(spec: MarketSpec, view: BookView, wanted_wh: int) -> LiquidityShown:
-    bid = view.bids[0].price_micro if view.bids else None
-    ask = view.asks[0].price_micro if view.asks else None
-    mid = (bid + ask) // 2 if bid is not None and ask is not None else None
-    spread = ask - bid if bid is not None and ask is not None else None
-    return LiquidityShown(
-        symbol=spec.symbol,
-        sequence=view.sequence,
-        mid=format_price(mid) if mid is not None else None,
-        spread=format_price(spread) if spread is not None else None,
-        spread_bps=spread * BPS // mid if spread is not None and mid else None,
-        within_1_percent=_depths(view, mid, 100),
-        within_5_percent=_depths(view, mid, 500),
-        buy=_slippage(view.asks, wanted_wh) if wanted_wh else None,
-        sell=_slippage(view.bids, wanted_wh) if wanted_wh else None,
-    )
-
-
-def _depths(view: BookView, mid_micro: int | None, bps: int) -> Depths:
-    """Energy that rests within so many basis points of the middle, or of the best price where there is no middle."""
-
-    def near(levels: tuple[Level, ...]) -> str:
-        if not levels:
-            return format_energy(0)
-        centre = mid_micro if mid_micro is not None else levels[0].price_micro
-        return format_energy(
-            sum(one.quantity_wh for one in levels if abs(one.price_micro - centre) * BPS <= centre * bps)
-        )
-
-    return Depths(near(view.bids), near(view.asks))
-
-
-def _slippage(levels: tuple[Level, ...], wanted_wh: int) -> Slippage:
-    left_wh, cost_micro, worst = wanted_wh, 0, None
-    for level in levels:
-        if left_wh == 0:
-            break
-        taken_wh = min(left_wh, level.quantity_wh)
-        cost_micro += value_micro(level.price_micro, taken_wh)
-        left_wh -= taken_wh
-        worst = level.price_micro
-    filled_wh = wanted_wh - left_wh
-    average = cost_micro * 1_000 // filled_wh if filled_wh else None
-    return Slippage(
-        quantity=format_energy(wanted_wh),
-        fillable=format_energy(filled_wh),
-        average_price=format_price(average) if average is not None else None,
-        worst_price=format_price(worst) if worst is not None else None,
-        slippage_bps=abs(average - levels[0].price_micro) * BPS // levels[0].price_micro
-        if average is not None
-        else None,
     )
 
 

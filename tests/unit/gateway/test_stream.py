@@ -3,6 +3,8 @@
 import asyncio
 import zlib
 
+import pytest
+
 from tests.unit.gateway.conftest import World
 from tests.unit.gateway.sockets import Socket
 
@@ -197,3 +199,19 @@ async def test_a_connection_lives_no_longer_than_its_login(world: World) -> None
         code = await asyncio.wait_for(socket.closed, 5)
 
     assert (answer["error"]["code"], code) == ("UNAUTHENTICATED", 4001)
+
+
+async def test_a_market_that_is_away_delays_a_subscription_and_no_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.stream_ops._WATCH_SECONDS", 0.05)
+    ann = await world.person()
+    world.exchange.watches[1][1](None)  # the connection to the market is lost
+    before = len(asyncio.all_tasks())
+    async with Socket(world) as socket:
+        await socket.ask({"op": "auth", "token": ann.token})
+
+        answer = await socket.ask({"op": "subscribe", "channel": "orders"})
+
+    assert answer["ok"]
+    assert len(asyncio.all_tasks()) == before
