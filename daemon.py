@@ -174,7 +174,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
     from prometheus_client import REGISTRY
 
     from gateway.app import create_app
-    from gateway.settings import GatewaySettings
+    from gateway.settings import GatewaySettings, Limit
     from gateway.throttle import RedisThrottle
 
     settings = wiring.settings
@@ -187,6 +187,8 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
         cors_origins=settings.cors_origins,
         body_bytes_max=settings.body_bytes_max,
         request_seconds_max=settings.request_timeout_seconds,
+        login_limit=Limit(2.0, 100),  # a campus is one address to us: its morning must fit
+        registration_limit=Limit(2.0, 100),
     )
     cache = redis.asyncio.from_url(
         wiring.redis_url, socket_timeout=0.2, socket_connect_timeout=0.2, health_check_interval=15

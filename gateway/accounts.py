@@ -107,18 +107,16 @@ class AccountController(Controller):
         """One's own part of each trade, newest first."""
         gateway = request.gateway
         specs = gateway.trading.specs()
-        market_id, order = None, None
+        market_id = gateway.trading.spec(market).market_id if market is not None else None
+        request.mark_lag(await gateway.barrier.wait([market_id] if market_id is not None else specs))
         if order_id is not None:
             spec, number = gateway.trading.locate(order_id)
-            market_id, order = spec.market_id, (spec.market_id, number)
-        if market is not None:
-            market_id = gateway.trading.spec(market).market_id
-        request.mark_lag(await gateway.barrier.wait([market_id] if market_id is not None else specs))
+            own = await gateway.history.fills_of_orders(request.caller.user_id, [(spec.market_id, number)], limit)
+            return Page([show_own_fill(spec, row.view) for row in reversed(own)], None)
         before = parse_cursor(cursor, 3)
         rows = await gateway.history.fills(
             request.caller.user_id,
             market_id,
-            order,
             (before[0], before[1], before[2]) if before is not None else None,
             limit,
         )

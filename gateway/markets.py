@@ -7,7 +7,7 @@ from litestar import Controller, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import Struct
 
-from engine.market import MarketSpec
+from engine.market import UNLIMITED_WH, MarketSpec
 from engine.records import CandleRecord, EpochRecord
 from engine.units import FOREVER_US, SECOND_US
 from engine.views import Answer, BookView, Failed, GetBook, GetMarket, MarketView, Refusal
@@ -43,6 +43,16 @@ class Epoch(Struct, frozen=True):
     end: Instant
 
 
+class PathCost(Struct, frozen=True, rename={"from_": "from"}):
+    """What a kWh costs on its way: wheeling per kWh, loss in basis points of the seller's price; null: no limit."""
+
+    from_: str
+    to: str
+    wheeling: Price
+    loss_bps: int
+    energy_per_epoch: Energy | None
+
+
 class Market(Struct, frozen=True):
     """`phase`, `epoch` and `sequence` are null while the market does not answer."""
 
@@ -60,6 +70,7 @@ class Market(Struct, frozen=True):
     auction_fee_bps: int
     epoch_seconds: int
     max_order_life_seconds: int
+    costs: list[PathCost]
     phase: str | None
     reference_price: Price | None
     last_price: Price | None
@@ -280,6 +291,16 @@ def show_market(spec: MarketSpec, answer: Answer | None) -> Market:
         auction_fee_bps=spec.auction_fee_bps,
         epoch_seconds=spec.epoch_seconds,
         max_order_life_seconds=spec.order_life_seconds_max,
+        costs=[
+            PathCost(
+                path.zone_from,
+                path.zone_to,
+                format_price(path.wheeling_micro),
+                path.loss_bps,
+                None if path.capacity_wh == UNLIMITED_WH else format_energy(path.capacity_wh),
+            )
+            for path in spec.paths
+        ],
         phase=PHASE_NAMES[view.phase] if view is not None else None,
         reference_price=format_price(view.reference_price_micro) if view is not None else None,
         last_price=format_price(view.last_price_micro) if view is not None and view.last_price_micro else None,

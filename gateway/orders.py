@@ -1,13 +1,15 @@
 """Orders over HTTP: place, amend, cancel, look up. The rules are the market's; what is here is translation."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from litestar import Controller, delete, get, patch, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
+from engine.market import MarketSpec
 from engine.records import StoredOrder
-from engine.views import GetOrder, OrderAnswer, OrderStatus
+from engine.views import FillView, GetOrder, OrderAnswer, OrderStatus
 from gateway.errors import invalid, not_found
 from gateway.instants import INSTANT_US_MAX, format_instant, parse_instant
 from gateway.limits import ORDERS
@@ -16,7 +18,7 @@ from gateway.stream_ops import batch
 from gateway.trading import BATCH_MAX, DEAD_MAN_SECONDS_MAX, AmendRequest, OrderRequest
 from gateway.wire import Order, show_order
 
-_FILLS_MAX = 1_000  # of one order, in its own answer; /fills has them all
+_FILLS_MAX = 10_000  # in one answer; /fills has them all
 _STATUSES = {
     None: tuple(int(status) for status in OrderStatus),
     "open": (int(OrderStatus.OPEN), int(OrderStatus.PARTIALLY_FILLED)),
@@ -65,7 +67,8 @@ class OrderController(Controller):
         trading = request.gateway.trading
         placement = trading.placement(data, request.caller, request.idempotency_key)
         answer = await trading.place(placement)
-        return show_order(placement.spec, answer.order, answer.fills, repeated=answer.repeated)
+        fills = await _all_fills(request, placement.spec, answer)
+        return show_order(placement.spec, answer.order, fills, repeated=answer.repeated)
 
     @post("/batch", status_code=200)
     async def place_batch(self, request: GatewayRequest, data: JSONBody[BatchRequest]) -> BatchAnswer:
@@ -103,7 +106,15 @@ class OrderController(Controller):
             (before[0], before[1], before[2]) if before is not None else None,
             limit,
         )
-        items = [show_order(specs[one.market_id], one.view, ()) for one in stored if one.market_id in specs]
+        filled = [(one.market_id, one.view.order_id) for one in stored if one.view.filled_wh]
+        fills: dict[tuple[int, int], list[FillView]] = {}
+        for fill in await gateway.history.fills_of_orders(request.caller.user_id, filled, _FILLS_MAX):
+            fills.setdefault((fill.market_id, fill.view.order_id), []).append(fill.view)
+        items = [
+            show_order(specs[one.market_id], one.view, fills.get((one.market_id, one.view.order_id), ()))
+            for one in stored
+            if one.market_id in specs
+        ]
         return Page(items, _next_order(stored, limit))
 
     @get("/{order_id:str}")
@@ -135,13 +146,13 @@ class OrderController(Controller):
     async def amend(self, request: GatewayRequest, order_id: FromPath[str], data: JSONBody[AmendRequest]) -> Order:
         """New price, new total quantity, or both: all or nothing. Less quantity alone keeps the place in the queue."""
         spec, answer = await request.gateway.trading.amend(request.caller, order_id, data)
-        return show_order(spec, answer.order, answer.fills)
+        return show_order(spec, answer.order, await _all_fills(request, spec, answer))
 
     @delete("/{order_id:str}", status_code=200)
     async def cancel(self, request: GatewayRequest, order_id: FromPath[str]) -> Order:
         """Cancel one order."""
         spec, answer = await request.gateway.trading.cancel(request.caller, order_id)
-        return show_order(spec, answer.order, answer.fills)
+        return show_order(spec, answer.order, await _all_fills(request, spec, answer))
 
     @delete(status_code=200)
     async def cancel_all(self, request: GatewayRequest, market: FromQuery[str | None] = None) -> Cancelled:
@@ -160,10 +171,22 @@ class OrderController(Controller):
             if stored is None:
                 raise not_found("order")
             view = stored.view
-        fills = []
-        if view.filled_wh:
-            fills = await gateway.history.fills(participant_id, market_id, (market_id, number), None, _FILLS_MAX)
-        return show_order(spec, view, [fill.view for fill in reversed(fills)])
+        return show_order(spec, view, await _stored_fills(request, market_id, number) if view.filled_wh else ())
+
+
+async def _all_fills(request: GatewayRequest, spec: MarketSpec, answer: OrderAnswer) -> Sequence[FillView]:
+    """The order's fills: those of the command itself, or, when it had others before, all of them from history."""
+    if sum(fill.quantity_wh for fill in answer.fills) == answer.order.filled_wh:
+        return answer.fills
+    request.mark_lag(await request.gateway.barrier.wait([spec.market_id]))
+    return await _stored_fills(request, spec.market_id, answer.order.order_id)
+
+
+async def _stored_fills(request: GatewayRequest, market_id: int, order_id: int) -> list[FillView]:
+    """From history, which the caller has waited for; oldest first."""
+    history, participant_id = request.gateway.history, request.caller.user_id
+    stored = await history.fills_of_orders(participant_id, [(market_id, order_id)], _FILLS_MAX)
+    return [fill.view for fill in stored]
 
 
 class DeadManController(Controller):

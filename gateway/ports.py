@@ -3,7 +3,7 @@
 Rows are the Structs of engine/records.py and engine/views.py; amounts are integers, instants microseconds.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from engine.market import MarketSpec, Path, Phase
@@ -133,13 +133,14 @@ class History(Protocol):
     ) -> StoredOrder | None: ...
 
     async def fills(
-        self,
-        participant_id: int,
-        market_id: int | None,
-        order: tuple[int, int] | None,
-        before: tuple[int, int, int] | None,
-        limit: int,
+        self, participant_id: int, market_id: int | None, before: tuple[int, int, int] | None, limit: int
     ) -> list[StoredFill]: ...
+
+    async def fills_of_orders(
+        self, participant_id: int, orders: Sequence[tuple[int, int]], limit: int
+    ) -> list[StoredFill]:
+        """Oldest first; orders are (market_id, order_id)."""
+        ...
 
     async def trades(self, market_id: int, before_number: int, limit: int) -> list[TradeView]: ...
 

@@ -4,7 +4,7 @@ Lists are newest first and go on behind a key (`before`), never behind an offset
 """
 # ruff: noqa: S608 - the SQL is joined from constants of this file, values are parameters
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import asyncpg
@@ -98,23 +98,29 @@ FILLS = f"""
     ORDER BY time_us DESC, market_id DESC, number DESC, side
     LIMIT $6
 """
-FILLS_OF_ORDER = f"""
-    /* history.fills_of_order */
-    SELECT *
+_ASKED = "unnest($2::integer[], $3::bigint[]) AS asked (of_market, of_order)"
+FILLS_OF_ORDERS = f"""
+    /* history.fills_of_orders */
+    SELECT market_id, number, order_id, side, price_micro, energy_wh, value_micro, fee_micro, liquidity, time_us
     FROM (
         {_BUYER_FILL}
-        WHERE buyer_id = $1
-            AND market_id = $2
-            AND ((taker_side = 0 AND taker_order_id = $7) OR (taker_side = 1 AND maker_order_id = $7))
+            JOIN {_ASKED} ON market_id = of_market AND taker_order_id = of_order
+        WHERE taker_side = 0 AND buyer_id = $1
+        UNION ALL
+        {_BUYER_FILL}
+            JOIN {_ASKED} ON market_id = of_market AND maker_order_id = of_order
+        WHERE taker_side = 1 AND buyer_id = $1
         UNION ALL
         {_SELLER_FILL}
-        WHERE seller_id = $1
-            AND market_id = $2
-            AND ((taker_side = 1 AND taker_order_id = $7) OR (taker_side = 0 AND maker_order_id = $7))
+            JOIN {_ASKED} ON market_id = of_market AND taker_order_id = of_order
+        WHERE taker_side = 1 AND seller_id = $1
+        UNION ALL
+        {_SELLER_FILL}
+            JOIN {_ASKED} ON market_id = of_market AND maker_order_id = of_order
+        WHERE taker_side = 0 AND seller_id = $1
     ) AS sides
-    WHERE (time_us, market_id, number) < ($3, $4, $5)
-    ORDER BY time_us DESC, market_id DESC, number DESC
-    LIMIT $6
+    ORDER BY market_id, number
+    LIMIT $4
 """
 TRADES = """
     /* history.trades */
@@ -222,18 +228,21 @@ class PostgresHistory:
         self,
         participant_id: int,
         market_id: int | None = None,
-        order: tuple[int, int] | None = None,
         before: tuple[int, int, int] | None = None,
         limit: int = 100,
     ) -> list[StoredFill]:
-        """The participant's side of his trades. order: (market_id, order_id). before: (time_us, market_id, number)."""
-        key = before or NEWEST
-        if order is None:
-            rows = await self._pool.fetch(FILLS, participant_id, market_id, *key, limit)
-        elif market_id is not None and market_id != order[0]:
+        """The participant's side of his trades, newest first. before: (time_us, market_id, number) of the last seen."""
+        rows = await self._pool.fetch(FILLS, participant_id, market_id, *(before or NEWEST), limit)
+        return [_fill(row) for row in rows]
+
+    async def fills_of_orders(
+        self, participant_id: int, orders: Sequence[tuple[int, int]], limit: int = 10_000
+    ) -> list[StoredFill]:
+        """The fills of these orders of the participant, oldest first. orders: (market_id, order_id)."""
+        if not orders:
             return []
-        else:
-            rows = await self._pool.fetch(FILLS_OF_ORDER, participant_id, order[0], *key, limit, order[1])
+        market_ids, order_ids = zip(*orders, strict=True)
+        rows = await self._pool.fetch(FILLS_OF_ORDERS, participant_id, market_ids, order_ids, limit)
         return [_fill(row) for row in rows]
 
     async def trades(self, market_id: int, before_number: int = FOREVER_US, limit: int = 100) -> list[TradeView]:

@@ -103,9 +103,10 @@ async def test_pages_of_fills_join_without_gap_or_double(history: PostgresHistor
 
 
 async def test_fills_of_one_order_are_those_of_its_owner(history: PostgresHistory) -> None:
-    assert [f.view.trade_number for f in await history.fills(ALICE, order=(1, 4))] == [2]
-    assert await history.fills(BOB, order=(1, 4)) == []
-    assert await history.fills(ALICE, 2, order=(1, 4)) == []
+    assert [f.view.trade_number for f in await history.fills_of_orders(ALICE, [(1, 4), (1, 9_999)])] == [2]
+    assert await history.fills_of_orders(BOB, [(1, 4)]) == []
+    assert await history.fills_of_orders(ALICE, [(3, 4)]) == []
+    assert await history.fills_of_orders(ALICE, []) == []
 
 
 async def test_trades_are_shown_to_the_public_without_names(history: PostgresHistory) -> None:
@@ -133,8 +134,8 @@ HOT = [
     (history_sql.ORDER_BY_CLIENT_ID, (ALICE, "c-7", 1), "orders_client_id"),
     (history_sql.FILLS, (ALICE, None, *NEWEST, 100), "trades_buyer"),
     (history_sql.FILLS, (ALICE, None, *NEWEST, 100), "trades_seller"),
-    (history_sql.FILLS_OF_ORDER, (ALICE, 1, *NEWEST, 100, 77), "trades_maker_order"),
-    (history_sql.FILLS_OF_ORDER, (ALICE, 1, *NEWEST, 100, 77), "trades_taker_order"),
+    (history_sql.FILLS_OF_ORDERS, (ALICE, [1], [77], 100), "trades_maker_order"),
+    (history_sql.FILLS_OF_ORDERS, (ALICE, [1], [77], 100), "trades_taker_order"),
     (history_sql.TRADES, (1, FAR, 100), "trades_pkey"),
     (history_sql.CANDLES, (1, 60, 0, FAR, 100), "candles_pkey"),
     (history_sql.STATS, (1, 60, 59_000 * 60_000_000), "candles_pkey"),

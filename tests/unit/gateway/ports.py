@@ -4,7 +4,7 @@ They are doubles of ports, not of behaviour: orders go through engine.book.order
 ledger as the market actor draws it, and history follows the books' events. `lag` holds projections back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -347,7 +347,6 @@ class MemoryHistory:
         self,
         participant_id: int,
         market_id: int | None,
-        order: tuple[int, int] | None,
         before: tuple[int, int, int] | None,
         limit: int,
     ) -> list[StoredFill]:
@@ -356,10 +355,16 @@ class MemoryHistory:
             for owner, fill in self._exchange.own_fills
             if owner == participant_id
             and market_id in (None, fill.market_id)
-            and order in (None, (fill.market_id, fill.view.order_id))
             and (before is None or _fill_key(fill.market_id, fill.view) < before)
         ]
         return sorted(found, key=lambda one: _fill_key(one.market_id, one.view), reverse=True)[:limit]
+
+    async def fills_of_orders(
+        self, participant_id: int, orders: Sequence[tuple[int, int]], limit: int
+    ) -> list[StoredFill]:
+        mine = [fill for owner, fill in self._exchange.own_fills if owner == participant_id]
+        found = [fill for fill in mine if (fill.market_id, fill.view.order_id) in orders]
+        return sorted(found, key=lambda one: (one.market_id, one.view.trade_number))[:limit]
 
     async def trades(self, market_id: int, before_number: int, limit: int) -> list[TradeView]:
         return [t for t in reversed(self._exchange.public[market_id]) if t.number < before_number][:limit]
