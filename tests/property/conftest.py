@@ -4,13 +4,13 @@ A failure prints a blob; put the history into the test as @example, or the blob 
 WATTBOOK_EXAMPLES=2000 searches longer.
 """
 
-import os
-
 from hypothesis import HealthCheck, settings
+
+from tests.property.histories import EXAMPLES
 
 settings.register_profile(
     "wattbook",
-    max_examples=int(os.environ.get("WATTBOOK_EXAMPLES", "100")),
+    max_examples=EXAMPLES,
     deadline=None,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -4,6 +4,7 @@ A step is (microseconds that pass, command). In a command, order id -n means the
 number 0 the next one: `entries_of` puts the real ones in, by asking the book that it feeds.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any, TypeAlias
@@ -39,6 +40,8 @@ from engine.units import SECOND_US
 
 Step: TypeAlias = tuple[int, Command]
 History: TypeAlias = tuple[MarketSpec, list[Step]]
+
+EXAMPLES = int(os.environ.get("WATTBOOK_EXAMPLES", "80"))  # of each law
 
 START_US = 1_800_000_000_000_000
 PARTICIPANTS = (1, 2, 3)
@@ -225,7 +228,7 @@ def _storm_command(random: Random, specs: Sequence[MarketSpec]) -> Command:
     match random.randrange(100):
         case dice if dice < 80:
             side = pick((Side.BUY, Side.SELL))
-            price = pick((6_000, 8_000, 9_000) if side is Side.BUY else (3_000, 4_000, 5_000, 6_000))
+            price = pick((5_000, 6_000, 8_000, 9_000) if side is Side.BUY else (3_000, 4_000, 4_000, 6_000))
             order = PlaceOrder(who, side, price, pick((1, 2, 2, 3, 4, 6)), pick("AAB"))
             return order if dice < 32 else _trimmed(order, random)
         case dice if dice < 87:

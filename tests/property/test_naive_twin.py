@@ -1,10 +1,10 @@
 """The order book does what its naive twin does: every event, every balance, after every entry."""
 
-from hypothesis import given
+from hypothesis import given, settings
 
 from engine.book.order_book import OrderBook
 from engine.messages import Entry, Event, Refused
-from tests.property.histories import ASSETS, PARTICIPANTS, History, Told, histories
+from tests.property.histories import ASSETS, EXAMPLES, PARTICIPANTS, History, Told, histories
 from tests.support.naive_book import NaiveBook
 
 
@@ -12,6 +12,7 @@ def without_wording(events: list[Event]) -> list[Event]:
     return [Refused(event.code, "") if isinstance(event, Refused) else event for event in events]
 
 
+@settings(max_examples=4 * EXAMPLES)  # the law that finds most
 @given(histories)
 def test_the_book_does_what_its_naive_twin_does(history: History) -> None:
     spec, steps = history
