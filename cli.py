@@ -306,10 +306,15 @@ def _url(settings: Settings) -> str:
 
 def main() -> None:
     """Console script wattbook: every failure is one line that says what to do."""
+    from bench.client import ApiError
+
     try:
         app()
-    except (Failure, SettingsWrong, migrate.MigrationProblem) as error:
+    except (Failure, SettingsWrong, migrate.MigrationProblem, ApiError) as error:
         console.print(f"[red]{error}[/]")
+        sys.exit(1)
+    except ConnectionError as error:
+        console.print(f"[red]The exchange does not answer ({error}). Start it with: make run[/]")
         sys.exit(1)
     except httpx.TransportError as error:
         console.print(f"[red]The exchange does not answer ({error}). Is it running? Start it with: make run[/]")

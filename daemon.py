@@ -636,4 +636,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from daemon import main as start  # so that Ray's workers find the recipes in `daemon`, not in `__main__`
+
+    start()

@@ -74,11 +74,12 @@ class Bot:
         self.home, self._trader, self._tariffs, self._zone = home, trader, tariffs, zone
         self._log, self._tally, self._random = log, tally, random.Random(seed)
         self._unsold_wh = 0
-        self._order = ""
+        self._order, self._rests = "", False
 
     async def begin(self, quarter: int) -> None:
         """Offer this quarter's surplus, or bid for its deficit."""
         surplus_wh = self.home.surplus_wh(quarter)
+        self._rests = False
         if surplus_wh == 0:
             return
         if surplus_wh > self._unsold_wh:
@@ -97,48 +98,51 @@ class Bot:
         if answer.status != 201:
             raise ApiError(answer.status, answer.json())
         shown = answer.json()
-        self._order = shown["order_id"] if shown["status"] in ("open", "partially_filled") else ""
+        self._order, self._rests = shown["order_id"], shown["status"] in ("open", "partially_filled")
 
     async def improve(self, quarter: int, attempt: int) -> None:
         """Come closer to what the grid would do, if the order still rests."""
-        if not self._order:
+        if not self._rests:
             return
         price = self._wish(self.home.surplus_wh(quarter) > 0, attempt)
         started = perf_counter_ns()
         answer = await self._trader.send("PATCH", f"/orders/{self._order}", {"price": _price(price)})
         self._timed(started)
         if answer.status == 409:  # it was filled meanwhile
-            self._order = ""
+            self._rests = False
         elif answer.status != 200:
             raise ApiError(answer.status, answer.json())
 
-    async def end(self) -> None:
-        """Leave the quarter: nothing rests."""
+    async def end(self, quarter: int) -> None:
+        """Leave the quarter: nothing rests, and what was sold is known."""
+        surplus_wh = self.home.surplus_wh(quarter)
+        if surplus_wh == 0:
+            return
         started = perf_counter_ns()
-        await self._trader.call("DELETE", f"/orders?market={MARKET}")
+        answer = await self._trader.send("DELETE", f"/orders/{self._order}")
         self._timed(started)
-        self._order = ""
+        if answer.status not in (200, 409):
+            raise ApiError(answer.status, answer.json())
+        if surplus_wh > 0:  # 409: filled to the end, so there was nothing left to cancel
+            self._unsold_wh -= _milli(answer.json()["filled_quantity"]) if answer.status == 200 else surplus_wh
 
     async def count(self, hour_of: dict[str, int]) -> None:
         """Add up all fills of the day."""
         cursor = ""
         while True:
             page = await self._trader.call("GET", f"/fills?limit=1000{cursor}")
-            for fill in page["items"]:
-                self._add(fill, hour_of)
-            if not page["next"]:
+            today = [fill for fill in page["items"] if fill["order_id"] in hour_of]
+            for fill in today:
+                self._add(fill, hour_of[fill["order_id"]])
+            if not page["next"] or not today:  # newest first: what comes now is from an earlier demo
                 return
             cursor = f"&cursor={page['next']}"
 
-    def sold(self, wh: int) -> None:
-        self._unsold_wh -= wh
-
-    def _add(self, fill: dict[str, Any], hour_of: dict[str, int]) -> None:
+    def _add(self, fill: dict[str, Any], hour: int) -> None:
         wh, value, fee = _milli(fill["quantity"]), _micro(fill["value"]), _micro(fill["fee"])
         self._tally.trades.add(fill["trade_id"])
         self._tally.fees_micro += fee
         if fill["side"] == "sell":
-            hour = hour_of.get(fill["order_id"], 0)
             self._tally.sold_wh[hour] += wh
             self._tally.value_micro[hour] += value
             self._tally.received_micro += value - fee
@@ -217,7 +221,7 @@ async def _quarter(bots: list[Bot], quarter: int, begins: float, length: float) 
             await asyncio.sleep(max(0.0, begins + length * (attempt + offset) / (ROUNDS + 1) - monotonic()))
             await (bot.begin(quarter) if attempt == 0 else bot.improve(quarter, attempt))
         await asyncio.sleep(max(0.0, begins + length * (ROUNDS + offset) / (ROUNDS + 1) - monotonic()))
-        await bot.end()
+        await bot.end(quarter)
 
     await asyncio.gather(*(live(bot, number / len(bots)) for number, bot in enumerate(bots)))
     await asyncio.sleep(max(0.0, begins + length - monotonic()))

@@ -1,12 +1,12 @@
 """What every benchmark prints the same way: the machine, percentiles, and rows for var/bench.json."""
 
-import json
 import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from msgspec import Struct, to_builtins
+import msgspec
+from msgspec import Struct
 
 RESULTS = Path("var/bench.json")
 
@@ -40,11 +40,11 @@ def percentile(ordered: Sequence[int], per_mille: int) -> int:
 
 def record(results: Sequence[Result]) -> None:
     """Merge the figures into var/bench.json: the newest of each bench and metric stays."""
-    kept: dict[tuple[str, str], object] = {}
-    if RESULTS.exists():
-        for row in json.loads(RESULTS.read_text()):
-            kept[row["bench"], row["metric"]] = row
-    for result in results:
-        kept[result.bench, result.metric] = to_builtins(result)
+    kept = {(one.bench, one.metric): one for one in [*recorded(), *results]}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(list(kept.values()), indent=1) + "\n")
+    RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(list(kept.values())), indent=1) + b"\n")
+
+
+def recorded() -> list[Result]:
+    """The figures that var/bench.json holds."""
+    return msgspec.json.decode(RESULTS.read_bytes(), type=list[Result]) if RESULTS.exists() else []
