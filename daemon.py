@@ -560,6 +560,7 @@ def prepare_environment(settings: Settings) -> None:
         _write_once(keys / "ray-token", secrets.token_hex(32).encode())
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(keys / "ray-token")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would put the order path behind everything else
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
