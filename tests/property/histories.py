@@ -218,6 +218,7 @@ def _storm(seed: int, length: int) -> History:
     told: list[Step] = [
         (0, Fund(0, who, asset, pick((9, 60, 100_000, 100_000)))) for who in PARTICIPANTS for asset in ASSETS
     ]
+    random.shuffle(told)  # accounts come to be in any order
     told += [(pick(STORM_PAUSES), _storm_command(random, specs)) for _ in range(length)]
     return pick(specs), told
 

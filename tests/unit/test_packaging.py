@@ -1,6 +1,6 @@
 """Short global names are the price of paths that agree: each top-level name must be ours and nobody else's.
 
-Seen to fail for: a folder of one of these names earlier on the path, a distribution that ships one.
+Seen to fail for: another installed distribution that names `config` among its top-level modules.
 """
 
 import importlib.metadata
