@@ -18,6 +18,9 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", name, *smoke], check=True)
     if smoke:
         return
+    console.rule("bench.micro")
+    options = ("--benchmark-enable", "--benchmark-columns=median,ops,rounds", "--benchmark-warmup=on")
+    subprocess.run([sys.executable, "-m", "pytest", "bench/micro", *options], check=True)
     table = Table("bench", "metric", "value", "goal", "met", title=machine(), box=None)
     for one in recorded():
         goal = f"{one.goal:g} {one.unit}" if one.goal or not one.met else ""
