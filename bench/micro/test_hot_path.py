@@ -18,7 +18,7 @@ from engine.messages import AmendOrder, Command, Entry, PlaceOrder, Side
 from engine.views import Answer
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def filled() -> OrderBook:
     """1,000 participants with funds, 1,000 resting orders."""
     book = OrderBook(SPEC)
@@ -57,12 +57,9 @@ def test_shortfall_of_a_funded_order(benchmark: BenchmarkFixture, filled: OrderB
     assert benchmark(filled.shortfall, command, START_US + 10**9) is None
 
 
-def test_seal_a_row_of_100(benchmark: BenchmarkFixture) -> None:
+def test_seal_a_row_of_100(benchmark: BenchmarkFixture, filled: OrderBook) -> None:
     entries = entries_for(100)[1]
-    book = OrderBook(SPEC)
-    for entry in entries_for(1)[0]:
-        book.apply(entry)
-    steps = [book.apply(entry) for entry in entries]
+    steps = [filled.apply(entry) for entry in entries]
 
     row = benchmark(seal, 1, entries, steps, GENESIS_HASH)
 
