@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from engine.messages import ENGINE_VERSION, Entry, Event
+from engine.messages import ENGINE_VERSION, Entry, Event, Refused
 
 GENESIS_HASH: Final = bytes(32)
 NOT_HASHED: Final = b""  # a row whose state hash was not taken
@@ -54,8 +54,9 @@ class JournalBroken(Exception):
 
 
 def events_hash(steps: Sequence[Sequence[Event]]) -> bytes:
-    """SHA-256 of the msgpack of the events of each entry of a row."""
-    return hashlib.sha256(_encode(steps)).digest()
+    """SHA-256 of the msgpack of the events of each entry of a row. A refusal counts with its code, not its wording."""
+    told = [[event.code if type(event) is Refused else event for event in events] for events in steps]
+    return hashlib.sha256(_encode(told)).digest()
 
 
 def seal(

@@ -45,3 +45,14 @@ def floor_to_tick(price_micro: int, tick_micro: PriceMicro) -> PriceMicro:
 def epoch_start_us(time_us: TimeUs, epoch_us: int) -> TimeUs:
     """Start of the epoch that holds this instant; epochs are counted from 1970."""
     return time_us // epoch_us * epoch_us
+
+
+def energy_text(energy_wh: EnergyWh) -> str:
+    """For people: kWh with three decimals."""
+    return f"{energy_wh // WH_PER_KWH}.{energy_wh % WH_PER_KWH:03d}"
+
+
+def money_text(amount_micro: int) -> str:
+    """For people: an amount or a price that is not negative, with three to six decimals."""
+    decimals = f"{amount_micro % MICRO:06d}"
+    return f"{amount_micro // MICRO}.{decimals[:3]}{decimals[3:].rstrip('0')}"

@@ -64,7 +64,9 @@ from engine.units import (
     MoneyMicro,
     PriceMicro,
     TimeUs,
+    energy_text,
     epoch_start_us,
+    money_text,
     value_micro,
 )
 
@@ -310,23 +312,24 @@ class OrderBook(Matching):
         """The first rule that this price or this quantity breaks."""
         spec = self.spec
         if price_micro % spec.tick_micro:
-            return Refused(RejectCode.PRICE_OFF_TICK, f"price must be a multiple of {spec.tick_micro} micro")
+            return Refused(RejectCode.PRICE_OFF_TICK, f"price must be a multiple of {money_text(spec.tick_micro)}")
         if quantity_wh % spec.lot_wh or not spec.quantity_wh_min <= quantity_wh <= ENERGY_WH_MAX:
             return Refused(
                 RejectCode.QUANTITY_OFF_LOT,
-                f"quantity must be a multiple of {spec.lot_wh} Wh, from {spec.quantity_wh_min} to {ENERGY_WH_MAX} Wh",
+                f"quantity must be a multiple of {energy_text(spec.lot_wh)}, "
+                f"from {energy_text(spec.quantity_wh_min)} to {energy_text(ENERGY_WH_MAX)}",
             )
         if not spec.price_micro_min <= price_micro <= spec.price_micro_max:
             return Refused(
                 RejectCode.PRICE_OUTSIDE_CORRIDOR,
-                f"price must be from {spec.price_micro_min} to {spec.price_micro_max} micro",
+                f"price must be from {money_text(spec.price_micro_min)} to {money_text(spec.price_micro_max)}",
             )
         if in_band and spec.band_bps:
             reference = self.reference.price_micro
             if abs(price_micro - reference) * BPS > reference * spec.band_bps:
                 return Refused(
                     RejectCode.PRICE_OUTSIDE_BAND,
-                    f"price must be within {spec.band_bps} bps of the reference price {reference} micro",
+                    f"price must be within {spec.band_bps} bps of the reference price {money_text(reference)}",
                 )
         return None
 
@@ -389,7 +392,8 @@ class OrderBook(Matching):
         price, quantity = _amended(command, order)
         if quantity <= order.filled_wh:
             return Refused(
-                RejectCode.VALIDATION_FAILED, f"quantity: must be above the {order.filled_wh} Wh that are filled"
+                RejectCode.VALIDATION_FAILED,
+                f"quantity: must be above the {energy_text(order.filled_wh)} that are filled",
             )
         return self._terms_refusal(price, quantity, price != order.price_micro)
 
@@ -590,8 +594,8 @@ def _amended(command: AmendOrder, order: Order) -> tuple[PriceMicro, EnergyWh]:
 
 
 def _insufficient_funds(missing_micro: MoneyMicro) -> Refused:
-    return Refused(RejectCode.INSUFFICIENT_FUNDS, f"{missing_micro} micro are missing")
+    return Refused(RejectCode.INSUFFICIENT_FUNDS, f"{money_text(missing_micro)} are missing")
 
 
 def _insufficient_energy(missing_wh: EnergyWh, zone: str) -> Refused:
-    return Refused(RejectCode.INSUFFICIENT_ENERGY, f"{missing_wh} Wh are missing in {zone}")
+    return Refused(RejectCode.INSUFFICIENT_ENERGY, f"{energy_text(missing_wh)} kWh are missing in {zone}")

@@ -109,7 +109,7 @@ def test_an_order_that_ended_at_once_is_answered_with_its_reason_though_nothing_
 def test_a_refusal_is_answered_with_code_and_reason() -> None:
     told = ask(Desk(), order(Side.BUY, ALICE, PRICE + 1, 2))
 
-    assert told == Refusal(RejectCode.PRICE_OFF_TICK, "price must be a multiple of 1000 micro")
+    assert told == Refusal(RejectCode.PRICE_OFF_TICK, "price must be a multiple of 0.001")
 
 
 def test_amending_and_cancelling_are_answered_with_the_order() -> None:

@@ -132,9 +132,9 @@ def test_a_refusal_says_what_would_be_right() -> None:
     (dark,) = desk.sell(ALICE, PRICE, 5)
 
     assert [event.detail for event in (low, poor, dark) if isinstance(event, Refused)] == [
-        "quantity must be a multiple of 1 Wh, from 5 to 1000000000 Wh",
-        "20000 micro are missing",
-        "5 Wh are missing in A",
+        "quantity must be a multiple of 0.001, from 0.005 to 1000000.000",
+        "0.020 are missing",
+        "0.005 kWh are missing in A",
     ]
 
 
