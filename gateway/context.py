@@ -86,7 +86,7 @@ class Gateway:
         )
         self.trading = Trading(markets, history, ledger, self.barrier, clock, settings.currency)
         self.feeds = Feeds(markets, clock, self.barrier)
-        self.health = Health(markets, self.revocations, clock, probes, settings, not_needed)
+        self.health = Health(markets, history, self.revocations, clock, probes, settings, not_needed)
         self.sockets = 0  # connections now
         self._tasks: list[asyncio.Task[None]] = []
 

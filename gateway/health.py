@@ -1,7 +1,7 @@
 """Whether the gateway can serve: each dependency with its state and latency, and whether orders can be placed.
 
-Ready means: every probe that the daemon handed in succeeds, and every open market answers. Looked at most twice a
-second, however often it is asked.
+Ready means: every needed probe that the daemon handed in succeeds, and every market answers. That projections follow is
+shown, and not needed: trading goes on without them. Looked at most twice a second, however often it is asked.
 """
 
 import asyncio
@@ -16,13 +16,15 @@ from msgspec import Struct
 from engine.units import SECOND_US
 from engine.views import GetMarket, MarketView
 from gateway.auth.revocations import Revocations
-from gateway.ports import Clock, Markets, Probe
+from gateway.ports import Clock, History, Markets, Probe
 from gateway.settings import GatewaySettings
 
 _log = structlog.get_logger(__name__)
 _FRESH_SECONDS: Final = 0.5
 _PROBE_SECONDS_MAX: Final = 2.0
 _REVOCATIONS_SECONDS_MAX: Final = 30
+_STANDSTILL_SECONDS_MAX: Final = 10.0
+PROJECTIONS: Final = "projections"
 
 
 class DependencyState(Struct, frozen=True):
@@ -49,6 +51,7 @@ class Health:
     def __init__(
         self,
         markets: Markets,
+        history: History,
         revocations: Revocations,
         clock: Clock,
         probes: Mapping[str, Probe],
@@ -56,7 +59,8 @@ class Health:
         not_needed: frozenset[str],
     ) -> None:
         self._not_needed = not_needed  # probes whose failure is shown, but stops no trading
-        self._markets, self._revocations, self._clock = markets, revocations, clock
+        self._markets, self._history, self._revocations, self._clock = markets, history, revocations, clock
+        self._followed: dict[int, tuple[int, float]] = {}  # market -> (projected sequence, since when)
         self._probes, self._version = probes, settings.version
         self._ended: list[str] = []  # background tasks that died
         self._report: tuple[float, HealthReport] | None = None
@@ -81,18 +85,21 @@ class Health:
 
     async def _look(self) -> HealthReport:
         specs = list(self._markets.markets().values())
-        names = [*self._probes, *(f"market {spec.symbol}" for spec in specs), "sessions"]
+        names = [*self._probes, *(f"market {spec.symbol}" for spec in specs), "sessions", PROJECTIONS]
         states = await asyncio.gather(
             *(_state(probe) for probe in self._probes.values()),
             *(_state(partial(self._market_answers, spec.market_id)) for spec in specs),
             _state(self._revocations_fresh),
+            _state(self._projections_follow),
         )
         dependencies = dict(zip(names, states, strict=True))
         reasons = [
             f"{name}: {one.reason}"
             for name, one in dependencies.items()
-            if one.state != "up" and name not in self._not_needed
+            if one.state != "up" and name != PROJECTIONS and name not in self._not_needed
         ]
+        if not specs:
+            reasons.append("no market is known yet")
         reasons += [f"background task {name} has ended" for name in self._ended]
         return HealthReport("unavailable" if reasons else "ok", self._version, dependencies, reasons)
 
@@ -100,6 +107,19 @@ class Health:
         answer = await self._markets.ask(market_id, GetMarket())
         if not isinstance(answer, MarketView):
             raise Unhealthy(getattr(answer, "detail", "no answer"))
+
+    async def _projections_follow(self) -> None:
+        """Behind is normal, standing still while behind is not."""
+        specs, now = list(self._markets.markets().values()), time.monotonic()
+        written = await self._history.cursor([spec.market_id for spec in specs])
+        for spec in specs:
+            answer = await self._markets.ask(spec.market_id, GetMarket())
+            cursor = written.get(spec.market_id, 0)
+            seen, since = self._followed.get(spec.market_id, (-1, now))
+            if cursor != seen or not isinstance(answer, MarketView) or cursor >= answer.sequence:
+                self._followed[spec.market_id] = (cursor, now)
+            elif now - since > _STANDSTILL_SECONDS_MAX:
+                raise Unhealthy(f"{spec.symbol} stands still at {cursor} of {answer.sequence}")
 
     async def _revocations_fresh(self) -> None:
         age_us = self._clock() - self._revocations.read_us

@@ -2,6 +2,9 @@
 
 import zlib
 
+import pytest
+
+from gateway import health
 from tests.unit.gateway.conftest import Person, World
 from tests.unit.gateway.ports import DOWN
 
@@ -201,3 +204,30 @@ async def test_readiness_follows_the_markets_and_the_probes_that_matter(world: W
     assert (without_store.status_code, without_store.json()["reasons"]) == (503, ["postgres: ConnectionRefusedError"])
     assert without_market.json()["reasons"] == ["market Z1-SPOT: the market does not answer"]
     assert (await world.client.get("/health/live")).status_code == 200
+
+
+async def test_projections_that_stand_still_are_shown_and_stop_no_trading(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "_STANDSTILL_SECONDS_MAX", -1.0)
+    monkeypatch.setattr(health, "_FRESH_SECONDS", 0.0)
+    await traded(world)
+    await world.gateway.revocations.read()
+    world.exchange.lag = True
+    await world.client.get("/health")  # the first look only remembers where they stand
+
+    shown, ready = await world.client.get("/health"), await world.client.get("/health/ready")
+
+    assert shown.json()["dependencies"]["projections"]["state"] == "down"
+    assert "stands still at 0 of" in shown.json()["dependencies"]["projections"]["reason"]
+    assert ready.status_code == 200
+
+
+async def test_an_exchange_that_knows_no_market_is_not_ready(world: World) -> None:
+    world.build()
+    await world.gateway.revocations.read()
+    world.exchange.symbols.clear()
+
+    ready = await world.client.get("/health/ready")
+
+    assert ready.json()["reasons"] == ["no market is known yet"]
