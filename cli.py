@@ -15,16 +15,15 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from actors.audit import Acknowledged, Report
+from actors.audit import Acknowledged, Report, verify
 from actors.audit import audit as run_audit
-from actors.recovery import ROWS_AT_ONCE, NothingToRecover, advance, recover
+from actors.recovery import NothingToRecover
 from config.load import SettingsWrong
 from config.load import load as load_settings
 from config.settings import Settings
 from engine.book import state
 from engine.journal import JournalBroken
 from engine.market import MarketSpec
-from engine.messages import CURRENCY
 from persistence import migrate
 from persistence.audit import PostgresAudit
 from persistence.catalogue import PostgresCatalogue
@@ -251,23 +250,22 @@ async def _replay(dsn: str, symbol: str) -> int:
 async def _replay_one(spec: MarketSpec, journal: PostgresJournal, snapshots: PostgresSnapshots) -> int:
     started = perf_counter()
     try:
-        replica = await recover(spec.market_id, journal, snapshots, up_to=0)
         with console.status(spec.symbol) as shown:
-            while rows := await journal.rows(spec.market_id, replica.book.sequence, ROWS_AT_ONCE):
-                for row in rows:
-                    advance(replica, row)
-                shown.update(f"{spec.symbol}: {replica.book.sequence} entries")
+            done = await verify(
+                spec, journal, snapshots, lambda sequence: shown.update(f"{spec.symbol}: {sequence} entries")
+            )
     except (JournalBroken, NothingToRecover) as error:
         console.print(f"[red]broken[/] {spec.symbol}: {error}")
         return 1
-    book, seconds = replica.book, perf_counter() - started
-    money = sum(account.free(CURRENCY) + account.reserved(CURRENCY) for account in book.accounts.values())
+    for violation in done.violations:
+        console.print(f"[red]violation[/] {violation}")
+    book, seconds = done.book, perf_counter() - started
     console.print(
-        f"[green]verified[/] {spec.symbol}: {book.sequence} entries in {seconds:.1f} s "
-        f"({book.sequence / max(seconds, 1e-9):.0f}/s), {book.trades} trades, {len(book.orders)} open orders, "
-        f"{money} micro held, state {state.state_hash(state.encode(book)).hex()[:16]}"
+        f"{'[red]broken[/]' if done.violations else '[green]verified[/]'} {spec.symbol}: {book.sequence} entries in "
+        f"{seconds:.1f} s ({book.sequence / max(seconds, 1e-9):.0f}/s), {book.trades} trades, "
+        f"{len(book.orders)} open orders, state {state.state_hash(state.encode(book)).hex()[:16]}"
     )
-    return 0
+    return bool(done.violations)
 
 
 def _run(work: Callable[[str], Coroutine[Any, Any, T]]) -> T:

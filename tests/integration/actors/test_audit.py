@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from actors.audit import Acknowledged, Report, audit
+from actors.audit import Acknowledged, Report, audit, verify
 from engine.messages import Side
 from persistence.audit import PostgresAudit
 from persistence.journal import PostgresJournal
@@ -102,3 +102,14 @@ async def test_a_lost_acknowledgement_is_found(exchange: Exchange) -> None:
     assert "belongs to somebody else" in text
     assert "its trade 777 is not in the journal" in text
     assert "there is no such market" in text
+
+
+async def test_an_offline_replay_reaches_the_markets_own_sequence_and_says_how_far_it_is(exchange: Exchange) -> None:
+    await traded(exchange)
+    journal, reached = PostgresJournal(exchange.dsn), list[int]()
+
+    done = await verify(exchange.specs["M"], journal, exchange.snapshots, reached.append)
+
+    assert done.violations == []
+    assert done.book.sequence == reached[-1] == await exchange.sequence("M")
+    await journal.close()
