@@ -556,7 +556,9 @@ def prepare_environment(settings: Settings) -> None:
     metrics.mkdir(parents=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
     if not settings.ray_address:
-        # Ray's own ports listen on every interface: without this token nobody can use them.
+        # Ray's own ports listen on every interface, unless it takes the machine for one that joins no cluster. The
+        # token is there for the other users of this machine.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         _write_once(keys / "ray-token", secrets.token_hex(32).encode())
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(keys / "ray-token")
