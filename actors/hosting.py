@@ -37,6 +37,8 @@ def clock_us() -> TimeUs:
 class Host:
     """One part and its life. The subclasses differ only in the name that the dashboard shows."""
 
+    _name = "starting"  # Ray asks for it even when what it was to start with cannot be decoded
+
     async def __init__(self, recipe: Recipe) -> None:  # type: ignore[misc]  # Ray awaits it
         self._draining = False
         self._name = f"{type(self).__name__}(starting)"
