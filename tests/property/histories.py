@@ -233,9 +233,11 @@ def _storm_command(random: Random, specs: Sequence[MarketSpec]) -> Command:
             order = PlaceOrder(who, side, price, pick((1, 2, 2, 3, 4, 6)), pick("AAB"))
             return order if dice < 32 else _trimmed(order, random)
         case dice if dice < 87:
-            return AmendOrder(0, random.randint(-8, -1), pick((0, 4_000, 6_000, 8_000)), pick((0, 1, 2, 3, 5)))
+            return AmendOrder(
+                pick((0, 0, 0, 0, 1)), random.randint(-8, -1), pick((0, 4_000, 6_000, 8_000)), pick((0, 1, 2, 3, 5))
+            )
         case dice if dice < 90:
-            return CancelOrder(0, random.randint(-8, -1))
+            return CancelOrder(pick((0, 0, 0, 0, 1)), random.randint(-8, -1))
         case dice if dice < 92:
             return Fund(pick((0, 0, 0, 1)), who, pick(ASSETS), pick((1, 7, 30)))
         case dice if dice < 95:
@@ -262,7 +264,23 @@ def _trimmed(order: PlaceOrder, random: Random) -> PlaceOrder:
     )
 
 
+def _link_storm(seed: int, length: int) -> History:
+    """Rich participants trade across one link whose rules keep changing within its epochs."""
+    random = Random(seed)
+    pick = random.choice
+    told: list[Step] = [(0, Fund(0, who, asset, 100_000)) for who in PARTICIPANTS for asset in ASSETS]
+    for _ in range(length):
+        side = pick((Side.BUY, Side.SELL))
+        order = PlaceOrder(pick(PARTICIPANTS), side, 9_000 - 6_000 * side, pick((1, 2, 3, 6)), "BA"[side])
+        order = _replace(
+            order, self_trade=SelfTrade.CANCEL_OLDEST, time_in_force=pick((*[TimeInForce.GTC] * 4, TimeInForce.FOK))
+        )
+        told.append((pick((*[0] * 20, 10 * SECOND_US)), SetSpec(pick(LINK_SPECS)) if random.random() < 0.2 else order))
+    return BASE, told
+
+
 storms = st.builds(_storm, st.integers(0, 2**32), st.integers(1, 150))
+link_storms = st.builds(_link_storm, st.integers(0, 2**32), st.integers(1, 100))
 histories = st.one_of(_tales(), *[storms] * 4)  # a market's first rules, funds for its participants, what happens then
 
 

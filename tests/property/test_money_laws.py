@@ -5,7 +5,7 @@ from collections import Counter
 from fractions import Fraction
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 
 from engine.book.order_book import OrderBook
 from engine.book.state import decode, encode
@@ -26,7 +26,7 @@ from engine.messages import (
     Tick,
     Traded,
 )
-from tests.property.histories import ASSETS, History, Told, histories
+from tests.property.histories import ASSETS, EXAMPLES, History, Told, histories
 from tests.property.mirror import Heard, Mirror
 
 
@@ -144,6 +144,7 @@ def test_an_order_never_costs_more_than_was_reserved_for_it(history: History) ->
     Told(*history, check)
 
 
+@settings(max_examples=EXAMPLES // 3)  # asks several questions at every step
 @given(histories)
 def test_the_shortfall_is_exact(history: History) -> None:
     """Funding just that much is enough, one less is not, and nothing is asked for a command that has enough.
@@ -154,7 +155,9 @@ def test_the_shortfall_is_exact(history: History) -> None:
     book = OrderBook(told.spec)
     for entry in told.entries:
         if isinstance(entry.command, PlaceOrder | AmendOrder):
-            _check_shortfall(book, entry.command, entry.time_us)
+            large = msgspec.structs.replace(entry.command, quantity_wh=10**6)
+            for command in (entry.command, large, msgspec.structs.replace(large, participant_id=2)):
+                _check_shortfall(book, command, entry.time_us)
         book.apply(entry)
 
 

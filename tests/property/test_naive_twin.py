@@ -4,7 +4,7 @@ from hypothesis import given, settings
 
 from engine.book.order_book import OrderBook
 from engine.messages import Entry, Event, Refused
-from tests.property.histories import ASSETS, EXAMPLES, PARTICIPANTS, History, Told, histories
+from tests.property.histories import ASSETS, EXAMPLES, PARTICIPANTS, History, Told, histories, link_storms
 from tests.support.naive_book import NaiveBook
 
 
@@ -13,7 +13,7 @@ def without_wording(events: list[Event]) -> list[Event]:
 
 
 @settings(max_examples=4 * EXAMPLES)  # the law that finds most
-@given(histories)
+@given(histories | link_storms)
 def test_the_book_does_what_its_naive_twin_does(history: History) -> None:
     spec, steps = history
     twin = NaiveBook(spec)

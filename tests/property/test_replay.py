@@ -1,4 +1,4 @@
-"""A book is its journal: the same entries give the same events and the same bytes, from the start or from a snapshot."""
+"""A book is its journal: the same entries give the same events and bytes, from the start or from a snapshot."""
 
 import msgspec
 from hypothesis import given

@@ -21,7 +21,7 @@ from engine.messages import (
     TimeInForce,
     Traded,
 )
-from tests.property.histories import History, Told, histories
+from tests.property.histories import History, Told, histories, link_storms
 from tests.property.mirror import Heard, Mirror
 from tests.support.naive_book import ask_equivalent, landed
 
@@ -149,7 +149,7 @@ def test_nothing_trades_at_or_after_its_expiry(history: History) -> None:
         mirror.hear(entry, event)
 
 
-@given(histories)
+@given(histories | link_storms)
 def test_links_never_carry_more_than_their_capacity_in_an_epoch(history: History) -> None:
     told = Told(*history)
     mirror = Mirror(told.spec)
@@ -165,7 +165,7 @@ def test_links_never_carry_more_than_their_capacity_in_an_epoch(history: History
         mirror.hear(entry, event)
 
 
-@given(histories)
+@given(histories | link_storms)
 def test_fill_or_kill_trades_all_or_nothing(history: History) -> None:
     for entry, events in _placed(Told(*history)):
         if entry.command.time_in_force is TimeInForce.FOK:
