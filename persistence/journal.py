@@ -30,6 +30,16 @@ TAKE_OWNERSHIP = """
             owned_us = EXCLUDED.owned_us
     RETURNING generation
 """
+# Only from our own number: an owner that slept through its succession must not take the market back.
+TAKE_OWNERSHIP_AGAIN = """
+    /* journal.take_ownership_again */
+    UPDATE market_owners
+    SET generation = generation + 1,
+        owned_us = DEFAULT
+    WHERE market_id = $1
+        AND generation = $2
+    RETURNING generation
+"""
 # FOR SHARE: the next owner's TAKE_OWNERSHIP waits for this row to be decided, then every later append sees its number.
 APPEND = """
     /* journal.append */
@@ -102,10 +112,18 @@ class PostgresJournal:
         """Become the market's only owner, on a new connection; returns the generation of this ownership.
 
         When it returns, the journal's last row is final: whatever an earlier owner sent is in it or never will be.
+        The first time this takes the market from whoever has it. Again, it is for an owner who does not know the
+        outcome of an append, and raises Fenced when the market has gone to another meanwhile.
         """
         await self._close_appending()
         self._appending = await self._connect(f"journal market {market_id}", APPEND_SECONDS)
-        self._generation = await self._appending.fetchval(TAKE_OWNERSHIP, market_id)
+        if self._generation:
+            taken = await self._appending.fetchval(TAKE_OWNERSHIP_AGAIN, market_id, self._generation)
+        else:
+            taken = await self._appending.fetchval(TAKE_OWNERSHIP, market_id)
+        if taken is None:
+            raise Fenced(f"market {market_id}: generation {self._generation} is no longer the owner")
+        self._generation = taken
         self._append = await self._appending.prepare(APPEND)
         return self._generation
 

@@ -52,10 +52,21 @@ async def test_empty_journal_has_no_last_row(database: str) -> None:
 async def test_each_opening_gets_a_new_generation(database: str) -> None:
     first, second = await opened(database), PostgresJournal(database)
 
-    assert await second.open(MARKET_ID) == 2
-    assert await first.open(MARKET_ID) == 3
+    assert await first.open(MARKET_ID) == 2
+    assert await second.open(MARKET_ID) == 3
     await first.close()
     await second.close()
+
+
+async def test_replaced_owner_cannot_take_the_market_back(database: str) -> None:
+    old, new = await opened(database), await opened(database)
+
+    with pytest.raises(Fenced):
+        await old.open(MARKET_ID)
+
+    await new.append(journal_row(1))
+    await old.close()
+    await new.close()
 
 
 async def test_replaced_owner_cannot_append_even_a_sequence_that_is_free(database: str) -> None:
@@ -110,8 +121,8 @@ async def test_owners_at_the_same_time_write_each_sequence_once(database: str) -
     await (await opened(database)).close()
 
     async def own(turns: int) -> None:
-        journal = PostgresJournal(database)
         for _ in range(turns):
+            journal = PostgresJournal(database)
             await journal.open(MARKET_ID)
             last = await journal.last(MARKET_ID)
             sequence = last.last_sequence if last else 0
@@ -122,7 +133,8 @@ async def test_owners_at_the_same_time_write_each_sequence_once(database: str) -
                     await asyncio.sleep(0)
             except Fenced:
                 continue
-        await journal.close()
+            finally:
+                await journal.close()
 
     await asyncio.gather(*(own(10) for _ in range(4)))
 
