@@ -1,8 +1,8 @@
 """Plain classes made Ray actors, in one place.
 
 An actor here is a host: it makes its part (a market, a gateway, ...) from a recipe in the process where it was placed,
-runs it, and lets the control plane ask for its address and state. A part whose life ends with an error takes its
-process with it, so that Ray starts a fresh one: nothing runs on half dead.
+runs it, and lets the control plane ask for its address and state. A part whose life ends undrained takes its process
+with it, with an error or without (a market that was fenced), so that Ray starts a fresh one: nothing runs on half dead.
 """
 
 import asyncio
@@ -51,9 +51,9 @@ class Host:
         if life.cancelled() or self._draining:
             return
         error = life.exception()
-        if error is not None:
-            log.critical("actor.died", part=repr(self._part), why=repr(error), exc_info=error)
-            os._exit(1)  # Ray starts the actor anew; a process that lost its only task must not pretend to live
+        why = repr(error) if error is not None else "it ended by itself"
+        log.critical("actor.died", part=repr(self._part), why=why, exc_info=error)
+        os._exit(1)  # Ray starts the actor anew if it still counts on it; a process without its task must not pretend
 
     async def address(self) -> str:
         """host:port of the data plane; empty for a part that has none."""
