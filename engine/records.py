@@ -80,11 +80,15 @@ class CapacityRecord(Struct, frozen=True):
 
 
 class Want(Struct, frozen=True):
-    """An amount that a market is short of for a participant; asset as the ledger names it."""
+    """An amount that a market is short of for a participant; asset as the ledger names it.
+
+    at_most: more than `amount` is welcome, up to this, when the main account has it; 0: exactly `amount`.
+    """
 
     participant_id: ParticipantId
     asset: str
     amount: int
+    at_most: int = 0
 
 
 class Draw(Struct, frozen=True):

@@ -162,7 +162,7 @@ class PostgresLedger:
     async def draw(self, market_id: int, number_first: int, wants: list[Want]) -> list[int]:
         """Move each wanted amount from the main account into the market, whole or not at all, in one transaction.
 
-        Returns per want the amount or 0; those granted have the numbers from number_first on, in this order.
+        Returns per want what was moved or 0; those granted have the numbers from number_first on, in this order.
         Raises NumberTaken when another owner of the market has used one of the numbers: nothing was moved then.
         """
         if not wants:
@@ -178,10 +178,11 @@ class PostgresLedger:
                 if balances[main_id] < want.amount:
                     granted.append(0)
                     continue
-                balances[main_id] -= want.amount
-                granted.append(want.amount)
+                amount = min(balances[main_id], max(want.amount, want.at_most))
+                balances[main_id] -= amount
+                granted.append(amount)
                 number = number_first + len(rows)
-                rows.append((number, want.participant_id, want.asset, want.amount, main_id, inside_id))
+                rows.append((number, want.participant_id, want.asset, amount, main_id, inside_id))
             if rows:
                 try:
                     await connection.execute(ADD_DRAWS, market_id, *zip(*rows, strict=True))

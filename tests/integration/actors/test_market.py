@@ -125,6 +125,24 @@ async def test_a_draw_moves_exactly_what_is_missing(exchange: Exchange) -> None:
     assert await balance(exchange, buyer) == AccountBalance(CURRENCY, 2_993_000, 7_007_000, 7_007_000)
 
 
+async def test_who_draws_again_and_again_is_given_more_at_once_and_gets_the_rest_back(exchange: Exchange) -> None:
+    await exchange.open_market("M")
+    exchange.start_market("M", idle_return_seconds=0.3)
+    exchange.follow("M")
+    buyer = await exchange.trader("buyer", cash=500 * MICRO)
+
+    for _ in range(100):
+        await exchange.placed("M", order(buyer, Side.BUY, "1.000"))
+
+    draws = await exchange.ledger.draws_after(1, 0)
+    assert [draw.amount for draw in draws[:8]] == [MICRO] * 8
+    assert draws[8].amount == 64 * MICRO
+    assert len(draws) == 10
+    await exchange.submit("M", CancelAll(buyer))
+    home = AccountBalance(CURRENCY, 500 * MICRO, 0, 0)
+    await eventually(lambda: balance(exchange, buyer), lambda now: now == home)
+
+
 async def test_an_order_beyond_the_main_account_is_refused_and_moves_nothing(exchange: Exchange) -> None:
     await exchange.open_market("M")
     exchange.start_market("M")

@@ -83,6 +83,16 @@ async def test_reference_with_other_contents_is_refused(pool: asyncpg.Pool, othe
     assert await ledger.balances(BOB) in ([], [AccountBalance(THB, 0, 0, 0)])
 
 
+async def test_draw_gives_more_than_the_shortfall_only_as_far_as_asked_and_there(pool: asyncpg.Pool) -> None:
+    ledger = PostgresLedger(pool)
+    await ledger.deposit(ALICE, THB, 100, "a", 1)
+
+    wants = [Want(ALICE, THB, 10, 30), Want(ALICE, THB, 60, 500), Want(ALICE, THB, 1, 500)]
+
+    assert await ledger.draw(1, 1, wants) == [30, 70, 0]
+    assert await ledger.balances(ALICE) == [AccountBalance(THB, 0, 100, 0)]
+
+
 async def test_draw_grants_whole_amounts_in_order_with_consecutive_numbers(pool: asyncpg.Pool) -> None:
     ledger = PostgresLedger(pool)
     await ledger.deposit(ALICE, THB, 100, "a", 1)
