@@ -56,9 +56,9 @@ def status() -> None:
     with _api(settings) as client:
         health = client.get("/health").json()
         ready = client.get("/health/ready")
-    table = Table("part", "state", "latency", box=None)
+    table = Table("part", "state", "latency", "why", box=None)
     for name, part in health.get("dependencies", {}).items():
-        table.add_row(name, str(part.get("state")), f"{part.get('latency_ms', '')} ms")
+        table.add_row(name, part["state"], f"{part['latency_ms']} ms", part.get("reason") or "")
     console.print(table)
     if ready.status_code == httpx.codes.OK:
         console.print("[green]ready[/]: orders can be placed in every open market")
@@ -317,7 +317,3 @@ def main() -> None:
     except httpx.TransportError as error:
         console.print(f"[red]The exchange does not answer ({error}). Is it running? Start it with: make run[/]")
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -369,6 +369,9 @@ class Daemon:
         from prometheus_client import CollectorRegistry, start_http_server
         from prometheus_client.multiprocess import MultiProcessCollector
 
+        folder = _metrics_folder(self._settings)
+        shutil.rmtree(folder, ignore_errors=True)  # figures of processes that are gone
+        folder.mkdir(parents=True)
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         server, thread = start_http_server(self._settings.metrics_port, "127.0.0.1", registry)
@@ -551,10 +554,7 @@ def prepare_environment(settings: Settings) -> None:
     """What must stand in the environment before Ray or Prometheus is imported, here and in every process we start."""
     keys = _data_dir(settings) / "keys"
     keys.mkdir(parents=True, exist_ok=True, mode=0o700)
-    metrics = _data_dir(settings) / "metrics"
-    shutil.rmtree(metrics, ignore_errors=True)  # figures of processes that are gone
-    metrics.mkdir(parents=True)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_folder(settings))
     if not settings.ray_address:
         # Ray's own ports listen on every interface, unless it takes the machine for one that joins no cluster. The
         # token is there for the other users of this machine.
@@ -611,6 +611,10 @@ def _data_dir(settings: Settings) -> Path:
     return Path(settings.data_dir).absolute()
 
 
+def _metrics_folder(settings: Settings) -> Path:
+    return _data_dir(settings) / "metrics"
+
+
 def _url(settings: Settings) -> str:
     return f"http://{settings.http_host}:{settings.http_port}"
 
@@ -636,9 +640,3 @@ def main() -> None:
     except (SettingsWrong, CannotStart, migrate.MigrationProblem) as error:
         console.print(f"[red]Wattbook cannot start.[/] {error}")
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    from daemon import main as start  # so that Ray's workers find the recipes in `daemon`, not in `__main__`
-
-    start()

@@ -107,13 +107,15 @@ class Follower:
                     await asyncio.sleep(0)
             if projection.entries:
                 await self._write(projection, replica)
+            at_end = len(rows) < ROWS_AT_ONCE
+            last = at_end and self._stopping
             new = replica.book.sequence - self._snapshot_sequence
-            if new >= self._options.snapshot_every or (new and (self._stopping or monotonic() - last_snapshot > 600)):
+            if new >= self._options.snapshot_every or (new and (last or monotonic() - last_snapshot > 600)):
                 await self._snapshot(replica)
                 last_snapshot = monotonic()
-            if self._stopping:
+            if last:
                 return
-            if len(rows) < ROWS_AT_ONCE:
+            if at_end:
                 await self._wait()
 
     async def _wait(self) -> None:

@@ -171,7 +171,9 @@ def main(console: Console, settings: Settings, seconds: float, count: int, seed:
         acknowledged.unlink(missing_ok=True)
         asyncio.run(_day(console, settings, url, seconds, count, seed, acknowledged))
         console.print("\n[bold]wattbook audit[/]: everything that was acknowledged, against a replay of the journal")
-        audit = subprocess.run([sys.executable, "-m", "cli", "audit", "--acknowledged", str(acknowledged)], check=False)
+        audit = subprocess.run(
+            [Path(sys.executable).with_name("wattbook"), "audit", "--acknowledged", str(acknowledged)], check=False
+        )
     if audit.returncode:
         sys.exit(audit.returncode)
 
@@ -310,7 +312,7 @@ def _exchange(console: Console, url: str) -> Iterator[None]:
         return
     console.print("The exchange does not run; starting it for the demo")
     daemon = subprocess.Popen(
-        [sys.executable, "-m", "daemon"], stdout=subprocess.PIPE, start_new_session=True, text=True
+        [Path(sys.executable).with_name("wattbookd")], stdout=subprocess.PIPE, start_new_session=True, text=True
     )
     try:
         for _ in range(600):

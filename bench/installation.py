@@ -39,7 +39,7 @@ class Installation:
         said = self.folder / "said"
         with said.open("wb") as output:
             self._daemon = subprocess.Popen(
-                [sys.executable, "-m", "daemon"],
+                [Path(sys.executable).with_name("wattbookd")],
                 env=self.environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -13,7 +13,7 @@ KEEP_ALIVE_SECONDS: Final = 75
 DRAIN_SECONDS: Final = 3
 WS_PING_SECONDS: Final = 20.0
 WS_MESSAGE_BYTES_MAX: Final = 1 * 2**20
-CONNECTIONS_MAX: Final = 5_000
+CONNECTIONS_MAX: Final = 12_000  # HTTP and WebSocket together; the application bounds sockets at 10,000
 
 
 class GatewayServer:

@@ -117,15 +117,16 @@ class PostgresJournal:
         """
         await self._close_appending()
         self._appending = await self._connect(f"journal market {market_id}", APPEND_SECONDS)
+        # Before the next statement: a lone prepare leaves the server's statement_timeout running on an idle connection.
+        append = await self._appending.prepare(APPEND)
         if self._generation:
-            taken = await self._appending.fetchval(TAKE_OWNERSHIP_AGAIN, market_id, self._generation)
+            taken: int | None = await self._appending.fetchval(TAKE_OWNERSHIP_AGAIN, market_id, self._generation)
         else:
             taken = await self._appending.fetchval(TAKE_OWNERSHIP, market_id)
         if taken is None:
             raise Fenced(f"market {market_id}: generation {self._generation} is no longer the owner")
-        self._generation = taken
-        self._append = await self._appending.prepare(APPEND)
-        return self._generation
+        self._generation, self._append = taken, append
+        return taken
 
     async def append(self, row: JournalRow) -> None:
         """Make the row durable. Raises Fenced when we are not the owner, and nothing was written.

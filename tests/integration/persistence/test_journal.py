@@ -12,6 +12,7 @@ import pytest
 
 from engine.journal import Fenced
 from persistence import journal as sql
+from persistence import postgres
 from persistence.journal import PostgresJournal
 from tests.support.rows import MARKET_ID, journal_row
 
@@ -46,6 +47,19 @@ async def test_empty_journal_has_no_last_row(database: str) -> None:
 
     assert await journal.last(MARKET_ID) is None
     assert await journal.rows(MARKET_ID, 0) == []
+    await journal.close()
+
+
+async def test_an_owner_that_was_idle_for_longer_than_a_statement_may_take_still_appends(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "STATEMENT_SECONDS", 1)
+    journal = await opened(database)
+
+    await asyncio.sleep(1.5)
+    await journal.append(journal_row(1, 1))
+
+    assert (await journal.last(MARKET_ID)) is not None
     await journal.close()
 
 
