@@ -1,0 +1,122 @@
+"""The operator's two programs beside a running installation, and what they say to mistakes."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import cli
+from tests.support.installation import Installation
+
+COMMANDS = ("", "status", "markets", "migrate", "migrate up", "migrate down", "migrate status", "audit", "replay")
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "load", "demo"])
+def test_every_command_explains_itself(command: str) -> None:
+    result = CliRunner().invoke(cli.app, [*command.split(), "--help"])
+
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+def test_status_and_markets_show_what_runs(installation: Installation) -> None:
+    status = installation.command("wattbook", "status")
+    markets = installation.command("wattbook", "markets")
+
+    assert status.returncode == markets.returncode == 0, status.stdout + markets.stdout
+    assert "ready" in status.stdout
+    assert all(name in status.stdout for name in ("postgres", "redis", "market CAMPUS"))
+    assert all(name in markets.stdout for name in ("CAMPUS", "RIVERSIDE", "open"))
+
+
+def test_load_is_acknowledged_and_the_audit_finds_all_of_it(installation: Installation, tmp_path: Path) -> None:
+    log = tmp_path / "acknowledged.jsonl"
+
+    load = installation.command(
+        "wattbook", "load", "--rate", "50", "--seconds", "2", "--users", "4", "--acknowledged", str(log)
+    )
+    audit = installation.command("wattbook", "audit", "--acknowledged", str(log))
+
+    assert load.returncode == 0, load.stdout + load.stderr
+    assert "p99" in load.stdout
+    lines = len(log.read_text().splitlines())
+    assert lines > 50
+    assert audit.returncode == 0, audit.stdout + audit.stderr
+    assert f"{lines} acknowledgements" in audit.stdout
+    assert "no violations" in audit.stdout
+
+
+def test_the_audit_sees_an_acknowledgement_that_nobody_gave(installation: Installation, tmp_path: Path) -> None:
+    log = tmp_path / "acknowledged.jsonl"
+    log.write_text(
+        '{"participant":"1001","order_id":"1-999999","client_order_id":"x","market":"CAMPUS","side":"buy",'
+        '"quantity":"1.000","filled_quantity":"0.000","status":"open","sequence":999999}\n'
+    )
+
+    audit = installation.command("wattbook", "audit", "--acknowledged", str(log))
+
+    assert audit.returncode == 1
+    assert "sequence 999999 is not in the journal" in audit.stdout
+
+
+def test_replay_verifies_the_journal_of_every_market(installation: Installation) -> None:
+    replay = installation.command("wattbook", "replay")
+
+    assert replay.returncode == 0, replay.stdout + replay.stderr
+    assert "verified CAMPUS" in replay.stdout
+    assert "verified RIVERSIDE" in replay.stdout
+
+
+def test_migrate_status_shows_every_migration_applied(installation: Installation) -> None:
+    status = installation.command("wattbook", "migrate", "status")
+
+    assert status.returncode == 0, status.stdout + status.stderr
+    lines = [line for line in status.stdout.splitlines() if line.lstrip().startswith("0")]
+    assert len(lines) >= 6
+    assert all(line.rstrip().endswith("yes") for line in lines)
+
+
+def test_a_second_daemon_says_what_runs_and_harms_nothing(installation: Installation) -> None:
+    second = installation.command("wattbookd")
+
+    assert second.returncode == 1
+    assert "runs already" in second.stdout
+    assert f"process {installation.pid}" in second.stdout
+    assert installation.url in second.stdout
+    assert installation.ready()
+    metrics = installation.command("wattbook", "status")
+    assert metrics.returncode == 0
+
+
+def test_a_second_daemon_on_other_data_names_the_port_that_is_taken(installation: Installation, tmp_path: Path) -> None:
+    second = installation.command("wattbookd", WATTBOOK_DATA_DIR=str(tmp_path / "other"))
+
+    assert second.returncode == 1
+    assert "WATTBOOK_HTTP_PORT" in second.stdout
+    assert str(installation.http_port) in second.stdout
+
+
+def test_wrong_settings_are_named_all_at_once_and_secrets_are_not_shown(
+    installation: Installation, tmp_path: Path
+) -> None:
+    wrong = installation.command(
+        "wattbookd",
+        WATTBOOK_DATA_DIR=str(tmp_path / "other"),
+        WATTBOOK_HTTP_PORT="eighty",
+        WATTBOOK_BATCHMAX="7",
+        WATTBOOK_ADMIN_PASSWORD="tooshort",
+    )
+
+    assert wrong.returncode == 1
+    assert "http_port = 'eighty'" in wrong.stdout
+    assert "WATTBOOK_BATCHMAX" in wrong.stdout
+    assert "tooshort" not in wrong.stdout + wrong.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_command_without_an_exchange_says_so_in_a_sentence(installation: Installation) -> None:
+    alone = installation.command("wattbook", "status", WATTBOOK_HTTP_PORT="1")
+
+    assert alone.returncode == 1
+    assert "does not answer" in alone.stdout
+    assert "Traceback" not in alone.stdout + alone.stderr

@@ -1,0 +1,50 @@
+"""Registration, login and what a login is good for."""
+
+from tests.support.installation import Installation, Person
+
+
+def test_a_stranger_becomes_a_student_with_an_account(installation: Installation) -> None:
+    person = installation.person("New.Student@Example.org").register()
+
+    me = person.call("GET", "/users/me")
+
+    assert me["email"] == "new.student@example.org"
+    assert (me["role"], me["zone"], me["status"]) == ("student", "Z1", "active")
+    assert isinstance(me["id"], str)
+
+
+def test_a_role_cannot_be_asked_for(installation: Installation) -> None:
+    body = {"email": "climber@example.org", "password": "marble-thicket-oboe-41", "name": "C", "role": "admin"}
+
+    assert installation.person().refused("POST", "/auth/register", body) == "VALIDATION_FAILED"
+
+
+def test_a_refresh_token_works_once_and_its_second_use_ends_the_family(installation: Installation) -> None:
+    person = installation.person().register()
+    first = {"refresh_token": person.refresh_token}
+
+    session = person.call("POST", "/auth/refresh", first)
+    person.use(session)
+    assert person.call("GET", "/users/me")["email"] == person.email
+
+    assert person.refused("POST", "/auth/refresh", first) == "UNAUTHENTICATED"
+    assert person.refused("POST", "/auth/refresh", {"refresh_token": session["refresh_token"]}) == "UNAUTHENTICATED"
+
+
+def test_a_wrong_password_and_a_missing_account_get_the_same_answer(installation: Installation, admin: Person) -> None:
+    person = installation.person()
+
+    wrong = person.ask("POST", "/auth/login", {"email": admin.email, "password": "not-the-password-1"})
+    missing = person.ask("POST", "/auth/login", {"email": "nobody@example.org", "password": "not-the-password-1"})
+
+    assert wrong.status_code == missing.status_code == 401
+    assert wrong.json()["detail"] == missing.json()["detail"]
+
+
+def test_others_orders_are_not_there_and_admin_routes_are_forbidden(seller: Person, buyer: Person) -> None:
+    order_id = seller.place("sell", "9.000", "1.000")["order_id"]
+
+    assert buyer.refused("GET", f"/orders/{order_id}") == "NOT_FOUND"
+    assert buyer.refused("DELETE", f"/orders/{order_id}") == "NOT_FOUND"
+    assert buyer.refused("GET", "/admin/ledger/trial-balance") == "FORBIDDEN"
+    assert buyer.refused("POST", "/markets/CAMPUS/halt") == "FORBIDDEN"

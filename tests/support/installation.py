@@ -1,0 +1,295 @@
+"""A whole exchange as its operator starts it: `wattbookd` in a process of its own, on its own ports and data.
+
+One installation serves all tests of a run (`shared`), because a start takes seconds. People reach it as everybody
+does, through HTTP; what they may know of it is its address.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from decimal import Decimal
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+import httpx
+import msgspec
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+ADMIN_EMAIL: Final = "keeper@example.org"
+ADMIN_PASSWORD: Final = "lantern-otter-quarry-58"
+PERSON_PASSWORD: Final = "marble-thicket-oboe-41"
+START_SECONDS_MAX: Final = 120.0
+STOP_SECONDS_MAX: Final = 60.0
+LAST_PROCESS_SECONDS_MAX: Final = 12.0
+COMMAND_SECONDS_MAX: Final = 90.0
+MEASURED: Final = "COVERAGE_PROCESS_CONFIG"  # coverage sets it for the processes that its own starts
+
+_SHARED: pytest.StashKey["Installation"] = pytest.StashKey()
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """How a daemon ended. seconds: until it and the last process of its tree had gone; left: those that had not."""
+
+    seconds: float
+    exit_code: int
+    left: list[str]
+
+
+class Person:
+    """Somebody who knows nothing but the API."""
+
+    def __init__(self, url: str, email: str, password: str = PERSON_PASSWORD) -> None:
+        self.email, self.password = email, password
+        self.http = httpx.Client(base_url=url + "/api/v1", timeout=20)
+        self.token = self.refresh_token = self.user_id = ""
+
+    def register(self, **deposits: str) -> "Person":
+        """Become a trader with these deposits; the asset `energy_Z1` is `energy:Z1`."""
+        self.call("POST", "/auth/register", {"email": self.email, "password": self.password, "name": "Somebody"})
+        self.login()
+        for asset, amount in deposits.items():
+            self.call("POST", "/deposits", {"asset": asset.replace("_", ":"), "amount": amount})
+        return self
+
+    def login(self) -> "Person":
+        session = self.call("POST", "/auth/login", {"email": self.email, "password": self.password})
+        self.use(session)
+        self.user_id = self.call("GET", "/users/me")["id"]
+        return self
+
+    def use(self, session: dict[str, Any]) -> None:
+        self.token, self.refresh_token = session["access_token"], session["refresh_token"]
+        self.http.headers["Authorization"] = f"Bearer {self.token}"
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        return self.http.request(method, path, json=body, headers=headers)
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """The answer of a request that must succeed."""
+        answer = self.ask(method, path, body)
+        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    def refused(self, method: str, path: str, body: Any = None) -> str:
+        """The code of a request that must be refused."""
+        answer = self.ask(method, path, body)
+        assert not answer.is_success, answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+        return str(answer.json()["code"])
+
+    def place(self, side: str, price: str, quantity: str, market: str = "CAMPUS", **more: Any) -> dict[str, Any]:
+        body = {"market": market, "side": side, "type": "limit", "price": price, "quantity": quantity, **more}
+        order: dict[str, Any] = self.call("POST", "/orders", body)
+        return order
+
+    def balances(self) -> dict[str, dict[str, Decimal]]:
+        items = self.call("GET", "/balances")["items"]
+        return {item.pop("asset"): {name: Decimal(amount) for name, amount in item.items()} for item in items}
+
+    def close(self) -> None:
+        self.http.close()
+
+
+class Installation:
+    """Its settings, its process and what may be asked of both."""
+
+    def __init__(self, **settings: str) -> None:
+        self.data_dir = Path(tempfile.mkdtemp(prefix="wb-", dir="/tmp"))  # Ray's sockets need a short path
+        self.data_dir.chmod(0o711)  # the servers run as another user when root runs the tests
+        self.http_port, self.metrics_port, self.dashboard_port = _free_ports(3)
+        self.url = f"http://127.0.0.1:{self.http_port}"
+        self.environment = {
+            **{name: text for name, text in os.environ.items() if not name.startswith(("WATTBOOK_", "RAY_"))},
+            "WATTBOOK_DATA_DIR": str(self.data_dir),
+            "WATTBOOK_HTTP_PORT": str(self.http_port),
+            "WATTBOOK_METRICS_PORT": str(self.metrics_port),
+            "WATTBOOK_RAY_DASHBOARD_PORT": str(self.dashboard_port),
+            "WATTBOOK_ADMIN_EMAIL": ADMIN_EMAIL,
+            "WATTBOOK_ADMIN_PASSWORD": ADMIN_PASSWORD,
+            "COLUMNS": "200",
+            **settings,
+        }
+        if MEASURED in os.environ:
+            self.environment["PYTHONPATH"] = str(Path(__file__).with_name("measured"))
+        self.output_file = self.data_dir / "output.txt"
+        self.started_seconds = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._people: list[Person] = []
+        self._numbers = iter(range(1, 10_000))
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the daemon and wait until it is ready, which `started_seconds` then tells."""
+        began = monotonic()
+        with self.output_file.open("ab") as output:
+            self._process = subprocess.Popen(
+                [_program("wattbookd")], cwd=self.data_dir, env=self.environment, stdout=output, stderr=output
+            )
+        while not self.ready() or "is ready" not in self.output:
+            assert self._process.poll() is None, f"the daemon ended:\n{self.output}"
+            assert monotonic() - began < START_SECONDS_MAX, f"not ready in time:\n{self.output}"
+            time.sleep(0.1)
+        self.started_seconds = monotonic() - began
+
+    def stop(self) -> Stopped:
+        """Press Ctrl-C and wait for the end."""
+        assert self._process is not None
+        self.save_coverage()
+        tree = self.processes()
+        began = monotonic()
+        self._process.send_signal(signal.SIGINT)
+        try:
+            exit_code = self._process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            exit_code = -1
+        # Ray's helpers of helpers see that their parents are gone a moment later.
+        _, left = psutil.wait_procs(tree, timeout=max(0.0, LAST_PROCESS_SECONDS_MAX - (monotonic() - began)))
+        seconds = monotonic() - began
+        described = [_describe(process) for process in left]
+        for process in left:  # a test has failed then; the machine shall not suffer for it
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process = None
+        return Stopped(seconds, exit_code, described)
+
+    def remove(self) -> None:
+        """Stop if it still runs, and forget the data."""
+        for person in self._people:
+            person.close()
+        if self._process is not None:
+            self.stop()
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    def ready(self) -> bool:
+        try:
+            return httpx.get(self.url + "/health/ready", timeout=5).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def until_ready(self, seconds: float = 60.0) -> None:
+        deadline = monotonic() + seconds
+        while not self.ready():
+            assert monotonic() < deadline, httpx.get(self.url + "/health/ready").text
+            time.sleep(0.1)
+
+    # --- what there is ----------------------------------------------------------------------------------------------
+
+    @property
+    def output(self) -> str:
+        """All that the daemon has printed."""
+        return self.output_file.read_text()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def processes(self) -> list[Any]:
+        """The daemon and everything that it has started, whoever is its parent by now."""
+        mark = f"WATTBOOK_DATA_DIR={self.data_dir}"
+        found = {}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.pid != os.getpid() and _has_variable(process.pid, mark):
+                    found[process.pid] = process
+        for process in list(found.values()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.update((child.pid, child) for child in process.children(recursive=True))
+        return list(found.values())
+
+    def actors(self, kind: str) -> list[Any]:
+        """The processes of one kind of actor, by the title that Ray gives them."""
+        return [process for process in self.processes() if _title(process).startswith(f"ray::{kind}")]
+
+    def market_process(self, symbol: str) -> Any:
+        """The process of this market's actor: the one that writes the market's log."""
+        log = str(self.data_dir / "logs" / f"market-{symbol}.log")
+        for process in self.actors("MarketActor"):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any(file.path == log for file in process.open_files()):
+                    return process
+        raise AssertionError(f"no process of market {symbol}")
+
+    # --- who uses it ------------------------------------------------------------------------------------------------
+
+    def person(self, email: str = "", password: str = PERSON_PASSWORD) -> Person:
+        person = Person(self.url, email or f"person-{next(self._numbers)}@example.org", password)
+        self._people.append(person)
+        return person
+
+    def admin(self) -> Person:
+        return self.person(ADMIN_EMAIL, ADMIN_PASSWORD).login()
+
+    def command(self, program: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run `wattbook` or `wattbookd` as an operator beside the daemon would."""
+        return subprocess.run(
+            [_program(program), *arguments],
+            cwd=self.data_dir,
+            env={**self.environment, **settings},
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS_MAX,
+            check=False,
+        )
+
+    def save_coverage(self) -> None:
+        """Let the actors write down what they ran: Ray ends them without a last word. See measured/sitecustomize.py."""
+        if MEASURED not in self.environment:
+            return
+        for process in self.actors(""):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if _title(process).split(" ")[0].endswith("Actor"):
+                    process.send_signal(signal.SIGUSR2)
+        time.sleep(2)
+
+
+@pytest.fixture(scope="session")
+def installation(request: pytest.FixtureRequest) -> Installation:
+    """The installation that all tests of this run share; whoever stops it must start it again or be the last."""
+    stash = request.config.stash
+    if _SHARED not in stash:
+        stash[_SHARED] = started = Installation()
+        request.config.add_cleanup(started.remove)
+        started.start()
+    return stash[_SHARED]
+
+
+def _program(name: str) -> str:
+    """A console script of the environment that runs the tests."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def _has_variable(pid: int, mark: str) -> bool:
+    return mark.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+
+def _title(process: Any) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _describe(process: Any) -> str:
+    return f"{process.pid} {_title(process)[:120]}"
