@@ -84,7 +84,11 @@ SPECS = (
 )
 assert not [problem for spec in SPECS for problem in spec.problems()]
 
-LINK_SPECS = (BASE, *SPECS[1:4], _replace(BASE, paths=BASE.paths[:3]))  # one may follow the other while orders rest
+LINK_SPECS = (
+    BASE,
+    *SPECS[1:4],
+    _replace(BASE, paths=(*BASE.paths[:2], BASE.paths[3])),
+)  # one may follow the other while orders rest
 STORM_PAUSES = (*[0] * 40, *[1] * 4, *[SECOND_US] * 4, *[10 * SECOND_US] * 7, 41 * SECOND_US)
 
 participants = st.sampled_from(PARTICIPANTS)
@@ -272,10 +276,14 @@ def _link_storm(seed: int, length: int) -> History:
     for _ in range(length):
         side = pick((Side.BUY, Side.SELL))
         order = PlaceOrder(pick(PARTICIPANTS), side, 9_000 - 6_000 * side, pick((1, 2, 3, 6)), "BA"[side])
-        order = _replace(
-            order, self_trade=SelfTrade.CANCEL_OLDEST, time_in_force=pick((*[TimeInForce.GTC] * 4, TimeInForce.FOK))
-        )
-        told.append((pick((*[0] * 20, 10 * SECOND_US)), SetSpec(pick(LINK_SPECS)) if random.random() < 0.2 else order))
+        time_in_force = pick((*[TimeInForce.GTC] * 4, TimeInForce.FOK))
+        command: Command = _replace(order, self_trade=SelfTrade.CANCEL_OLDEST, time_in_force=time_in_force)
+        match random.randrange(20):
+            case 0 | 1 | 2 | 3:
+                command = SetSpec(pick(LINK_SPECS))
+            case 4:
+                command = SetPhase(pick((Phase.OPEN, Phase.OPEN, Phase.HALTED)))
+        told.append((pick((*[0] * 20, 10 * SECOND_US)), command))
     return BASE, told
 
 

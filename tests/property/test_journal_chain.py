@@ -1,4 +1,8 @@
-"""A journal is a hash chain: whatever is changed, dropped, repeated or moved in it, `check` refuses it."""
+"""A journal is a hash chain: whatever is changed, dropped, repeated or moved in it, `check` refuses it.
+
+Seen to fail for: hash not compared, previous hash not compared, entries or state hash left out of the hash, neither
+sequence nor previous hash compared.
+"""
 
 import msgspec
 import pytest

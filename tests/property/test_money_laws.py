@@ -1,4 +1,10 @@
-"""Money and energy are neither made nor lost, and what backs an order is there when it trades."""
+"""Money and energy are neither made nor lost, and what backs an order is there when it trades.
+
+Seen to fail for: grid charges not booked, energy booked in the seller's zone, fees rounded down, a seller who pays no
+fee, a rebate above the taker's fee, price improvement kept reserved, an amendment that reserves nothing, a
+reservation without the fee or at the maker's rate, a decrement that leaves the quantity, a refusal that leaves a
+trace, a shortfall that is one short, ignores own fees, is named for another's order, or misses a forgotten name.
+"""
 
 import math
 from collections import Counter

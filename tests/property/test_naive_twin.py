@@ -1,4 +1,13 @@
-"""The order book does what its naive twin does: every event, every balance, after every entry."""
+"""The order book does what its naive twin does: every event, every balance, after every entry.
+
+It found: post-only orders that took when an epoch opened, fill-or-kill stopped by an own order behind a full link,
+links that forgot what had passed, NOT_FOUND before MARKET_NOT_OPEN.
+
+Seen to fail for: < for <= when crossing on either side, time priority reversed among zones and within a level, equal
+ask-equivalents by price, orders not let through by the next epoch, by new rules or after a halt, link use not reset,
+a market or IOC order that rests, an amended order that keeps its place, a client_order_id that is free once the order
+has ended, fill-or-kill that ignores capacity or own orders, expiry an instant late.
+"""
 
 from hypothesis import given, settings
 

@@ -1,4 +1,8 @@
-"""Landed price and ask-equivalent are each other's inverse; fees of parts come to the fee of the whole."""
+"""Landed price and ask-equivalent are each other's inverse; fees of parts come to the fee of the whole.
+
+Seen to fail for: loss rounded down, loss taken off the bid instead of added to the ask, wheeling forgotten, fees
+rounded down, a reservation without the fee, values and ticks rounded the other way.
+"""
 
 from fractions import Fraction
 

@@ -1,4 +1,11 @@
-"""Laws of who trades, when and at what price, each stated without the book's own machinery."""
+"""Laws of who trades, when and at what price, each stated without the book's own machinery.
+
+Seen to fail for: < for <= when crossing, the newest order of a level first, the dearest zone first, equal ask-
+equivalents by price, link use uncounted (always, while unlimited, or once the path is gone), own orders that trade, a
+taker at its own limit, less quantity losing its place, post-only orders that take (on arrival, amended), IOC and
+market orders that rest, fill-or-kill that ignores capacity, overfilled makers, expired orders that stay, an end told
+twice, the last price as reference.
+"""
 
 from collections import Counter
 from fractions import Fraction

@@ -1,4 +1,8 @@
-"""What leaves the book agrees with the book: levels by feed and by query, orders, answers."""
+"""What leaves the book agrees with the book: levels by feed and by query, orders, answers.
+
+Seen to fail for: a level's total not lowered by a cancel, a fill that touches no level, a zone's view at makers'
+prices, answers without the maker's fills, other people's orders shown, a page that skips an order.
+"""
 
 from collections import Counter, defaultdict
 
