@@ -1,7 +1,7 @@
 """SIGKILL of a market's process under load: what was acknowledged is there, and nothing happened twice.
 
 The judge is a client's own log of every answer it got, held against a replay of the journal.
-Seen to fail for: answers before the commit, repeats that make a second order, a gateway that answers 201 for itself.
+Seen to fail for: a market that answers before the commit.
 """
 
 import asyncio
