@@ -93,7 +93,10 @@ def check(row: JournalRow, last_sequence: int, previous_hash: bytes) -> list[Ent
         raise JournalBroken(f"{where}: does not continue the row before it")
     if row.hash != _row_hash(row):
         raise JournalBroken(f"{where}: its contents are not those that were sealed")
-    entries = _decode_entries(row.entries)
+    try:
+        entries = _decode_entries(row.entries)
+    except msgspec.MsgspecError as error:
+        raise JournalBroken(f"{where}: its entries cannot be read: {error}") from error
     if [entry.sequence for entry in entries] != list(range(row.first_sequence, row.last_sequence + 1)):
         raise JournalBroken(f"{where}: its entries do not have its sequences")
     return entries

@@ -3,8 +3,9 @@
 import msgspec
 import pytest
 
+from engine import journal
 from engine.journal import GENESIS_HASH, NOT_HASHED, JournalBroken, JournalRow, check, events_hash, seal
-from engine.messages import ENGINE_VERSION, EndReason, Entry, OrderEnded, Tick
+from engine.messages import ENGINE_VERSION, EndReason, Entry, OrderEnded, Refused, RejectCode, Tick
 
 ENTRIES = [Entry(4, 1_000, Tick()), Entry(5, 1_001, Tick())]
 STEPS = [[OrderEnded(3, EndReason.EXPIRED, 7)], []]
@@ -52,3 +53,18 @@ def test_sequences_inside_must_be_those_outside() -> None:
     odd = seal(1, [ENTRIES[0], Entry(7, 1_001, Tick()), Entry(6, 1_002, Tick())], [[], [], []], GENESIS_HASH)
 
     assert broken(odd).endswith("its entries do not have its sequences")
+
+
+def test_a_row_that_was_sealed_with_nonsense_is_broken_and_not_an_accident() -> None:
+    nonsense = msgspec.structs.replace(row(), entries=b"\x93", hash=b"")
+    resealed = msgspec.structs.replace(nonsense, hash=journal._row_hash(nonsense))
+
+    assert "its entries cannot be read" in broken(resealed)
+
+
+def test_a_refusals_wording_is_not_history() -> None:
+    said = Refused(RejectCode.NOT_FOUND, "no such order")
+    better = Refused(RejectCode.NOT_FOUND, "there is no such order")
+    other = Refused(RejectCode.CONFLICT, "no such order")
+
+    assert events_hash([[said]]) == events_hash([[better]]) != events_hash([[other]])
