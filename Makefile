@@ -43,7 +43,7 @@ bench: $(READY)  ## Measure speed; figures go to var/bench.json
 	@$(BIN)/python -m bench
 
 chaos: $(READY)  ## Kill things under load for longer than the tests do
-	@$(BIN)/python -m pytest tests/faults --long
+	@LONG=1 $(BIN)/python -m pytest tests/faults -s
 
 lock: $(READY)  ## Pin dependencies anew after a change of pyproject.toml
 	$(BIN)/python -m pip install --quiet uv

@@ -314,6 +314,9 @@ class Daemon:
         with self._step("Metrics"):
             self._serve_metrics(stack)
         with self._step("Ray"):
+            ray_log = (_data_dir(settings) / "logs" / "ray.log").open("a", buffering=1)
+            stack.enter_context(ray_log)
+            stack.enter_context(contextlib.redirect_stdout(ray_log))  # pages of text about each worker that died
             stack.callback(self._stop_ray)
             await asyncio.to_thread(start_ray, settings)
         with self._step("Actors") as step:
@@ -621,7 +624,7 @@ def _url(settings: Settings) -> str:
 
 def main() -> None:
     """Console script wattbookd."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, file=sys.stdout)  # this one stays when Ray's words are sent to a file
     if not __debug__:
         console.print("[red]Wattbook does not run under python -O: its assertions are part of it.[/]")
         sys.exit(2)

@@ -5,6 +5,7 @@ again through the directory, and is opened again with back-off. Nothing here wai
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, Final
@@ -139,6 +140,7 @@ class Link:
                 self._moved.clear()
                 await self._moved.wait()
                 continue
+            self._moved.clear()
             self._down.clear()
             try:
                 await connect(self._address, self._secret, self)
@@ -148,7 +150,9 @@ class Link:
                 failures += 1
                 log.info("link.unreachable", market=self._symbol, address=self._address, why=repr(error))
             self._lost_sight()
-            await asyncio.sleep(min(0.02 * 2**failures, _BACKOFF_SECONDS_MAX))
+            with contextlib.suppress(TimeoutError):  # a new address ends the wait
+                async with asyncio.timeout(min(0.02 * 2**failures, _BACKOFF_SECONDS_MAX)):
+                    await self._moved.wait()
 
     def moved_to(self, address: str) -> None:
         """Where the directory says that the market listens now."""

@@ -4,7 +4,7 @@ import re
 import subprocess
 
 import httpx
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from tests.support.installation import Installation, Person

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from bench.client import UNKNOWN_STATUSES, AckLog, Trader, new_password
 from bench.http import Answer, ConnectionBroken, HttpPool

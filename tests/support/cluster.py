@@ -23,7 +23,7 @@ from time import monotonic
 from typing import Any, Final
 
 import msgspec
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from engine.messages import PlaceOrder, Side
 from engine.views import Answer, Failed, GetMarket, MarketView, OrderAnswer

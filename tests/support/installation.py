@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import httpx
 import msgspec
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 ADMIN_EMAIL: Final = "keeper@example.org"
