@@ -9,16 +9,12 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
-import hashlib
-import logging
-import logging.handlers
 import os
 import secrets
 import shutil
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from http import HTTPStatus
@@ -40,6 +36,7 @@ from actors.hosting import Recipe, clock_us
 from actors.market import Market, MarketOptions
 from actors.persistence import FollowerOptions, Persistence
 from config.load import SettingsWrong, load
+from config.logs import log_to
 from config.markets import DEFAULT_FILE, load_markets
 from config.settings import Settings
 from engine.market import MarketSpec, Phase
@@ -66,8 +63,6 @@ if TYPE_CHECKING:
 VERSION: Final = version("wattbook")
 READY_SECONDS_MAX: Final = 60.0
 DRAIN_SECONDS_MAX: Final = 8.0
-OBJECT_STORE_BYTES: Final = 80 * 2**20
-RAY_FOLDER_LENGTH_MAX: Final = 40
 ADMIN_EMAIL: Final = "admin@example.org"
 DEMO_TRADERS: Final = ("sunny@example.org", "amber@example.org")
 BCRYPT_COST: Final = 12
@@ -246,7 +241,7 @@ def _recipe(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], *arg
 
 
 async def _make(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-    log_to(wiring.settings, name)
+    log_to(_data_dir(wiring.settings) / "logs", name, wiring.settings.log_level)
     return await make(wiring, *arguments)
 
 
@@ -314,11 +309,11 @@ class Daemon:
         with self._step("Metrics"):
             self._serve_metrics(stack)
         with self._step("Ray"):
-            ray_log = (_data_dir(settings) / "logs" / "ray.log").open("a", buffering=1)
+            ray_log = (_data_dir(settings) / "logs" / "ray.log").open("w", buffering=1)
             stack.enter_context(ray_log)
             stack.enter_context(contextlib.redirect_stdout(ray_log))  # pages of text about each worker that died
             stack.callback(self._stop_ray)
-            await asyncio.to_thread(start_ray, settings)
+            await asyncio.to_thread(self._start_ray)
         with self._step("Actors") as step:
             stack.push_async_callback(self._drain)
             await self._start_supervisor()
@@ -420,11 +415,18 @@ class Daemon:
         except handles.Unreachable as error:
             self._console.print(f"[yellow]not everything could be drained ({error}); the journal has it all[/]")
 
-    def _stop_ray(self) -> None:
-        import ray
+    def _start_ray(self) -> None:
+        from actors import handles
 
-        if ray.is_initialized():
-            ray.shutdown()
+        if self._settings.ray_address:
+            handles.join_cluster(self._settings.ray_address)
+        else:
+            handles.start_cluster(_data_dir(self._settings) / "ray", self._settings.ray_dashboard_port)
+
+    def _stop_ray(self) -> None:
+        from actors import handles
+
+        handles.leave_cluster()
 
     @contextlib.contextmanager
     def _step(self, name: str) -> Iterator[Callable[[str], None]]:
@@ -525,34 +527,6 @@ async def _person(people: PostgresPeople, settings: Settings, email: str, name: 
     return (await people.create(email, name, hashed, role, settings.default_zone, clock_us())).user_id
 
 
-def start_ray(settings: Settings) -> None:
-    """Join the cluster that the settings name, or start one on this machine, its dashboard on loopback."""
-    import ray
-
-    if settings.ray_address:
-        ray.init(address=settings.ray_address, namespace="wattbook", log_to_driver=False, logging_level=logging.ERROR)
-        return
-    ray.init(
-        num_cpus=max(2, os.cpu_count() or 2),
-        namespace="wattbook",
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        dashboard_port=settings.ray_dashboard_port,
-        object_store_memory=OBJECT_STORE_BYTES,  # nothing of ours lies there
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _temp_dir=str(_ray_folder(_data_dir(settings))),
-    )
-
-
-def _ray_folder(data_dir: Path) -> Path:
-    """Ray's sockets lie below it, and a socket's path has at most 107 bytes."""
-    folder = data_dir / "ray"
-    if len(str(folder)) > RAY_FOLDER_LENGTH_MAX:
-        return Path(tempfile.gettempdir()) / f"wattbook-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
-    return folder
-
-
 def prepare_environment(settings: Settings) -> None:
     """What must stand in the environment before Ray or Prometheus is imported, here and in every process we start."""
     keys = _data_dir(settings) / "keys"
@@ -568,38 +542,6 @@ def prepare_environment(settings: Settings) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would put the order path behind everything else
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-
-def log_to(settings: Settings, name: str) -> None:
-    """JSON lines into data_dir/logs/<name>.log, three files of 10 MB at most."""
-    folder = _data_dir(settings) / "logs"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handler = logging.handlers.RotatingFileHandler(folder / f"{name}.log", maxBytes=10_000_000, backupCount=2)
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
-            ],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(settings.log_level.upper())
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request at info
-    structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
-    )
 
 
 def _write_once(path: Path, content: bytes) -> None:
@@ -638,7 +580,7 @@ def main() -> None:
     try:
         settings = load()
         prepare_environment(settings)
-        log_to(settings, "daemon")
+        log_to(_data_dir(settings) / "logs", "daemon", settings.log_level)
         asyncio.run(Daemon(settings, console).run())
     except (SettingsWrong, CannotStart, migrate.MigrationProblem) as error:
         console.print(f"[red]Wattbook cannot start.[/] {error}")

@@ -4,6 +4,11 @@ Nothing per order passes here. Every call has a time-out, because the control pl
 """
 
 import asyncio
+import hashlib
+import logging
+import os
+import tempfile
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +26,10 @@ CPUS: Final = 0.01  # an actor waits most of the time; real load is spread by th
 _decode_place = msgspec.msgpack.Decoder(Place).decode
 
 
+OBJECT_STORE_BYTES: Final = 80 * 2**20  # the least that Ray takes; nothing of ours lies there
+FOLDER_LENGTH_MAX: Final = 40  # Ray's sockets lie below it, and a socket's path has at most 107 bytes
+
+
 class Unreachable(Exception):
     """The actor did not answer through Ray in time: dead, restarting, or not there yet."""
 
@@ -30,6 +39,34 @@ class Placement(Struct, frozen=True):
 
     name: str
     spread: bool = False
+
+
+def join_cluster(address: str) -> None:
+    """Become a driver of a cluster that others run."""
+    ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def start_cluster(folder: Path, dashboard_port: int) -> None:
+    """Start Ray on this machine for as long as this process lives, its dashboard on loopback."""
+    if len(str(folder)) > FOLDER_LENGTH_MAX:
+        folder = Path(tempfile.gettempdir()) / f"wattbook-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+    ray.init(
+        num_cpus=max(2, os.cpu_count() or 2),
+        namespace=NAMESPACE,
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        dashboard_port=dashboard_port,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _temp_dir=str(folder),
+    )
+
+
+def leave_cluster() -> None:
+    """End what start_cluster started, or leave what join_cluster joined."""
+    if ray.is_initialized():
+        ray.shutdown()
 
 
 def start(kind: type[Host], placement: Placement, recipe: Recipe) -> Any:
