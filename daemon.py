@@ -48,7 +48,7 @@ from persistence.history import PostgresHistory
 from persistence.journal import PostgresJournal
 from persistence.ledger import PostgresLedger
 from persistence.people import PostgresPeople
-from persistence.postgres import Pool, open_pool
+from persistence.postgres import DatabaseInUse, Pool, claim, open_pool
 from persistence.projections import PostgresProjections
 from persistence.snapshots import PostgresSnapshots
 
@@ -304,6 +304,7 @@ class Daemon:
         with self._step("Migrations") as step:
             applied = await migrate.up(dsn)
             step(f"{len(applied)} applied" if applied else "up to date")
+        await self._claim(stack, dsn)
         with self._step("Markets and people") as step:
             step(await first_rows(self._wiring))
         with self._step("Metrics"):
@@ -318,6 +319,16 @@ class Daemon:
             stack.push_async_callback(self._drain)
             await self._start_supervisor()
             step(await self._until_ready())
+
+    async def _claim(self, stack: contextlib.AsyncExitStack, dsn: str) -> None:
+        """One exchange per database, wherever the other one runs."""
+        try:
+            connection = await claim(dsn)
+        except DatabaseInUse as error:
+            raise CannotStart(
+                "Another Wattbook runs on the database that WATTBOOK_DATABASE_URL names. Stop that one first."
+            ) from error
+        stack.push_async_callback(connection.close, timeout=2)
 
     async def _embedded(self, stack: contextlib.AsyncExitStack, server: EmbeddedServer) -> str:
         try:

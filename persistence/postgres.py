@@ -19,6 +19,8 @@ STATEMENT_SECONDS: Final = 30
 LOCK_SECONDS: Final = 10
 IDLE_TRANSACTION_SECONDS: Final = 60
 ACQUIRE_SECONDS: Final = 10
+CLAIM_KEY: Final = 0x57617474626F6F6B  # "Wattbook"
+CLAIM = "/* postgres.claim */ SELECT pg_try_advisory_lock($1)"
 
 
 async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook") -> Pool:
@@ -32,6 +34,19 @@ async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook") -> Poo
         server_settings=server_settings(name),
         reset=_leave_as_it_is,
     )
+
+
+class DatabaseInUse(Exception):
+    """Another exchange runs on this database: two would take each other's markets in turns."""
+
+
+async def claim(dsn: str) -> Connection:
+    """Make this exchange the database's only one for as long as the connection lives. Raises DatabaseInUse."""
+    connection = await asyncpg.connect(dsn, timeout=ACQUIRE_SECONDS, server_settings=server_settings("claim"))
+    if not await connection.fetchval(CLAIM, CLAIM_KEY):
+        await connection.close()
+        raise DatabaseInUse
+    return connection
 
 
 def server_settings(name: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from actors.audit import Acknowledged, Report, audit, verify
 from engine.messages import Side
 from persistence.audit import PostgresAudit
 from persistence.journal import PostgresJournal
-from tests.support.exchange import CURRENCY, Exchange, order
+from tests.support.exchange import CURRENCY, Exchange, eventually, order
 
 
 async def traded(exchange: Exchange) -> list[Acknowledged]:
@@ -26,7 +26,14 @@ async def traded(exchange: Exchange) -> list[Acknowledged]:
         view = answer.order
         told.append(Acknowledged(who, 1, view.order_id, view.client_order_id, view.sequence, view.quantity_wh, trades))
     await exchange.followed("M")
+    await eventually(lambda: newest_snapshot(exchange))  # it comes a moment after what it holds
     return told
+
+
+async def newest_snapshot(exchange: Exchange) -> int:
+    async for snapshot in exchange.snapshots.newest_first(1):
+        return snapshot.sequence
+    return 0
 
 
 async def report(exchange: Exchange, told: list[Acknowledged]) -> Report:
