@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import gc
 import os
 import secrets
 import shutil
@@ -66,6 +67,7 @@ DRAIN_SECONDS_MAX: Final = 8.0
 ADMIN_EMAIL: Final = "admin@example.org"
 DEMO_TRADERS: Final = ("sunny@example.org", "amber@example.org")
 BCRYPT_COST: Final = 12
+GC_THRESHOLDS: Final = (20_000, 20, 100)
 
 log = structlog.get_logger()
 
@@ -242,7 +244,11 @@ def _recipe(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], *arg
 
 async def _make(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
     log_to(_data_dir(wiring.settings) / "logs", name, wiring.settings.log_level)
-    return await make(wiring, *arguments)
+    part = await make(wiring, *arguments)
+    gc.collect()
+    gc.freeze()  # what was imported stays: no collection need walk through it, and none come often
+    gc.set_threshold(*GC_THRESHOLDS)
+    return part
 
 
 @stamina.retry(on=(OSError, asyncpg.PostgresError, TimeoutError), attempts=30, timeout=60.0, wait_max=2.0)
