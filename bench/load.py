@@ -6,9 +6,10 @@ unknown outcome is resolved by repeating with the same client_order_id; every ac
 
 import asyncio
 import random
+import secrets
 from collections import Counter
 from collections.abc import Callable
-from time import perf_counter, perf_counter_ns
+from time import perf_counter_ns
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from bench.http import ConnectionBroken, HttpPool
 from bench.machine import percentile
 
 IN_FLIGHT_MAX = 5_000
+FILLING_PERCENT = 5  # of the requests before the first cancel, so that there is always something to cancel
 FUNDING = (("THB", "100000"), ("energy:Z1", "10000"))
 
 
@@ -88,7 +90,7 @@ async def run(
     host, port = target.hostname or "127.0.0.1", target.port or 80
     pool = HttpPool(host, port, plan.connections)
     people = people or await traders(plan, pool, f"{host}:{port}")
-    random_ = random.Random(plan.seed)
+    picking = random.Random(plan.seed)
     outcome = Outcome([], Counter(), 0.0, 0)
     resting: list[tuple[Trader, str]] = []
     under_way: set[asyncio.Task[None]] = set()
@@ -120,8 +122,10 @@ async def run(
         if len(under_way) >= IN_FLIGHT_MAX:
             outcome.late += 1
             await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-        if resting and random_.randrange(100) < plan.cancel_percent:
-            trader, order_id = resting.pop(random_.randrange(len(resting)))
+        random_ = random.Random(plan.seed * 1_000_003 + number)  # the same orders in every run, whatever is answered
+        cancels = number > total * FILLING_PERCENT // 100 and random_.randrange(100) < plan.cancel_percent
+        if cancels and resting:
+            trader, order_id = resting.pop(picking.randrange(len(resting)))
             task = asyncio.create_task(send(intended_ns, trader, None, order_id))
         else:
             trader = random_.choice(people)
@@ -150,5 +154,5 @@ def _order(plan: Plan, random_: random.Random) -> dict[str, Any]:
         "type": "limit",
         "quantity": f"{random_.randrange(1, 20) / 10:.3f}",
         "price": f"{price_micro // 1_000_000}.{price_micro % 1_000_000 // 1_000:03d}",
-        "client_order_id": f"{perf_counter():.6f}-{random_.randrange(10**9)}",
+        "client_order_id": secrets.token_hex(8),
     }
