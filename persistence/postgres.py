@@ -19,7 +19,7 @@ STATEMENT_SECONDS: Final = 30
 LOCK_SECONDS: Final = 10
 IDLE_TRANSACTION_SECONDS: Final = 60
 ACQUIRE_SECONDS: Final = 10
-CLAIM_KEY: Final = 0x57617474626F6F6B  # "Wattbook"
+CLAIM_KEY: Final = 0x5761747472756E21  # "Wattrun!"; migrations lock another
 CLAIM = "/* postgres.claim */ SELECT pg_try_advisory_lock($1)"
 
 
