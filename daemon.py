@@ -180,7 +180,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
         version=VERSION,
         currency=settings.currency,
         default_zone=settings.default_zone,
-        faucet_enabled=settings.faucet_enabled,
+        faucet_enabled=settings.faucet_is_open,
         cors_origins=settings.cors_origins,
         body_bytes_max=settings.body_bytes_max,
         request_seconds_max=settings.request_timeout_seconds,
@@ -472,14 +472,14 @@ class Daemon:
             )
         admin = "the password you set" if settings.admin_password else f"password: {keys / 'admin-password'}"
         rows.append(("Admin", f"{settings.admin_email or ADMIN_EMAIL}  {admin}"))
-        if settings.faucet_enabled:
+        if settings.faucet_is_open:
             rows.append(("Demo traders", f"{', '.join(DEMO_TRADERS)}  password: {keys / 'demo-password'}"))
         rows.append(("Logs", str(_data_dir(settings) / "logs")))
         say = partial(self._console.print, soft_wrap=True, markup=False)
         self._console.print(f"\n[bold]Wattbook is ready[/] after {seconds:.1f} s. Ctrl-C stops it.\n")
         for name, value in rows:
             say(f"  {name:<15}{value}")
-        if settings.faucet_enabled:
+        if settings.faucet_is_open:
             say("\nA first order, to paste into another terminal:\n")
             say(first_order(url, keys / "demo-password"))
 
@@ -516,7 +516,7 @@ async def first_rows(wiring: Wiring) -> str:
                 _write_once(wiring.keys / "admin-password", secrets.token_urlsafe(18).encode())
             password = settings.admin_password or (wiring.keys / "admin-password").read_text()
             await _person(people, settings, settings.admin_email or ADMIN_EMAIL, "Admin", password, "admin")
-        if settings.faucet_enabled:
+        if settings.faucet_is_open:
             path = wiring.keys / "demo-password"
             _write_once(path, secrets.token_urlsafe(18).encode())
             for email in DEMO_TRADERS:

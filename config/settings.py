@@ -82,6 +82,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     request_timeout_seconds: Annotated[float, _between(0.1, 300)]
     log_level: Literal["debug", "info", "warning", "error"]
 
+    @property
+    def faucet_is_open(self) -> bool:
+        """Deposits that nobody paid for exist beside the private chain only, never beside a real one."""
+        return self.faucet_enabled and not self.solana_rpc_urls
+
     def problems(self) -> list[str]:
         """Rules between and beyond types, each as a sentence that names its setting; never with a secret's value."""
         ports = {"http_port": self.http_port, "metrics_port": self.metrics_port}

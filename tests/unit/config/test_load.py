@@ -136,3 +136,11 @@ def test_cluster_needs_a_secret_of_its_own() -> None:
 
 def test_every_secret_is_a_setting() -> None:
     assert set(Settings.__struct_fields__) >= SECRETS
+
+
+def test_the_faucet_never_opens_beside_a_real_chain() -> None:
+    alone = load({})
+    beside_a_chain = load({"WATTBOOK_SOLANA_RPC_URLS": "https://rpc.example.org"})
+    switched_off = load({"WATTBOOK_FAUCET_ENABLED": "false"})
+
+    assert (alone.faucet_is_open, beside_a_chain.faucet_is_open, switched_off.faucet_is_open) == (True, False, False)
