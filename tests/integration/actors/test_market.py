@@ -1,7 +1,8 @@
 """The market's shell: durable before it answers, exact about funds, and never guessing after a fault.
 
 Seen to fail for: answering before the append, keeping the book after a failed append, not reading outstanding draws at
-start, ignoring a repeated client_order_id, letting commands overtake a parked one of the same participant.
+start, ignoring a repeated client_order_id, letting another kind of command overtake a parked one of the same
+participant. Not for: offering funds for return while orders are open, which the engine refuses by itself.
 """
 
 import asyncio

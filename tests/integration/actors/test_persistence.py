@@ -1,6 +1,7 @@
 """The follower: every journal row into the tables exactly once, whatever dies when, and never on from a divergence.
 
-Seen to fail for: a cursor written apart from its rows, a snapshot taken without its journal hash, events not compared.
+Seen to fail for: a snapshot taken without its journal hash, events not compared, a follower that starts from its
+snapshot and not from its cursor. Not for: a snapshot whose own hash is not checked, while its state still decodes.
 """
 
 import asyncio
