@@ -150,7 +150,8 @@ async def test_owners_at_the_same_time_write_each_sequence_once(database: str) -
             finally:
                 await journal.close()
 
-    await asyncio.gather(*(own(10) for _ in range(4)))
+    await asyncio.gather(*(own(10) for _ in range(4)))  # whoever opens last is fenced by nobody: five rows at least
+    await own(1)  # and five more, alone
 
     reader = PostgresJournal(database)
     sequences = [row.first_sequence for row in await reader.rows(MARKET_ID, 0)]
