@@ -32,6 +32,7 @@ import structlog
 from msgspec import Struct
 from rich.console import Console
 
+from actors import crash_points
 from actors.dataplane import Secret
 from actors.hosting import Recipe, clock_us
 from actors.market import Market, MarketOptions
@@ -125,6 +126,7 @@ async def make_market(wiring: Wiring, market_id: int, symbol: str) -> Market:
             waiting_max=settings.waiting_max,
             idle_return_seconds=settings.idle_return_seconds,
         ),
+        crash_points.of(f"market.{symbol}"),
     )
 
 
@@ -144,6 +146,7 @@ async def make_persistence(wiring: Wiring) -> Persistence:
             snapshot_every=settings.snapshot_every,
             snapshots_kept=settings.snapshots_kept,
         ),
+        crash_points.of,
     )
 
 

@@ -20,6 +20,7 @@ import structlog
 from msgspec import Struct
 
 from actors import metrics
+from actors.crash_points import Reached
 from actors.dataplane import Connection, Secret, Server
 from actors.feed import Newsroom
 from actors.ports import Draws, Journal, Rules, Snapshots
@@ -112,10 +113,11 @@ class Market:
         secret: Secret,
         clock: Callable[[], TimeUs],
         options: MarketOptions,
+        crash: Reached | None = None,
     ) -> None:
         self.market_id, self.symbol = market_id, symbol
         self._journal, self._snapshots, self._draws, self._rules = journal, snapshots, draws, rules
-        self._clock, self._options = clock, options
+        self._clock, self._options, self._crash = clock, options, crash
         self._server = Server(secret, self)
         self._book: OrderBook | None = None  # None: not known, replay before use
         self._journal_hash = GENESIS_HASH
@@ -321,6 +323,8 @@ class Market:
         assert book is not None
         started = perf_counter()
         draft = Draft()
+        if self._crash is not None and any(isinstance(item.body, Fund) for item in batch):
+            self._crash("fund")
         try:
             for item in batch:
                 self._do(item, book, draft)
@@ -328,6 +332,8 @@ class Market:
                 applied = perf_counter()
                 state_hash = state.state_hash(state.encode(book)) if draft.hash_state else NOT_HASHED
                 row = seal(self.market_id, draft.entries, draft.steps, self._journal_hash, state_hash)
+                if self._crash is not None:
+                    self._crash("apply")
                 async with asyncio.timeout(self._options.commit_seconds_max):
                     await self._journal.append(row)
         except BaseException:
@@ -347,10 +353,25 @@ class Market:
             metrics.BATCH_ENTRIES.labels(self.symbol).observe(len(draft.entries))
             self._note_idle(book, draft)
         self._book = book
+        if self._crash is not None:
+            await self._answer_some(draft, self._crash)
         for connection, letter in draft.letters:
             if connection.is_open:
                 connection.send(letter)
         self._news.publish(book.sequence, book.phase, news=bool(draft.entries))
+
+    async def _answer_some(self, draft: Draft, crash: Reached) -> None:
+        """The first half of the answers, on their way before the rest is sent or never will be."""
+        if draft.entries:
+            crash("commit")
+        some = len(draft.letters) // 2
+        for connection, letter in draft.letters[:some]:
+            if connection.is_open:
+                connection.send(letter)
+        del draft.letters[:some]
+        if some:
+            await asyncio.sleep(0)  # the turn of the loop ends, and what was sent leaves
+            crash("answer")
 
     def _do(self, item: Item, book: OrderBook, draft: Draft) -> None:
         """Answer a query, or give a command its place and instant and apply it, or set it aside."""
@@ -419,8 +440,12 @@ class Market:
                 self._wants_wake.clear()
                 await self._wants_wake.wait()
             wants, self._wants = self._wants[: self._options.batch_max], self._wants[self._options.batch_max :]
+            if self._crash is not None:
+                self._crash("reserve")
             async with asyncio.timeout(self._options.commit_seconds_max):
                 granted = await self._draws.draw(self.market_id, self._drawn + 1, wants)
+            if self._crash is not None:
+                self._crash("reserved")
             for want, amount in zip(wants, granted, strict=True):
                 if amount:
                     self._drawn += 1

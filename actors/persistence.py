@@ -6,6 +6,7 @@ never stops for one. A follower that finds its replica differing from the journa
 """
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -13,6 +14,7 @@ import structlog
 from msgspec import Struct
 
 from actors import metrics
+from actors.crash_points import Reached
 from actors.dataplane import Secret
 from actors.links import Directory, Links
 from actors.ports import Journal, Projections, Snapshots
@@ -51,10 +53,11 @@ class Follower:
         snapshots: Snapshots,
         projections: Projections,
         options: FollowerOptions,
+        crash: Reached | None = None,
     ) -> None:
         self.market_id, self.symbol = market_id, symbol
         self._journal, self._snapshots, self._projections = journal, snapshots, projections
-        self._options = options
+        self._options, self._crash = options, crash
         self._wake = asyncio.Event()
         self._stopping = False
         self.state, self.detail = "waiting", ""
@@ -129,7 +132,11 @@ class Follower:
 
     async def _write(self, projection: Projection, replica: Replica) -> None:
         started = perf_counter()
+        if self._crash is not None:
+            self._crash("project")
         await self._projections.write(projection.take())
+        if self._crash is not None:
+            self._crash("projected")
         self.sequence = replica.book.sequence
         metrics.PROJECTION_SECONDS.labels(self.symbol).observe(perf_counter() - started)
         metrics.FOLLOWED_SEQUENCE.labels(self.symbol).set(self.sequence)
@@ -140,6 +147,8 @@ class Follower:
     async def _snapshot(self, replica: Replica) -> None:
         started = perf_counter()
         snapshot = snapshot_of(replica)
+        if self._crash is not None:
+            self._crash("snapshot")
         await self._snapshots.save(snapshot)
         await self._snapshots.prune(self.market_id, self._options.snapshots_kept)
         self._snapshot_sequence = snapshot.sequence
@@ -158,9 +167,10 @@ class Persistence:
         directory: Directory,
         secret: Secret,
         options: FollowerOptions,
+        crash_of: Callable[[str], Reached | None] = lambda _: None,
     ) -> None:
         self._journal_of, self._snapshots, self._projections = journal_of, snapshots, projections
-        self._options = options
+        self._options, self._crash_of = options, crash_of
         self._links = Links(directory, secret)
         self._followers: dict[int, Follower] = {}
         self._stopping = False
@@ -180,6 +190,7 @@ class Persistence:
                             self._snapshots,
                             self._projections,
                             self._options,
+                            self._crash_of(f"follower.{spec.symbol}"),
                         )
                         self._followers[spec.market_id] = follower
                         following.append(tasks.create_task(follower.run()))
