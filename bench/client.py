@@ -24,7 +24,7 @@ class ApiError(Exception):
         self.status, self.problem = status, problem
 
 
-class Acknowledgement(msgspec.Struct, frozen=True):
+class Acknowledgement(msgspec.Struct, frozen=True, gc=False):
     """One answered write: the order as the API showed it."""
 
     participant: str
@@ -46,6 +46,10 @@ class AckLog:
     def __init__(self, path: Path | None = None) -> None:
         self.acknowledgements: list[Acknowledgement] = []
         self._file: IO[bytes] | None = path.open("ab", buffering=0) if path is not None else None
+
+    def add_bytes(self, participant: str, body: bytes) -> None:
+        """The same for an answer that nobody else reads."""
+        self.add(participant, msgspec.json.decode(body))
 
     def add(self, participant: str, order: dict[str, Any]) -> None:
         ack = Acknowledgement(

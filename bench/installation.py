@@ -1,5 +1,6 @@
 """An exchange of its own for a bench: started as `make run` does it, on free ports, its data thrown away afterwards."""
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -9,11 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import httpx
+from msgspec import Struct
 
 READY_SECONDS_MAX: Final = 120.0
 STOP_SECONDS_MAX: Final = 30.0
@@ -23,12 +26,12 @@ class Installation:
     """A context manager; `url` is the API's root while it is open. Raises RuntimeError with what the daemon said."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="wb-"))
+        self.data_dir = Path(tempfile.mkdtemp(prefix="wb-"))
         self.port, metrics_port, dashboard_port = _free_ports(3)
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("WATTBOOK_")},
-            "WATTBOOK_DATA_DIR": str(self.folder),
+            "WATTBOOK_DATA_DIR": str(self.data_dir),
             "WATTBOOK_HTTP_PORT": str(self.port),
             "WATTBOOK_METRICS_PORT": str(metrics_port),
             "WATTBOOK_RAY_DASHBOARD_PORT": str(dashboard_port),
@@ -36,7 +39,7 @@ class Installation:
         self._daemon: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        said = self.folder / "said"
+        said = self.data_dir / "said"
         with said.open("wb") as output:
             self._daemon = subprocess.Popen(
                 [Path(sys.executable).with_name("wattbookd")],
@@ -58,7 +61,7 @@ class Installation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.data_dir, ignore_errors=True)
 
     def _stop(self) -> None:
         assert self._daemon is not None
@@ -68,6 +71,32 @@ class Installation:
             self._daemon.wait(STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
             self._daemon.kill()
+
+
+class Target(Struct, frozen=True):
+    """The exchange that a bench asks. data_dir is None for one of which only the address is known."""
+
+    url: str
+    data_dir: Path | None = None
+
+
+def arguments(doc: str | None) -> argparse.ArgumentParser:
+    """The options that all benches of a whole exchange have."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smoke", action="store_true", help="a small run that proves that the bench works")
+    parser.add_argument("--url", default="", help="an exchange that runs already; else one is started for the bench")
+    parser.add_argument("--data-dir", type=Path, help="the data directory of that exchange, if it is on this machine")
+    return parser
+
+
+@contextlib.contextmanager
+def target(given: argparse.Namespace) -> Iterator[Target]:
+    """The exchange that the options name, or one that lives as long as the bench."""
+    if given.url:
+        yield Target(given.url.rstrip("/"), given.data_dir)
+        return
+    with Installation() as installation:
+        yield Target(installation.url, installation.data_dir)
 
 
 def _free_ports(count: int) -> list[int]:

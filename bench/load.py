@@ -2,29 +2,43 @@
 
 Latency counts from the intended time, so a stall shows in every request that it delayed (no coordinated omission). An
 unknown outcome is resolved by repeating with the same client_order_id; every acknowledgement goes to the AckLog.
+Requests are encoded before the run and sent by one timer; an answer costs one callback. No task per request.
 """
 
 import asyncio
+import gc
+import itertools
 import random
 import secrets
-from collections import Counter
-from collections.abc import Callable
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from time import perf_counter_ns
-from typing import Any
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Struct
 
-from bench.client import AckLog, ApiError, Trader, new_password
-from bench.http import ConnectionBroken, HttpPool
+from bench.client import UNKNOWN_STATUSES, AckLog, Trader
+from bench.http import REQUEST_SECONDS_MAX, Line, connect, request_head, request_tail
 from bench.machine import percentile
+from bench.metronome import Metronome
+from bench.orders import PRICE_MICRO, wish
+from bench.people import registered
 
-IN_FLIGHT_MAX = 5_000
-FILLING_PERCENT = 5  # of the requests before the first cancel, so that there is always something to cancel
-FUNDING = (("THB", "100000"), ("energy:Z1", "10000"))
+IN_FLIGHT_MAX: Final = 5_000
+PREPARED_MAX: Final = 200_000  # requests encoded before the run; what a longer run needs beyond, it encodes on the way
+FILLING_PERCENT: Final = 5  # of the requests before the first cancel, so that there is always something to cancel
+REPEAT_SECONDS_MAX: Final = 30.0
+RECONNECT_SECONDS_MAX: Final = 30.0
+LOGIN_SECONDS: Final = 600.0  # access tokens live 900
+HOUSEKEEPING_SECONDS: Final = 0.2
+GAP_NS_MIN: Final = 100_000  # between two turns of the timer: what is due meanwhile leaves together
+SECOND_NS: Final = 1_000_000_000
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(Struct, frozen=True):
     """What to send: `rate` requests per second for `seconds`, from `users` participants."""
 
     url: str
@@ -35,16 +49,22 @@ class Plan(msgspec.Struct, frozen=True):
     connections: int = 64
     seed: int = 7
     cancel_percent: int = 15
-    price_micro: int = 3_500_000
+    price_micro: int = PRICE_MICRO
+
+    @property
+    def total(self) -> int:
+        return int(self.rate * self.seconds)
 
 
-class Outcome(msgspec.Struct):
+class Outcome(Struct):
     """What came of it. Latencies in nanoseconds, ascending."""
 
     latencies_ns: list[int]
     statuses: Counter[str]
-    seconds: float
-    late: int  # requests that could not leave because too many were under way
+    seconds: float = 0.0
+    late: int = 0  # requests that could not leave because too many were under way
+    repeats: int = 0  # of orders whose outcome was unknown
+    cpu_us: float = 0.0  # of this process, per request: the generator's own share
 
     @property
     def rate(self) -> float:
@@ -59,100 +79,240 @@ class Outcome(msgspec.Struct):
         return percentile(self.latencies_ns, per_mille) / 1e6 if self.latencies_ns else 0.0
 
 
-async def traders(plan: Plan, pool: HttpPool, host: str) -> list[Trader]:
-    """Register, log in and fund the participants, a few at a time: passwords cost time on purpose."""
-    turn = asyncio.Semaphore(8)
-    marker = random.randbytes(4).hex()
+class Wanted(Struct, gc=False):
+    """One request of the plan. cancels: rather take an order back, if there is one."""
 
-    async def one(number: int) -> Trader:
-        trader = Trader(pool, host, f"load-{marker}-{number}@example.org", new_password())
-        async with turn:
-            while True:
-                try:
-                    await trader.register(f"Load {number}")
-                    break
-                except ApiError as error:
-                    if error.status != 429:
-                        raise
-                    await asyncio.sleep(1)
-            for asset, amount in FUNDING:
-                await trader.deposit(asset, amount)
-        return trader
+    trader: int
+    tail: bytes
+    cancels: bool
 
-    return list(await asyncio.gather(*(one(number) for number in range(plan.users))))
+
+class Job(Struct):
+    """A request under way, until its outcome is known."""
+
+    intended_ns: int
+    trader: int
+    request: bytes
+    places: bool
+
+
+class Shown(Struct):
+    """What of an answered order says whether it rests."""
+
+    order_id: str
+    status: str
+
+
+_shown = msgspec.json.Decoder(Shown).decode
+
+
+def requests(plan: Plan, people: int) -> Iterator[Wanted]:
+    """All requests of the plan, the same in every run whatever is answered, but for the client_order_ids."""
+    marker, total, encode = secrets.token_hex(4), plan.total, msgspec.json.Encoder().encode
+    for number in range(total):
+        random_ = random.Random(plan.seed * 1_000_003 + number)
+        cancels = number > total * FILLING_PERCENT // 100 and random_.randrange(100) < plan.cancel_percent
+        trader = random_.choice(range(people))
+        body = wish(random_, plan.markets, plan.price_micro).fields(f"{marker}-{number}")
+        yield Wanted(trader, request_tail(encode(body)), cancels)
 
 
 async def run(
     plan: Plan, log: AckLog, people: list[Trader] | None = None, progress: Callable[[float], None] | None = None
 ) -> Outcome:
-    """Send the plan; returns when every request has its answer."""
-    target = urlsplit(plan.url)
-    host, port = target.hostname or "127.0.0.1", target.port or 80
-    pool = HttpPool(host, port, plan.connections)
-    people = people or await traders(plan, pool, f"{host}:{port}")
-    picking = random.Random(plan.seed)
-    outcome = Outcome([], Counter(), 0.0, 0)
-    resting: list[tuple[Trader, str]] = []
-    under_way: set[asyncio.Task[None]] = set()
-    total = int(plan.rate * plan.seconds)
-    started_ns = perf_counter_ns()
+    """Send the plan; returns when every request has its answer. Raises ConnectionError when the exchange stays away."""
+    people = people or await registered(plan.url, plan.users)
+    sender = _Sender(plan, people, log)
+    prepared = requests(plan, len(people))
+    first = list(itertools.islice(prepared, PREPARED_MAX))
+    await sender.connect()
+    gc.collect()
+    gc.freeze()
+    renewal = asyncio.create_task(sender.renew_logins())
+    try:
+        return await sender.send_all(itertools.chain(first, prepared), progress)
+    finally:
+        renewal.cancel()
+        await asyncio.gather(renewal, return_exceptions=True)
+        sender.close()
 
-    async def send(intended_ns: int, trader: Trader, order: dict[str, Any] | None, order_id: str) -> None:
-        try:
-            if order is None:
-                answer = await trader.send("DELETE", f"/orders/{order_id}")
-            else:
-                answer = await trader.place(order, log)
-                if answer.status == 201:
-                    shown = answer.json()
-                    if shown["status"] in ("open", "partially_filled"):
-                        resting.append((trader, shown["order_id"]))
-            outcome.statuses[str(answer.status)] += 1
-        except (ConnectionBroken, ConnectionError, TimeoutError):
-            outcome.statuses["broken"] += 1
-        outcome.latencies_ns.append(perf_counter_ns() - intended_ns)
 
-    for number in range(total):
-        intended_ns = started_ns + number * 1_000_000_000 // plan.rate
-        wait = intended_ns - perf_counter_ns()
-        if wait > 0:
-            await asyncio.sleep(wait / 1e9)
-        elif number % 64 == 0:
-            await asyncio.sleep(0)
-        if len(under_way) >= IN_FLIGHT_MAX:
-            outcome.late += 1
-            await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-        random_ = random.Random(plan.seed * 1_000_003 + number)  # the same orders in every run, whatever is answered
-        cancels = number > total * FILLING_PERCENT // 100 and random_.randrange(100) < plan.cancel_percent
-        if cancels and resting:
-            trader, order_id = resting.pop(picking.randrange(len(resting)))
-            task = asyncio.create_task(send(intended_ns, trader, None, order_id))
+class _Sender:
+    """The state of one run."""
+
+    def __init__(self, plan: Plan, people: list[Trader], log: AckLog) -> None:
+        self._plan, self._people, self._log = plan, people, log
+        target = urlsplit(plan.url)
+        self._host, self._port = target.hostname or "127.0.0.1", target.port or 80
+        self._loop = asyncio.get_running_loop()
+        self._place_heads: list[bytes] = []
+        self._picking = random.Random(plan.seed)
+        self._outcome = Outcome([], Counter())
+        self._resting: list[tuple[int, str]] = []
+        self._lines: list[Line] = []
+        self._idle: list[Line] = []
+        self._waiting: deque[Job] = deque()
+        self._reconnecting: set[asyncio.Task[None]] = set()
+        self._under_way = 0  # taken from the plan and not answered
+        self._taken = 0
+        self._held = False
+        self._finished: asyncio.Future[None] = self._loop.create_future()
+        self._wanted: Iterator[Wanted] = iter(())
+        self._started_ns = 0
+        self._metronome = Metronome(self._tick)
+        self._write_heads()
+
+    async def connect(self) -> None:
+        for _ in range(self._plan.connections):
+            self._lines.append(await connect(self._host, self._port, self._answered, self._lost))
+        self._idle = list(self._lines)
+
+    async def send_all(self, wanted: Iterator[Wanted], progress: Callable[[float], None] | None) -> Outcome:
+        self._wanted = wanted
+        cpu_ns, self._started_ns = time.process_time_ns(), perf_counter_ns()
+        self._metronome.at(self._started_ns)
+        while not self._finished.done():
+            await asyncio.wait([self._finished], timeout=HOUSEKEEPING_SECONDS)
+            self._give_up_on_the_silent()
+            if progress is not None:
+                progress(self._taken / max(1, self._plan.total))
+        await self._finished
+        outcome = self._outcome
+        outcome.seconds = (perf_counter_ns() - self._started_ns) / 1e9
+        outcome.cpu_us = (time.process_time_ns() - cpu_ns) / 1e3 / max(1, len(outcome.latencies_ns))
+        outcome.latencies_ns.sort()
+        return outcome
+
+    async def renew_logins(self) -> None:
+        """A long run outlives its access tokens."""
+        while True:
+            await asyncio.sleep(LOGIN_SECONDS)
+            for trader in self._people:
+                await trader.login()
+            self._write_heads()
+
+    def close(self) -> None:
+        self._metronome.close()
+        for task in self._reconnecting:
+            task.cancel()
+        for line in self._lines:
+            line.job = None
+            line.close()
+
+    def _write_heads(self) -> None:
+        host = f"{self._host}:{self._port}"
+        self._place_heads = [request_head("POST", "/api/v1/orders", host, one.token) for one in self._people]
+
+    # --- out -----------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """Send all that is due, and come back when the next is."""
+        now_ns, rate = perf_counter_ns(), self._plan.rate
+        while True:
+            intended_ns = self._started_ns + self._taken * SECOND_NS // rate
+            if self._taken >= self._plan.total or intended_ns > now_ns:
+                self._held = False
+                break
+            if self._under_way >= IN_FLIGHT_MAX:
+                self._held = True  # the next answer goes on here
+                return
+            self._outcome.late += self._held
+            self._take(intended_ns)
+        if self._taken < self._plan.total:
+            self._metronome.at(max(intended_ns, now_ns + GAP_NS_MIN))
+
+    def _take(self, intended_ns: int) -> None:
+        wanted = next(self._wanted)
+        self._taken += 1
+        self._under_way += 1
+        if wanted.cancels and self._resting:
+            trader, order_id = self._resting.pop(self._picking.randrange(len(self._resting)))
+            host = f"{self._host}:{self._port}"
+            head = request_head("DELETE", f"/api/v1/orders/{order_id}", host, self._people[trader].token)
+            self._send(Job(intended_ns, trader, head + request_tail(), False))
         else:
-            trader = random_.choice(people)
-            task = asyncio.create_task(send(intended_ns, trader, _order(plan, random_), ""))
-        under_way.add(task)
-        task.add_done_callback(under_way.discard)
-        if progress is not None and number % 100 == 0:
-            progress(number / total)
-    if under_way:
-        await asyncio.wait(under_way)
-    outcome.seconds = (perf_counter_ns() - started_ns) / 1e9
-    outcome.latencies_ns.sort()
-    pool.close()
-    return outcome
+            request = self._place_heads[wanted.trader] + wanted.tail
+            self._send(Job(intended_ns, wanted.trader, request, True))
 
+    def _send(self, job: Job) -> None:
+        while self._idle:
+            line = self._idle.pop()
+            if line.is_open:
+                self._send_on(line, job)
+                return
+        self._waiting.append(job)
 
-def _order(plan: Plan, random_: random.Random) -> dict[str, Any]:
-    """Bids and asks around one price: about half of them trade."""
-    side = random_.choice(("buy", "sell"))
-    price_micro = plan.price_micro + random_.randrange(-100, 100) * 1_000
-    if side == "sell":
-        price_micro -= 600_000  # what wheeling and loss add until it has landed
-    return {
-        "market": random_.choice(plan.markets),
-        "side": side,
-        "type": "limit",
-        "quantity": f"{random_.randrange(1, 20) / 10:.3f}",
-        "price": f"{price_micro // 1_000_000}.{price_micro % 1_000_000 // 1_000:03d}",
-        "client_order_id": secrets.token_hex(8),
-    }
+    def _send_on(self, line: Line, job: Job) -> None:
+        line.job, line.sent_ns = job, perf_counter_ns()
+        line.send(job.request)
+
+    # --- in ------------------------------------------------------------------------------------------------------
+
+    def _answered(self, line: Line, status: int, body: bytes) -> None:
+        job, line.job = line.job, None
+        if job is None:
+            line.close()  # an answer that nobody asked for
+            return
+        if job.places and (status in UNKNOWN_STATUSES or status == 429) and self._repeats(job, 0.05):
+            pass
+        else:
+            self._known(job, str(status))
+            if status == 201 and job.places:
+                self._log.add_bytes(self._people[job.trader].user_id, body)
+                shown = _shown(body)
+                if shown.status in ("open", "partially_filled"):
+                    self._resting.append((job.trader, shown.order_id))
+        if self._waiting and line.is_open:
+            self._send_on(line, self._waiting.popleft())
+        else:
+            self._idle.append(line)
+
+    def _known(self, job: Job, status: str) -> None:
+        self._outcome.latencies_ns.append(perf_counter_ns() - job.intended_ns)
+        self._outcome.statuses[status] += 1
+        self._under_way -= 1
+        if self._held:
+            self._metronome.at(perf_counter_ns())
+        if self._under_way == 0 and self._taken == self._plan.total and not self._finished.done():
+            self._finished.set_result(None)
+
+    def _repeats(self, job: Job, seconds: float) -> bool:
+        """Send an order again a little later, with the same client_order_id; not for ever."""
+        if perf_counter_ns() - job.intended_ns > REPEAT_SECONDS_MAX * SECOND_NS:
+            return False
+        self._outcome.repeats += 1
+        self._loop.call_later(seconds, self._send, job)
+        return True
+
+    def _lost(self, line: Line) -> None:
+        job, line.job = line.job, None
+        if self._finished.done():
+            return
+        if job is not None and not (job.places and self._repeats(job, 0.1)):
+            self._known(job, "broken")
+        task = self._loop.create_task(self._reconnect(line))
+        self._reconnecting.add(task)
+        task.add_done_callback(self._reconnecting.discard)
+
+    async def _reconnect(self, line: Line) -> None:
+        """A new connection in the place of a lost one; a run whose exchange stays away ends."""
+        for _ in range(int(RECONNECT_SECONDS_MAX * 10)):
+            try:
+                fresh = await connect(self._host, self._port, self._answered, self._lost)
+            except OSError:
+                await asyncio.sleep(0.1)
+                continue
+            self._lines[self._lines.index(line)] = fresh
+            if self._waiting:
+                self._send_on(fresh, self._waiting.popleft())
+            else:
+                self._idle.append(fresh)
+            return
+        if not self._finished.done():
+            self._finished.set_exception(ConnectionError(f"no connection for {RECONNECT_SECONDS_MAX:g} s"))
+
+    def _give_up_on_the_silent(self) -> None:
+        long_ago_ns = perf_counter_ns() - int(REQUEST_SECONDS_MAX * SECOND_NS)
+        for line in self._lines:
+            if line.job is not None and line.sent_ns < long_ago_ns:
+                line.close()
