@@ -16,7 +16,8 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from datetime import datetime
 from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
@@ -32,7 +33,7 @@ import structlog
 from msgspec import Struct
 from rich.console import Console
 
-from actors import crash_points
+from actors import crash_points, keeper
 from actors.dataplane import Secret
 from actors.hosting import Recipe, clock_us
 from actors.market import Market, MarketOptions
@@ -50,7 +51,7 @@ from persistence.history import PostgresHistory
 from persistence.journal import PostgresJournal
 from persistence.ledger import PostgresLedger
 from persistence.people import PostgresPeople
-from persistence.postgres import DatabaseInUse, Pool, claim, open_pool
+from persistence.postgres import Claim, Pool, open_pool
 from persistence.projections import PostgresProjections
 from persistence.snapshots import PostgresSnapshots
 
@@ -266,6 +267,10 @@ class CannotStart(Exception):
     """Says what is wrong and what to do about it."""
 
 
+class CannotGoOn(Exception):
+    """What the exchange stands on could not be kept; it has stopped in order."""
+
+
 class Daemon:
     """Everything of one installation on this machine, from the first process to the last."""
 
@@ -274,9 +279,10 @@ class Daemon:
         self._console = console
         self._stop = asyncio.Event()
         self._wiring: Wiring | None = None
+        self._gave_up = ""  # why the exchange cannot go on
 
     async def run(self) -> None:
-        """Start, say that it is ready, wait for Ctrl-C, stop. Raises CannotStart."""
+        """Start, say that it is ready, wait for Ctrl-C, stop. Raises CannotStart, CannotGoOn."""
         loop = asyncio.get_running_loop()
         started = monotonic()
         async with contextlib.AsyncExitStack() as stack:
@@ -296,6 +302,8 @@ class Daemon:
             stopping = monotonic()
             self._console.print("\nStopping: finishing what is under way")
         self._console.print(f"Stopped in {monotonic() - stopping:.1f} s. Everything acknowledged is in the journal.")
+        if self._gave_up:
+            raise CannotGoOn(self._gave_up)
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         settings = self._settings
@@ -326,18 +334,19 @@ class Daemon:
             await asyncio.to_thread(self._start_ray)
         with self._step("Actors") as step:
             stack.push_async_callback(self._drain)
-            await self._start_supervisor()
+            await asyncio.to_thread(self._make_supervisor)
+            self._keep(stack, "supervisor", keeper.keep_supervisor(self._supervisor_is_known, self._make_supervisor))
             step(await self._until_ready())
 
     async def _claim(self, stack: contextlib.AsyncExitStack, dsn: str) -> None:
         """One exchange per database, wherever the other one runs."""
-        try:
-            connection = await claim(dsn)
-        except DatabaseInUse as error:
+        claim = Claim(dsn)
+        if not await claim.take():
             raise CannotStart(
                 "Another Wattbook runs on the database that WATTBOOK_DATABASE_URL names. Stop that one first."
-            ) from error
-        stack.push_async_callback(connection.close, timeout=2)
+            )
+        stack.push_async_callback(claim.release)
+        self._keep(stack, "claim", keeper.keep_claim(claim, self._say))
 
     async def _embedded(self, stack: contextlib.AsyncExitStack, server: EmbeddedServer) -> str:
         try:
@@ -345,7 +354,31 @@ class Daemon:
         except StartFailed as error:
             raise CannotStart(str(error)) from error
         stack.callback(server.stop)
+        self._keep(stack, server.name, keeper.keep_running(server, self._say))
         return address
+
+    def _keep(self, stack: contextlib.AsyncExitStack, name: str, keeping: Coroutine[Any, Any, None]) -> None:
+        """Run a keeper until the stack unwinds to here; when it gives up, everything stops."""
+        task = asyncio.create_task(keeping, name=f"keep {name}")
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            if task.cancelled():
+                return
+            error = task.exception()
+            log.critical("daemon.gives_up", what=name, why=str(error), exc_info=error)
+            self._gave_up = self._gave_up or str(error)
+            self._stop.set()
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.wait([task])
+
+        task.add_done_callback(ended)
+        stack.push_async_callback(end)
+
+    def _say(self, line: str) -> None:
+        """A line for the operator who looks at the console, with the time, because it comes unasked."""
+        self._console.print(f"{datetime.now():%H:%M:%S}  {line}", markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def _only_one(self) -> Iterator[None]:
@@ -400,7 +433,7 @@ class Daemon:
 
         stack.callback(stop)
 
-    async def _start_supervisor(self) -> None:
+    def _make_supervisor(self) -> None:
         from actors import handles
         from actors.hosting import SupervisorActor
 
@@ -410,11 +443,20 @@ class Daemon:
         recipe = _recipe(wiring, "supervisor", make_supervisor)
         handles.start(SupervisorActor, handles.Placement(handles.SUPERVISOR), recipe)
 
+    def _supervisor_is_known(self) -> bool:
+        from actors import handles
+
+        try:
+            handles.find(handles.SUPERVISOR)
+        except handles.Unreachable:
+            return False
+        return True
+
     async def _until_ready(self) -> str:
         """Wait until orders can be placed in every open market. Raises CannotStart with the last reasons."""
         deadline, last = monotonic() + READY_SECONDS_MAX, "the gateway does not listen yet"
         async with httpx.AsyncClient(base_url=_url(self._settings), timeout=2) as client:
-            while monotonic() < deadline:
+            while monotonic() < deadline and not self._gave_up:
                 with contextlib.suppress(httpx.TransportError):
                     answer = await client.get("/health/ready")
                     if answer.status_code == HTTPStatus.OK:
@@ -422,7 +464,8 @@ class Daemon:
                     last = answer.text
                 await asyncio.sleep(0.1)
         raise CannotStart(
-            f"not ready after {READY_SECONDS_MAX:.0f} s: {last}; see {_data_dir(self._settings) / 'logs'}"
+            self._gave_up
+            or f"not ready after {READY_SECONDS_MAX:.0f} s: {last}; see {_data_dir(self._settings) / 'logs'}"
         )
 
     async def _drain(self) -> None:
@@ -479,6 +522,8 @@ class Daemon:
             rows.append(("Demo traders", f"{', '.join(DEMO_TRADERS)}  password: {keys / 'demo-password'}"))
         rows.append(("Logs", str(_data_dir(settings) / "logs")))
         say = partial(self._console.print, soft_wrap=True, markup=False)
+        if crash_points.VARIABLE in os.environ:
+            say(f"{crash_points.VARIABLE} is set: parts of this exchange can be told to die. For tests only.")
         self._console.print(f"\n[bold]Wattbook is ready[/] after {seconds:.1f} s. Ctrl-C stops it.\n")
         for name, value in rows:
             say(f"  {name:<15}{value}")
@@ -604,4 +649,7 @@ def main() -> None:
         asyncio.run(Daemon(settings, console).run())
     except (SettingsWrong, CannotStart, migrate.MigrationProblem) as error:
         console.print(f"[red]Wattbook cannot start.[/] {error}")
+        sys.exit(1)
+    except CannotGoOn as error:
+        console.print(f"[red]Wattbook had to stop.[/] {error}")
         sys.exit(1)

@@ -94,15 +94,23 @@ class EmbeddedServer(ABC):
 
     def start(self) -> str:
         """Bring the server up and return the address that its client libraries take. Raises StartFailed."""
+        return self._start(again=False)
+
+    def restart(self) -> str:
+        """The same after it has ended by itself: at the address that it had. Raises StartFailed."""
+        return self._start(again=True)
+
+    def _start(self, *, again: bool) -> str:
         if self.running:
             raise AlreadyRunning(f"this object has started {self.name} already, process {self.pid}")
         # Others may pass through, not look around: the server's user may be another one than ours.
         self.data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
-        lock = self._lock()
+        lock = self._lock(ours_may_linger=again)
         try:
             self._account = _account(self.home)
             self._own(self.home)
-            self._sockets = self._socket_directory()
+            if not again:
+                self._sockets = self._socket_directory()
             self._prepare(lock)
             self._guardian = self._guard(self._command(), self.stops, lock)
             self._await_ready()
@@ -157,7 +165,7 @@ class EmbeddedServer(ABC):
         if self._sockets != self.home / "socket":
             shutil.rmtree(self._sockets, ignore_errors=True)  # a leftover in the temporary directory harms nobody
 
-    def _lock(self) -> int:
+    def _lock(self, *, ours_may_linger: bool) -> int:
         """Take this server's data for ourselves. The lock lasts until the last process of the server is gone."""
         lock = os.open(self.data_dir / f"{self.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         deadline = time.monotonic() + ORPHAN_SECONDS
@@ -166,8 +174,9 @@ class EmbeddedServer(ABC):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 owner = int(os.pread(lock, 20, 0) or b"0")
-                if owner and not _alive(owner) and time.monotonic() < deadline:
-                    time.sleep(0.05)  # its server is about to notice and stop
+                lingers = ours_may_linger if owner == os.getpid() else not _alive(owner)
+                if owner and lingers and time.monotonic() < deadline:
+                    time.sleep(0.05)  # what is left of its server is about to notice and stop
                     continue
                 os.close(lock)
                 raise AlreadyRunning(

@@ -3,6 +3,7 @@
 The order path does not use the pool: each market's journal has a connection of its own (journal.py).
 """
 
+import contextlib
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import asyncpg
@@ -19,6 +20,7 @@ STATEMENT_SECONDS: Final = 30
 LOCK_SECONDS: Final = 10
 IDLE_TRANSACTION_SECONDS: Final = 60
 ACQUIRE_SECONDS: Final = 10
+CLOSE_SECONDS: Final = 2
 CLAIM_KEY: Final = 0x5761747472756E21  # "Wattrun!"; migrations lock another
 CLAIM = "/* postgres.claim */ SELECT pg_try_advisory_lock($1)"
 
@@ -36,17 +38,51 @@ async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook") -> Poo
     )
 
 
-class DatabaseInUse(Exception):
-    """Another exchange runs on this database: two would take each other's markets in turns."""
+class Claim:
+    """The right to be the database's only exchange: two would take each other's markets in turns.
 
+    It lasts as long as the session that took it, so a restart of the server ends it.
+    """
 
-async def claim(dsn: str) -> Connection:
-    """Make this exchange the database's only one for as long as the connection lives. Raises DatabaseInUse."""
-    connection = await asyncpg.connect(dsn, timeout=ACQUIRE_SECONDS, server_settings=server_settings("claim"))
-    if not await connection.fetchval(CLAIM, CLAIM_KEY):
-        await connection.close()
-        raise DatabaseInUse
-    return connection
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._session: Connection | None = None
+
+    def __repr__(self) -> str:  # the address may hold a password
+        return f"Claim(held={self._session is not None})"
+
+    async def take(self) -> bool:
+        """False: another exchange has it, or a session of ours that the server has not yet noticed to be gone."""
+        await self.release()
+        session = await asyncpg.connect(
+            self._dsn,
+            timeout=ACQUIRE_SECONDS,
+            command_timeout=ACQUIRE_SECONDS,
+            server_settings=server_settings("claim"),
+        )
+        if not await session.fetchval(CLAIM, CLAIM_KEY):
+            await session.close(timeout=CLOSE_SECONDS)
+            return False
+        self._session = session
+        return True
+
+    async def is_held(self) -> bool:
+        """Does the session still live? A server that does not answer in time counts as lost."""
+        if self._session is None or self._session.is_closed():
+            return False
+        try:
+            await self._session.fetchval("/* postgres.claim_held */ SELECT 1")
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self._session.terminate()
+            return False
+        return True
+
+    async def release(self) -> None:
+        """Let another exchange have the database."""
+        session, self._session = self._session, None
+        if session is not None:
+            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await session.close(timeout=CLOSE_SECONDS)  # what cannot be said any more, the server sees by itself
 
 
 def server_settings(name: str) -> dict[str, str]:

@@ -235,3 +235,34 @@ def test_ordinary_user_starts_both(place: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 2
+
+
+def test_server_that_was_killed_starts_again_at_its_old_address_with_what_was_committed(place: Path) -> None:
+    deep = place / ("d" * 60) / ("e" * 60)  # sockets in the temporary directory: a new one would be another address
+    deep.mkdir(parents=True, mode=0o711)
+    with EmbeddedPostgres(deep) as postgres, EmbeddedValkey(deep) as valkey:
+        addresses = postgres.address, valkey.address
+        query(postgres.address, "CREATE TABLE kept AS SELECT 42 AS value")
+        for server in (postgres, valkey):
+            os.kill(server.pid, signal.SIGKILL)
+            assert gone(server.pid)
+
+        assert (postgres.restart(), valkey.restart()) == addresses
+
+        assert query(addresses[0], "SELECT value FROM kept") == 42
+        assert redis.Redis.from_url(addresses[1]).ping()
+
+
+def test_server_whose_guardian_was_killed_is_waited_for_and_starts_again(place: Path) -> None:
+    with EmbeddedPostgres(place) as server:
+        first = server.pid
+        guardian = int(Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[1])
+
+        os.kill(guardian, signal.SIGKILL)
+        while server.running:
+            time.sleep(0.01)
+        server.restart()
+
+        assert server.pid != first
+        assert gone(first)
+        assert query(server.address, "SELECT 1") == 1

@@ -1,28 +1,52 @@
-"""One exchange per database."""
+"""One exchange per database.
+
+Seen to fail for: a claim that believes itself held after its session has ended.
+"""
 
 import asyncio
 
-import pytest
+import asyncpg
 
 from persistence import migrate
-from persistence.postgres import DatabaseInUse, claim
+from persistence.postgres import Claim
 
 
 async def test_a_database_that_is_claimed_cannot_be_claimed_again_until_it_is_let_go(database: str) -> None:
-    first = await claim(database)
+    first, second = Claim(database), Claim(database)
+    assert await first.take()
+    assert not await second.take()
+    assert (await first.is_held(), await second.is_held()) == (True, False)
 
-    with pytest.raises(DatabaseInUse):
-        await claim(database)
+    await first.release()
 
-    await first.close()
-    await (await claim(database)).close()
+    assert await second.take()
+    await second.release()
 
 
 async def test_a_claimed_database_can_still_be_migrated_and_looked_at(database: str) -> None:
-    held = await claim(database)
+    held = Claim(database)
+    assert await held.take()
 
     async with asyncio.timeout(10):
         assert await migrate.up(database) == []
         assert all(one.applied_us for one in await migrate.status(database))
 
-    await held.close()
+    await held.release()
+
+
+async def test_a_claim_whose_session_ended_is_not_held_and_can_be_taken_again(database: str) -> None:
+    held = Claim(database)
+    assert await held.take()
+    other = await asyncpg.connect(database)
+
+    ended = await other.fetch(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE application_name = 'claim' AND datname = current_database()"
+    )
+
+    assert [row[0] for row in ended] == [True]
+    assert not await held.is_held()
+    assert await held.take()
+    assert await held.is_held()
+    await held.release()
+    await other.close()
