@@ -23,6 +23,8 @@ import msgspec
 import psutil
 import pytest
 
+from actors import crash_points
+
 ADMIN_EMAIL: Final = "keeper@example.org"
 ADMIN_PASSWORD: Final = "lantern-otter-quarry-58"
 PERSON_PASSWORD: Final = "marble-thicket-oboe-41"
@@ -106,6 +108,7 @@ class Installation:
         self.data_dir.chmod(0o711)  # the servers run as another user when root runs the tests
         self.http_port, self.metrics_port, self.dashboard_port = _free_ports(3)
         self.url = f"http://127.0.0.1:{self.http_port}"
+        self.crash_order = self.data_dir / "crash-order"
         self.environment = {
             **{name: text for name, text in os.environ.items() if not name.startswith(("WATTBOOK_", "RAY_"))},
             "WATTBOOK_DATA_DIR": str(self.data_dir),
@@ -114,6 +117,8 @@ class Installation:
             "WATTBOOK_RAY_DASHBOARD_PORT": str(self.dashboard_port),
             "WATTBOOK_ADMIN_EMAIL": ADMIN_EMAIL,
             "WATTBOOK_ADMIN_PASSWORD": ADMIN_PASSWORD,
+            "WATTBOOK_SNAPSHOT_EVERY": "500",  # often enough to die beside one
+            crash_points.VARIABLE: str(self.crash_order),
             "COLUMNS": "200",
             **settings,
         }
