@@ -14,7 +14,7 @@ import uvloop
 from bench.client import AckLog
 from bench.installation import Target, arguments, target
 from bench.load import Outcome, Plan, run
-from bench.machine import Result, machine, record
+from bench.machine import Result, machine, record, times
 from bench.people import people
 
 GOAL_P50_MS, GOAL_P99_MS = 2.0, 10.0
@@ -45,10 +45,7 @@ def _print(outcome: Outcome, log: AckLog, rate: int) -> None:
     print(f"answers={len(outcome.latencies_ns)} acknowledged={len(quantities)} checksum={checksum:08x}")
     print(f"statuses={dict(sorted(outcome.statuses.items()))} late={outcome.late} repeats={outcome.repeats}")
     print(f"rate={outcome.rate:.0f}/s (intended {rate}/s) generator={outcome.cpu_us:.0f}us of CPU per request")
-    print(
-        f"p50={outcome.quantile_ms(500):.2f}ms p99={outcome.quantile_ms(990):.2f}ms "
-        f"p99.9={outcome.quantile_ms(999):.2f}ms max={outcome.latencies_ns[-1] / 1e6:.2f}ms"
-    )
+    print(times(outcome.latencies_ns))
 
 
 def _record(outcome: Outcome) -> None:

@@ -17,8 +17,8 @@ import uvloop
 
 from bench.closed import CONNECTIONS, Round, closed_loop
 from bench.http import request_bytes
-from bench.installation import Target, arguments, target
-from bench.machine import Result, machine, record
+from bench.installation import Target, arguments, settle, target
+from bench.machine import Result, machine, record, times
 from bench.noop import Noop
 from bench.orders import wishes
 from bench.people import PLENTY, people, pool_of
@@ -39,7 +39,7 @@ def main() -> None:
     given = arguments(__doc__).parse_args()
     count, rounds, users = (200, 1, 4) if given.smoke else (20_000, 3, USERS)
     with target(given) as exchange, Noop() as noop:
-        ours, bare, checksum = uvloop.run(_measure(exchange, noop.url, count, rounds, users))
+        ours, bare, checksum = uvloop.run(_measure(exchange, noop.url, count, rounds, users, given.smoke))
     rate, bare_rate = (int(statistics.median(one.rate for one in many)) for many in (ours, bare))
     ratio = round(rate / bare_rate, 3)
     print(f"machine: {machine()}")
@@ -47,7 +47,9 @@ def main() -> None:
     for name, many in (("no-op", bare), ("ours", ours)):
         for one in many:
             cpu_us = one.cpu_ns / 1e3 / count
-            print(f"{name}: rate={one.rate:.0f}/s {one.times()} generator={cpu_us:.0f}us of CPU per request")
+            print(
+                f"{name}: rate={one.rate:.0f}/s {times(one.latencies_ns)} generator={cpu_us:.0f}us of CPU per request"
+            )
     print(f"rate={rate}/s no-op={bare_rate}/s ratio={ratio:.3f}")
     if not given.smoke:
         bench = "rest closed loop"
@@ -61,7 +63,7 @@ def main() -> None:
 
 
 async def _measure(
-    exchange: Target, noop_url: str, count: int, rounds: int, users: int
+    exchange: Target, noop_url: str, count: int, rounds: int, users: int, smoke: bool
 ) -> tuple[list[Round], list[Round], int]:
     """Rounds of ours, rounds of the no-op server, CRC32 of all acknowledged quantities. Raises SystemExit."""
     traders = await people(exchange.url, exchange.data_dir, users, PLENTY)
@@ -74,6 +76,8 @@ async def _measure(
         ]
         host = pool_of(noop_url)[1]
         nothing = [request_bytes("POST", "/api/v1/orders", host, "", body) for body in bodies]
+        if not smoke:
+            settle()
         bare.append(await closed_loop(noop_url, nothing))
         host = pool_of(exchange.url)[1]
         orders = [

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from bench.http import Line, connect
-from bench.machine import percentile
 
 CONNECTIONS = 64
 STALL_SECONDS_MAX = 30.0
@@ -32,14 +31,6 @@ class Round(Struct):
     @property
     def rate(self) -> float:
         return len(self.latencies_ns) / self.seconds
-
-    def times(self) -> str:
-        """The percentiles that every bench prints."""
-        ordered = self.latencies_ns
-        return (
-            f"p50={percentile(ordered, 500) / 1e6:.2f}ms p99={percentile(ordered, 990) / 1e6:.2f}ms "
-            f"p99.9={percentile(ordered, 999) / 1e6:.2f}ms max={ordered[-1] / 1e6:.2f}ms"
-        )
 
 
 async def closed_loop(url: str, requests: Sequence[bytes], connections: int = CONNECTIONS) -> Round:

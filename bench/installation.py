@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import httpx
+import psutil
 from msgspec import Struct
 
 READY_SECONDS_MAX: Final = 120.0
@@ -97,6 +98,15 @@ def target(given: argparse.Namespace) -> Iterator[Target]:
         return
     with Installation() as installation:
         yield Target(installation.url, installation.data_dir)
+
+
+def settle(percent: float = 20.0, seconds_max: float = 15.0) -> None:
+    """Wait until the machine is idle: what an earlier round left to do must not be counted against the next one."""
+    deadline = time.monotonic() + seconds_max
+    while time.monotonic() < deadline:
+        if psutil.cpu_percent(0.5) < percent:
+            return
+    print(f"(the machine is still busy after {seconds_max:g} s; the figures are lower than they could be)")
 
 
 def _free_ports(count: int) -> list[int]:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 RESULTS = Path("var/bench.json")
+_PERCENTILES = (("p50", 500), ("p99", 990), ("p99.9", 999))
 
 
 class Result(Struct, frozen=True):
@@ -36,6 +37,12 @@ def machine() -> str:
 def percentile(ordered: Sequence[int], per_mille: int) -> int:
     """The value below which `per_mille` thousandths of the ascending values lie."""
     return ordered[min(len(ordered) - 1, len(ordered) * per_mille // 1_000)]
+
+
+def times(ordered_ns: Sequence[int]) -> str:
+    """The percentiles that every bench prints, in milliseconds."""
+    shown = [f"{name}={percentile(ordered_ns, at) / 1e6:.2f}ms" for name, at in _PERCENTILES]
+    return f"{' '.join(shown)} max={ordered_ns[-1] / 1e6:.2f}ms"
 
 
 def record(results: Sequence[Result]) -> None:
