@@ -16,7 +16,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
-from gateway.edge import answer_headers
+from gateway.edge import open_document
 from gateway.errors import MEANING, error_table
 from gateway.permissions import permission_of
 
@@ -115,7 +115,7 @@ class DocumentationPage(OpenAPIRenderPlugin):
         ).encode()
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002
-        answer_headers(request.scope).append((b"content-security-policy", self._policy))
+        open_document(request.scope, self._policy)
         return self._page
 
 

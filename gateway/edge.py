@@ -5,6 +5,7 @@ and msgpack answers for who asks for them. It knows no route.
 """
 
 import asyncio
+import itertools
 import re
 import secrets
 from time import perf_counter
@@ -23,21 +24,22 @@ from gateway.settings import GatewaySettings
 _log = structlog.get_logger(__name__)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+# Few, because the server looks at each of them twice: what only documents need comes with the documents.
 _SECURITY: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"permissions-policy", b"interest-cohort=()"),
 )
-_CLOSED_POLICY: Final = b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_CLOSED: Final = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+)
 _CORS_METHODS: Final = b"GET, POST, PUT, PATCH, DELETE"
 _CORS_HEADERS: Final = b"Authorization, Content-Type, Idempotency-Key, X-Request-Id"
 _CORS_EXPOSED: Final = b"X-Request-Id, RateLimit, RateLimit-Policy, Retry-After, X-Projection-Lag"
 _HEADERS_KEY: Final = "wattbook.answer_headers"
 _REQUEST_ID_KEY: Final = "wattbook.request_id"
 _REQUEST_HEADERS_KEY: Final = "wattbook.request_headers"
+_DOCUMENT_KEY: Final = "wattbook.document_headers"
 
 
 def answer_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
@@ -52,6 +54,16 @@ def request_headers(scope: Scope) -> dict[bytes, bytes]:
     return headers
 
 
+def open_document(scope: Scope, policy: bytes) -> None:
+    """This answer is a page that a browser shows: with what it may load instead of nothing at all."""
+    scope[_DOCUMENT_KEY] = (  # type: ignore[typeddict-unknown-key]
+        (b"content-security-policy", policy),
+        (b"referrer-policy", b"no-referrer"),
+        (b"cross-origin-opener-policy", b"same-origin"),
+        (b"permissions-policy", b"interest-cohort=()"),
+    )
+
+
 def request_id_of(scope: Scope) -> str:
     return str(scope.get(_REQUEST_ID_KEY, ""))
 
@@ -60,15 +72,16 @@ class Edge:
     def __init__(self, app: ASGIApp, settings: GatewaySettings, metrics: GatewayMetrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
+        self._ids = map(f"{secrets.token_hex(4)}-{{:x}}".format, itertools.count(1))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        request_id = headers.get(b"x-request-id", b"").decode("latin-1")
-        if not _REQUEST_ID.fullmatch(request_id):
-            request_id = secrets.token_hex(8)
+        given = headers.get(b"x-request-id")
+        if given is None or not _REQUEST_ID.fullmatch(request_id := given.decode("latin-1")):
+            request_id = next(self._ids)
         scope[_REQUEST_ID_KEY] = request_id  # type: ignore[typeddict-unknown-key]
         scope[_REQUEST_HEADERS_KEY] = headers  # type: ignore[typeddict-unknown-key]
         origin = headers.get(b"origin", b"")
@@ -153,7 +166,7 @@ class _Answer:
     def __init__(self, scope: HTTPScope, send: Send, headers: list[tuple[bytes, bytes]], accept: bytes) -> None:
         self.status = 0
         self.method = scope["method"]
-        self._send, self._headers = send, headers
+        self._scope, self._send, self._headers = scope, send, headers
         self._msgpack = b"application/msgpack" in accept or b"application/x-msgpack" in accept
         self._start: Any = None  # held back until the body is known, when it is to be msgpack
         self._held = bytearray()
@@ -161,11 +174,11 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            raw = list(message["headers"])
-            raw.extend(self._headers)
-            if not any(name == b"content-security-policy" for name, _ in raw):
-                raw.append((b"content-security-policy", _CLOSED_POLICY))
-            message["headers"] = raw
+            raw = message["headers"] = [
+                *message["headers"],
+                *self._headers,
+                *self._scope.get(_DOCUMENT_KEY, _CLOSED),  # type: ignore[misc]
+            ]
             if self._msgpack and _is_json(raw):
                 self._start = message
                 return
