@@ -51,7 +51,7 @@ def main() -> None:
     for one in many:
         cpu_us = one.cpu_ns / 1e3 / batches / BATCH
         print(
-            f"rate={one.rate * BATCH:.0f}/s {times(one.latencies_ns)} a batch, generator={cpu_us:.1f}us of CPU per order"
+            f"rate={one.rate * BATCH:.0f}/s, of each batch {times(one.latencies_ns)} generator={cpu_us:.1f}us per order"
         )
     print(f"rate={rate}/s (median of {len(rates)} rounds)")
     if not given.smoke:
