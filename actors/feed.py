@@ -1,15 +1,17 @@
 """What a market's watchers hear after each commit: gathered entry by entry, published once the commit has returned."""
 
+from typing import Final
+
 import msgspec
 
 from actors.dataplane import Connection
 from engine.book.answers import level_changes, trade_views, updates
 from engine.book.order_book import OrderBook
-from engine.market import Phase
 from engine.messages import Event, ParticipantId
-from engine.views import BookDelta, Feed, OrderUpdate, TradeView, Watch
+from engine.views import Failed, Fault, Feed, LevelChange, OrderUpdate, TradeView, Watch
 
 _encode = msgspec.msgpack.Encoder().encode
+_WATCH_AGAIN: Final = _encode((0, Failed(Fault.UNAVAILABLE, "the book was replayed: watch again")))
 
 
 class _Watcher:
@@ -29,7 +31,6 @@ class Newsroom:
         self._watchers: dict[Connection, _Watcher] = {}
         self._participants: frozenset[ParticipantId] = frozenset()
         self._wants_book = False
-        self._deltas: list[BookDelta] = []
         self._trades: list[TradeView] = []
         self._updates: list[OrderUpdate] = []
 
@@ -47,37 +48,44 @@ class Newsroom:
     def gather(self, book: OrderBook, events: list[Event]) -> None:
         """Keep the news of the entry that was just applied."""
         if self._wants_book:
-            self._deltas.append(BookDelta(book.sequence - 1, book.sequence, level_changes(book)))
             self._trades.extend(trade_views(book, events))
         if self._participants:
             self._updates.extend(updates(book, events, self._participants))
 
     def drop_gathered(self) -> None:
         """The commit failed: nothing of it may be told."""
-        self._deltas, self._trades, self._updates = [], [], []
+        self._trades, self._updates = [], []
 
-    def publish(self, sequence: int, phase: Phase, *, news: bool) -> None:
-        """Tell every watcher that the journal has come to `sequence`, and what it wanted to hear."""
-        if not news:
-            return
+    def publish(self, book: OrderBook) -> None:
+        """Tell every watcher that the journal has come to the book's sequence, and what it wanted to hear."""
+        changes: tuple[LevelChange, ...] = level_changes(book) if self._wants_book else ()
         for connection, watcher in list(self._watchers.items()):
             if not connection.is_open:
                 continue
             start, everyone = watcher.from_sequence, watcher.participants >= self._participants
             feed = Feed(
                 self._market_id,
-                sequence,
-                tuple(d for d in self._deltas if d.sequence > start) if watcher.book else (),
+                book.sequence,
+                changes if watcher.book else (),
                 tuple(t for t in self._trades if t.sequence > start) if watcher.book else (),
                 tuple(
                     u
                     for u in self._updates
                     if u.order.sequence > start and (everyone or u.order.participant_id in watcher.participants)
                 ),
-                phase,
+                book.phase,
             )
             connection.send(_encode((0, feed)))
         self.drop_gathered()
+
+    def start_over(self) -> None:
+        """The book was replayed, and what changed meanwhile was not told: everyone must look at it anew."""
+        self.drop_gathered()
+        for connection in self._watchers:
+            if connection.is_open:
+                connection.send(_WATCH_AGAIN)
+        self._watchers.clear()
+        self._recount()
 
     def _recount(self) -> None:
         self._wants_book = any(watcher.book for watcher in self._watchers.values())

@@ -215,8 +215,11 @@ class Link:
                 connection.close()
                 return
             if request_id == 0 or request_id == self._watch_id:
-                if self._listener is not None and isinstance(message, Feed | BookView):
-                    self._listener(message)
+                if isinstance(message, Failed):  # the market has lost its watchers
+                    self._tell(None)
+                    self._send_watch()
+                else:
+                    self._tell(message)
                 continue
             waiting = self._pending.pop(request_id, None)
             if waiting is not None and not waiting[0].done():
@@ -233,8 +236,11 @@ class Link:
             metrics.UNREACHABLE.labels(self._symbol).inc()
             if not answer.done():
                 answer.set_result(_no_answer(self._symbol, is_query))
+        self._tell(None)
+
+    def _tell(self, news: BookView | Feed | None) -> None:
         if self._listener is not None:
-            self._listener(None)
+            self._listener(news)
 
     def _send_watch(self) -> None:
         if self._watch is not None and self._connection is not None and self._connection.is_open:

@@ -214,6 +214,7 @@ class Market:
         self._recovered_seconds = perf_counter() - started
         metrics.RECOVERY_SECONDS.labels(self.symbol).set(self._recovered_seconds)
         self._book = book
+        self._news.start_over()
         self._become("serving")
         log.info(
             "market.serving", market=self.symbol, sequence=book.sequence, seconds=round(self._recovered_seconds, 3)
@@ -358,7 +359,8 @@ class Market:
         for connection, letter in draft.letters:
             if connection.is_open:
                 connection.send(letter)
-        self._news.publish(book.sequence, book.phase, news=bool(draft.entries))
+        if draft.entries:
+            self._news.publish(book)
 
     async def _answer_some(self, draft: Draft, crash: Reached) -> None:
         """The first half of the answers, on their way before the rest is sent or never will be."""

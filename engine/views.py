@@ -187,14 +187,6 @@ class LevelChange(Struct, frozen=True, array_like=True, gc=False):
     orders: int
 
 
-class BookDelta(Struct, frozen=True, array_like=True):
-    """Takes the book from previous_sequence to sequence."""
-
-    previous_sequence: int
-    sequence: int
-    changes: tuple[LevelChange, ...]
-
-
 class TradeView(Struct, frozen=True, array_like=True, gc=False):
     """A trade as the public sees it."""
 
@@ -216,11 +208,11 @@ class OrderUpdate(Struct, frozen=True, array_like=True):
 
 
 class Feed(Struct, frozen=True, array_like=True, tag=301):
-    """One commit's news. deltas and trades only for connections that watch the book."""
+    """One commit's news. changes: every level that it changed, as it is now; they and trades only for book watchers."""
 
     market_id: int
     sequence: int
-    deltas: tuple[BookDelta, ...]
+    changes: tuple[LevelChange, ...]
     trades: tuple[TradeView, ...]
     updates: tuple[OrderUpdate, ...]
     phase: Phase

@@ -14,15 +14,14 @@ import msgspec
 
 from engine.market import MarketSpec, Phase
 from engine.units import epoch_start_us
-from engine.views import BookDelta, BookView, Feed, Level, OrderUpdate, TradeView
+from engine.views import BookView, Feed, Level, LevelChange, OrderUpdate, TradeView
 from gateway.barrier import Barrier
 from gateway.decimals import format_price
 from gateway.instants import format_instant
-from gateway.levels import BookReplica, merge, show_changes
+from gateway.levels import BookReplica, show_changes
 from gateway.ports import Clock, Markets
 from gateway.wire import PHASE_NAMES, show_level, show_order, show_own_fill, show_trade
 
-DELTAS_MAX: Final = 16  # of one commit; more are told as one
 _LOOK_SECONDS: Final = 0.25  # how often new markets and new epochs are looked for
 _WATCH_DELAY_SECONDS: Final = 0.02  # many who subscribe at once cost one watch
 _SNAPSHOT_LEVELS: Final = 1_000
@@ -217,7 +216,7 @@ class Feeds:
 
     def _tell(self, feed: MarketFeed, news: Feed) -> None:
         feed.sequence = news.sequence
-        self._tell_book(feed, news.deltas)
+        self._tell_book(feed, news.sequence, news.changes)
         for trade in news.trades:
             feed.last = trade
         if news.trades and feed.readers[TRADES]:
@@ -226,24 +225,16 @@ class Feeds:
             feed.phase = news.phase
             if feed.readers[EPOCHS]:
                 self._tell_epoch(feed)
-        if (news.deltas or news.trades) and feed.readers[TICKER]:
+        if (news.changes or news.trades) and feed.readers[TICKER]:
             _push(feed.readers[TICKER], _ticker(feed))
         for update in news.updates:
             self._tell_owner(feed, update)
 
-    def _tell_book(self, feed: MarketFeed, deltas: tuple[BookDelta, ...]) -> None:
-        readers, replica = feed.readers[BOOK], feed.replica
-        if readers and len(deltas) <= DELTAS_MAX:
-            for delta in deltas:
-                previous = replica.sequence
-                replica.apply(delta.sequence, delta.changes)
-                _push(readers, _delta(feed, previous, delta.sequence, delta.changes))
-        elif deltas:
-            changes = merge(change for delta in deltas for change in delta.changes)
-            previous = replica.sequence
-            replica.apply(deltas[-1].sequence, changes)
-            if readers:
-                _push(readers, _delta(feed, previous, deltas[-1].sequence, changes))
+    def _tell_book(self, feed: MarketFeed, sequence: int, changes: tuple[LevelChange, ...]) -> None:
+        previous = feed.replica.sequence
+        feed.replica.apply(sequence, changes)
+        if feed.readers[BOOK]:
+            _push(feed.readers[BOOK], _delta(feed, previous, sequence, changes))
 
     def _tell_owner(self, feed: MarketFeed, update: OrderUpdate) -> None:
         participant_id, market_id = update.order.participant_id, feed.spec.market_id

@@ -78,9 +78,3 @@ def show_changes(changes: Iterable[LevelChange]) -> tuple[list[ShownLevel], list
         level = (format_price(change.price_micro), format_energy(change.quantity_wh), change.orders)
         (bids if change.side is Side.BUY else asks).append(level)
     return bids, asks
-
-
-def merge(changes: Iterable[LevelChange]) -> list[LevelChange]:
-    """The last change of each level: many deltas as one."""
-    last: dict[tuple[Side, PriceMicro], LevelChange] = {(one.side, one.price_micro): one for one in changes}
-    return list(last.values())

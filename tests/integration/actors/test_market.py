@@ -415,11 +415,37 @@ async def test_watchers_hear_every_sequence_once_and_only_their_own_orders(excha
 
     start, feeds = heard[0], [feed for feed in heard[1:] if isinstance(feed, Feed)]
     assert isinstance(start, BookView)
-    deltas = [delta for feed in feeds for delta in feed.deltas]
-    assert [delta.previous_sequence for delta in deltas] == list(range(start.sequence, sequence))
+    told = [feed.sequence for feed in feeds]
+    assert told == sorted(set(told))
+    levels = {(change.side, change.price_micro): change.quantity_wh for feed in feeds for change in feed.changes}
+    book = await exchange.links.ask(1, GetBook())
+    assert isinstance(book, BookView)
+    assert {key: wh for key, wh in levels.items() if wh} == {
+        (side, level.price_micro): level.quantity_wh
+        for side, shown in ((Side.BUY, book.bids), (Side.SELL, book.asks))
+        for level in shown
+    }
     assert [update.order.participant_id for feed in feeds for update in feed.updates] == [buyer]
     assert [trade.number for feed in feeds for trade in feed.trades] == [1]
     assert bid.fills[0].trade_number == 1
+
+
+async def test_watchers_look_at_the_book_anew_after_a_replay(exchange: Exchange) -> None:
+    await exchange.open_market("M")
+    journal = FaultyJournal(exchange.dsn)
+    exchange.start_market("M", journal)
+    seller = await exchange.trader("seller")
+    await exchange.sequence("M")
+    heard: list[Any] = []
+    exchange.links.watch(1, frozenset(), True, heard.append)
+    await eventually(lambda: bool(heard))
+
+    journal.fail_after = 1  # the order is in the journal, and nobody was told
+    await exchange.submit("M", order(seller, Side.SELL, "3.000", "2.000"))
+
+    view = await eventually(lambda: heard[-1], lambda last: isinstance(last, BookView) and bool(last.asks))
+    assert [level.quantity_wh for level in view.asks] == [2_000]
+    assert None in heard
 
 
 async def test_the_phase_survives_and_a_halted_market_refuses_orders_but_not_cancels(exchange: Exchange) -> None:

@@ -36,7 +36,7 @@ from engine.records import (
     ZoneRecord,
 )
 from engine.units import value_micro
-from engine.views import Answer, BookDelta, BookView, Failed, Fault, Feed, FillView, OrderView, Query, TradeView, Watch
+from engine.views import Answer, BookView, Failed, Fault, Feed, FillView, OrderView, Query, TradeView, Watch
 from gateway.ports import FeedListener
 
 COSTS = {(a, b): (500_000, 100) if a == b else (1_000_000, 300) for a in ("Z1", "Z2") for b in ("Z1", "Z2")}
@@ -181,7 +181,6 @@ class MemoryExchange:
 
     def apply(self, book: OrderBook, command: Command) -> Answer:
         """One journal entry, with everything that the actor and the persistence actor make of it."""
-        previous = book.sequence
         entry = Entry(book.sequence + 1, self.clock(), command)
         events = book.apply(entry)
         market_id = book.spec.market_id
@@ -198,9 +197,8 @@ class MemoryExchange:
                 key = (event.participant_id, self.asset(event.asset))
                 self.main[key] = self.main.get(key, 0) + event.amount
         if listener is not None:
-            delta = BookDelta(previous, book.sequence, level_changes(book))
             told = tuple(updates(book, events, watched))
-            listener(Feed(market_id, book.sequence, (delta,), tuple(trades), told, book.phase))
+            listener(Feed(market_id, book.sequence, level_changes(book), tuple(trades), told, book.phase))
         return result
 
     # --- Markets

@@ -1,6 +1,6 @@
 """The replica of a book: whatever changes come, it is the book that they describe.
 
-Seen to fail for: a level that is gone kept, bids sorted the wrong way, a merge that keeps the first change.
+Seen to fail for: a level that is gone kept, bids sorted the wrong way.
 """
 
 from hypothesis import given
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.messages import Side
 from engine.views import BookView, Level, LevelChange
-from gateway.levels import BookReplica, merge
+from gateway.levels import BookReplica
 from gateway.wire import checksum, show_level
 
 changes = st.lists(
@@ -45,16 +45,6 @@ def test_a_replica_is_the_book_that_the_changes_describe(applied: list[LevelChan
 
     assert replica.shown(100) == shown(naive(applied))
     assert replica.checksum() == checksum(*replica.shown(100))
-
-
-@given(changes)
-def test_merged_changes_lead_to_the_same_book(applied: list[LevelChange]) -> None:
-    step_by_step, at_once = BookReplica(), BookReplica()
-    for number, change in enumerate(applied):
-        step_by_step.apply(number, [change])
-    at_once.apply(len(applied), merge(applied))
-
-    assert step_by_step.shown(100) == at_once.shown(100)
 
 
 @given(changes, changes)
