@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from engine.book.side import Order
 
 
+class FeeRates:
+    """In basis points of a side's own value; a negative maker rate is a rebate. An order keeps those it came with."""
+
+    __slots__ = ("maker_bps", "taker_bps", "worst_bps")
+
+    def __init__(self, maker_bps: int, taker_bps: int) -> None:
+        self.maker_bps = maker_bps
+        self.taker_bps = taker_bps
+        self.worst_bps = max(maker_bps, taker_bps, 0)  # what a reservation assumes
+
+
 class Account:
     """What one participant has in this market. Energy is kept by zone."""
 
@@ -23,14 +34,13 @@ class Account:
         "dead_man_us",
         "energy_free",
         "energy_reserved",
+        "fees",
         "has_own_fees",
-        "maker_fee_bps",
         "orders",
         "participant_id",
-        "taker_fee_bps",
     )
 
-    def __init__(self, participant_id: ParticipantId, maker_fee_bps: int, taker_fee_bps: int) -> None:
+    def __init__(self, participant_id: ParticipantId, fees: FeeRates) -> None:
         self.participant_id = participant_id
         self.cash_free: MoneyMicro = 0
         self.cash_reserved: MoneyMicro = 0
@@ -38,8 +48,7 @@ class Account:
         self.energy_reserved: dict[str, int] = {}
         self.orders: dict[int, Order] = {}  # the open ones, by order id, oldest first
         self.client_ids: dict[str, Order] = {}  # of open orders and of the ended ones that are still known
-        self.maker_fee_bps = maker_fee_bps
-        self.taker_fee_bps = taker_fee_bps
+        self.fees = fees
         self.has_own_fees = False
         self.dead_man_us = 0  # 0: switched off
 
@@ -109,7 +118,8 @@ def reservation_micro(value_micro: MoneyMicro, fee_numerator: int, fee_bps_worst
     An order's fee is the rounded-up sum over its fills (fee_numerator, in 1/10,000 micro), not the sum of rounded-up
     fees: so the reservation at placing is exactly value plus fee, and no number of partial fills can exceed it.
     """
-    return value_micro + fee_micro(fee_numerator, fee_bps_worst * value_micro)
+    # fee_micro written out: this is asked for at every placing, amend and fill
+    return value_micro - (-(fee_numerator + fee_bps_worst * value_micro) // BPS) + (-fee_numerator // BPS)
 
 
 def fee_micro(fee_numerator: int, increase: int) -> MoneyMicro:

@@ -301,4 +301,4 @@ class Projection:
 
 def _backing(order: Order) -> tuple[ParticipantId, str]:
     """Whose funds of which asset back the order."""
-    return order.placed.participant_id, order.zone if order.side is Side.SELL else CURRENCY
+    return order.placed.participant_id, order.asset

@@ -32,7 +32,7 @@ def next_entry(book: OrderBook, command: Command) -> Entry:
 
 
 def test_amend_a_price(benchmark: BenchmarkFixture, filled: OrderBook) -> None:
-    order = next(order for order in filled.orders.values() if order.side is Side.BUY)
+    order = next(order for order in filled.orders.values() if order.is_buy)
     prices = [3_300_000, 3_301_000]
 
     def amend() -> Any:

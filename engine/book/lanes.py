@@ -20,6 +20,7 @@ class Lane:
         "left_wh",
         "limited",
         "loss_bps",
+        "loss_divisor",
         "path",
         "tick_micro",
         "used_wh",
@@ -33,6 +34,7 @@ class Lane:
         self.wheeling_micro = path.wheeling_micro
         self.loss_bps = path.loss_bps
         self.tick_micro = spec.tick_micro
+        self.loss_divisor = BPS * spec.tick_micro
         self.is_link = path.zone_from != path.zone_to  # what passes is counted, also while nothing limits it
         self.limited = self.is_link and path.capacity_wh != UNLIMITED_WH
         self._capacity_wh = path.capacity_wh
@@ -50,7 +52,7 @@ class Lane:
     def landed(self, ask_micro: PriceMicro) -> PriceMicro:
         """`engine.market.landed` for this path, written out for the hot path."""
         tick = self.tick_micro
-        return ask_micro + self.wheeling_micro - (-ask_micro * self.loss_bps // (BPS * tick)) * tick
+        return ask_micro + self.wheeling_micro - (-ask_micro * self.loss_bps // self.loss_divisor) * tick
 
     def ask_equivalent(self, bid_micro: PriceMicro) -> PriceMicro:
         """`engine.market.ask_equivalent` for this path, written out for the hot path."""

@@ -13,7 +13,7 @@ from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import Any, Final
 
-from engine.accounts import Account, reservation_micro
+from engine.accounts import Account, FeeRates, reservation_micro
 from engine.book.lanes import Lane, lanes_of
 from engine.book.matching import Matching
 from engine.book.reference import ReferencePrice
@@ -72,6 +72,11 @@ from engine.units import (
 
 _AGENDA_SLACK: Final = 1_024  # agenda items that came to nothing may pile up to this before it is made anew
 
+# Looking up an enum's member takes as long as a small function's call; these are asked for by every order.
+_OPEN: Final = Phase.OPEN
+_LIMIT: Final = OrderKind.LIMIT
+_FOK: Final = TimeInForce.FOK
+
 
 class OrderBook(Matching):
     """Orders, funds and phase of one market."""
@@ -83,6 +88,7 @@ class OrderBook(Matching):
         self.sequence = 0  # of the last applied entry
         self.time_us: TimeUs = 0  # of the last applied entry
         self.epoch_start_us: TimeUs = 0
+        self.fees = FeeRates(spec.maker_fee_bps, spec.taker_fee_bps)  # for those who have none of their own
         self.accounts: dict[ParticipantId, Account] = {}
         self.orders: dict[int, Order] = {}  # the open ones
         self.closed: dict[int, Order] = {}  # the newest ended ones
@@ -97,7 +103,7 @@ class OrderBook(Matching):
             (side, zone): BookSide(side) for side in Side for zone in spec.zones
         }
         self.lanes: dict[tuple[str, str], Lane] = lanes_of(spec, self.sides)
-        self._index_lanes()
+        self._bind_lanes()
         self.pathless_wh: dict[tuple[str, str], EnergyWh] = {}  # passed in this epoch where the spec has no path now
         self.blocked: dict[int, Order] = {}  # resting orders that a full lane may have kept from trading
         self._agenda: list[tuple[TimeUs, int]] = []  # (instant, order id), or minus the participant id for dead-man
@@ -137,23 +143,20 @@ class OrderBook(Matching):
         A command that would be refused for another reason needs nothing. Changes nothing: the shell asks before it
         gives the command a sequence. `time_us` is the instant the command would get.
         """
+        if self.phase is not _OPEN:
+            return None
         if isinstance(command, PlaceOrder):
             account = self.accounts.get(command.participant_id)
             known = account.client_ids.get(command.client_order_id) if account is not None else None
             if known is not None and not self._about_to_be_forgotten(known):
                 return None
             price = self._limit_micro(command)
-            maker_bps, taker_bps = (
-                (account.maker_fee_bps, account.taker_fee_bps)
-                if account is not None
-                else (self.spec.maker_fee_bps, self.spec.taker_fee_bps)
-            )
             if command.side is Side.SELL:
                 asset, need = command.zone, command.quantity_wh
             else:
-                value = value_micro(price, command.quantity_wh)
-                asset, need = CURRENCY, reservation_micro(value, 0, max(maker_bps, taker_bps, 0))
-            missing = need - (account.free(asset) if account is not None else 0)
+                fees = self.fees if account is None else account.fees
+                asset, need = CURRENCY, reservation_micro(value_micro(price, command.quantity_wh), 0, fees.worst_bps)
+            missing = need - (0 if account is None else account.free(asset))
             if missing <= 0 or self._place_refusal(command, price, time_us) is not None:
                 return None
             return asset, missing
@@ -161,11 +164,12 @@ class OrderBook(Matching):
             order = self.orders.get(command.order_id)
             if order is None or order.account.participant_id != command.participant_id:
                 return None
-            if self._amend_refusal(command, order) is not None:
+            price = command.price_micro or order.price_micro
+            quantity = command.quantity_wh or order.quantity_wh
+            missing = _amend_extra(order, price, quantity) - order.account.free(order.asset)
+            if missing <= 0 or self._amend_refusal(order, price, quantity) is not None:
                 return None
-            asset = order.zone if order.side is Side.SELL else CURRENCY
-            missing = self._amend_extra(order, *_amended(command, order)) - order.account.free(asset)
-            return (asset, missing) if missing > 0 else None
+            return order.asset, missing
         return None
 
     # --- time ---------------------------------------------------------------------------------------------------
@@ -205,7 +209,8 @@ class OrderBook(Matching):
         heappush(self._agenda, (at_us, what))
         if len(self._agenda) > 2 * (len(self.orders) + len(self.accounts)) + _AGENDA_SLACK:
             self._agenda = self._agenda_now()
-        self.due_us = min(self.due_us, at_us)
+        if at_us < self.due_us:
+            self.due_us = at_us
 
     def _agenda_now(self) -> list[tuple[TimeUs, int]]:
         agenda = [(order.expires_us, order.order_id) for order in self.orders.values()]
@@ -237,29 +242,28 @@ class OrderBook(Matching):
             events.append(refusal)
             return
         if account is None:
-            account = Account(command.participant_id, self.spec.maker_fee_bps, self.spec.taker_fee_bps)
-        order = Order(self.sequence, command, account, price, self.time_us)
-        if command.side is Side.SELL:
-            missing = command.quantity_wh - account.energy_free.get(command.zone, 0)
-            if missing > 0:
-                events.append(_insufficient_energy(missing, command.zone))
-                return
-        else:
-            need = reservation_micro(value_micro(price, command.quantity_wh), 0, order.fee_bps_worst)
-            if need > account.cash_free:
-                events.append(_insufficient_funds(need - account.cash_free))
-                return
+            account = Account(command.participant_id, self.fees)
+        home = self.sides[command.side, command.zone]
+        order = Order(self.sequence, command, account, home, price, self.time_us)
+        if order.is_buy:
+            need = reservation_micro(value_micro(price, command.quantity_wh), 0, order.fees.worst_bps)
             order.reserved_micro = need
+        else:
+            need = command.quantity_wh
+        free = account.free(order.asset)
+        if need > free:
+            events.append(_insufficient(need - free, order.asset))
+            return
         events.append(OrderAccepted(order.order_id))
         self._admit(order)
-        if command.post_only and self._best_for(order) is not None:
+        if command.post_only and self._best_at(order, price) is not None:
             self._end(order, EndReason.POST_ONLY_WOULD_TRADE, events)
-        elif command.time_in_force is TimeInForce.FOK and not self._fillable(order):
+        elif command.time_in_force is _FOK and not self._fillable(order):
             self._end(order, EndReason.FOK_UNFILLABLE, events)
         else:
             self._match(order, events)
             if order.end_reason == 0:
-                if command.kind is OrderKind.LIMIT and order.may_rest:
+                if command.kind is _LIMIT and order.may_rest:
                     self._rest(order)
                     self._remind(order.expires_us, order.order_id)
                 else:
@@ -268,10 +272,10 @@ class OrderBook(Matching):
     def _admit(self, order: Order) -> None:
         """The order becomes open: known by its ids, its funds reserved, its life limited."""
         command, account = order.placed, order.account
-        if command.side is Side.SELL:
-            account.reserve_energy(order.zone, order.quantity_wh)
-        else:
+        if order.is_buy:
             account.reserve_cash(order.reserved_micro)
+        else:
+            account.reserve_energy(order.zone, order.quantity_wh)
         order.expires_us = command.expires_us or self.time_us + self.spec.order_life_seconds_max * SECOND_US
         self.accounts[account.participant_id] = account
         self.orders[order.order_id] = order
@@ -281,20 +285,20 @@ class OrderBook(Matching):
 
     def _rest(self, order: Order) -> None:
         """The order waits in the book for takers."""
-        self.sides[order.side, order.zone].add(order)
+        order.home.add(order)
         if self._has_limits and self._meets_full_lane(order):
             self.blocked[order.order_id] = order
 
     def _limit_micro(self, command: PlaceOrder) -> PriceMicro:
         """The worst price the order may take; a market order that names none takes the corridor's end."""
-        if command.kind is OrderKind.MARKET and command.price_micro == 0:
+        if command.kind is not _LIMIT and command.price_micro == 0:
             return self.spec.price_micro_max if command.side is Side.BUY else self.spec.price_micro_min
         return command.price_micro
 
     def _place_refusal(self, command: PlaceOrder, price_micro: PriceMicro, time_us: TimeUs) -> Refused | None:
         """The first rule the command breaks, in the order of RejectCode; funds come after."""
         spec = self.spec
-        if self.phase is not Phase.OPEN:
+        if self.phase is not _OPEN:
             return self._not_open()
         if (command.side, command.zone) not in self.sides:
             return Refused(RejectCode.VALIDATION_FAILED, f"zone: {spec.symbol} has no zone {command.zone}")
@@ -306,7 +310,7 @@ class OrderBook(Matching):
                     RejectCode.VALIDATION_FAILED,
                     f"expires_at: an order lives at most {spec.order_life_seconds_max} s in {spec.symbol}",
                 )
-        return self._terms_refusal(price_micro, command.quantity_wh, command.kind is OrderKind.LIMIT)
+        return self._terms_refusal(price_micro, command.quantity_wh, command.kind is _LIMIT)
 
     def _terms_refusal(self, price_micro: PriceMicro, quantity_wh: EnergyWh, in_band: bool) -> Refused | None:
         """The first rule that this price or this quantity breaks."""
@@ -339,45 +343,40 @@ class OrderBook(Matching):
     # --- amending and cancelling ----------------------------------------------------------------------------------
 
     def _amend(self, command: AmendOrder, events: list[Event]) -> None:
-        if self.phase is not Phase.OPEN:
+        if self.phase is not _OPEN:
             events.append(self._not_open())
             return
         order = self.orders.get(command.order_id)
         if order is None or order.account.participant_id != command.participant_id:
             events.append(self._unknown(command.order_id, command.participant_id))
             return
-        refusal = self._amend_refusal(command, order)
+        price = command.price_micro or order.price_micro
+        quantity = command.quantity_wh or order.quantity_wh
+        refusal = self._amend_refusal(order, price, quantity)
         if refusal is not None:
             events.append(refusal)
             return
-        price, quantity = _amended(command, order)
-        extra = self._amend_extra(order, price, quantity)
-        asset = order.zone if order.side is Side.SELL else CURRENCY
-        missing = extra - order.account.free(asset)
-        if missing > 0:
-            events.append(
-                _insufficient_energy(missing, asset) if order.side is Side.SELL else _insufficient_funds(missing)
-            )
+        account, extra = order.account, _amend_extra(order, price, quantity)
+        if extra > 0 and extra > account.free(order.asset):
+            events.append(_insufficient(extra - account.free(order.asset), order.asset))
             return
         if order.placed.post_only and price != order.price_micro and self._best_at(order, price) is not None:
             events.append(Refused(RejectCode.CONFLICT, "a post-only order would trade at this price"))
             return
-        side = self.sides[order.side, order.zone]
         keeps_place = price == order.price_micro and quantity <= order.quantity_wh
         if keeps_place:
-            side.reduce(order, order.quantity_wh - quantity)
-            order.quantity_wh = quantity
+            order.home.reduce(order, order.quantity_wh - quantity)
         else:
-            side.remove(order)
+            order.home.remove(order)
             order.price_micro = price
             order.remaining_wh += quantity - order.quantity_wh
-            order.quantity_wh = quantity
             order.priority = self.sequence
-        if order.side is Side.SELL:
-            order.account.reserve_energy(order.zone, extra)
-        else:
-            order.account.reserve_cash(extra)
+        order.quantity_wh = quantity
+        if order.is_buy:
+            account.reserve_cash(extra)
             order.reserved_micro += extra
+        elif extra:
+            account.reserve_energy(order.zone, extra)
         order.updated_us, order.updated_sequence = self.time_us, self.sequence
         events.append(OrderAmended(order.order_id, price, quantity))
         if not keeps_place:
@@ -386,23 +385,14 @@ class OrderBook(Matching):
             if order.end_reason == 0:
                 self._rest(order)
 
-    def _amend_refusal(self, command: AmendOrder, order: Order) -> Refused | None:
-        if self.phase is not Phase.OPEN:
-            return self._not_open()
-        price, quantity = _amended(command, order)
-        if quantity <= order.filled_wh:
+    def _amend_refusal(self, order: Order, price_micro: PriceMicro, quantity_wh: EnergyWh) -> Refused | None:
+        """The first rule that the new terms break, in the order of RejectCode; funds come after."""
+        if quantity_wh <= order.filled_wh:
             return Refused(
                 RejectCode.VALIDATION_FAILED,
                 f"quantity: must be above the {energy_text(order.filled_wh)} that are filled",
             )
-        return self._terms_refusal(price, quantity, price != order.price_micro)
-
-    def _amend_extra(self, order: Order, price_micro: PriceMicro, quantity_wh: EnergyWh) -> int:
-        """How much more must be reserved for the new terms; negative when some comes free."""
-        if order.side is Side.SELL:
-            return quantity_wh - order.quantity_wh
-        value = value_micro(price_micro, quantity_wh - order.filled_wh)
-        return reservation_micro(value, order.fee_numerator, order.fee_bps_worst) - order.reserved_micro
+        return self._terms_refusal(price_micro, quantity_wh, price_micro != order.price_micro)
 
     def _cancel(self, command: CancelOrder, events: list[Event]) -> None:
         order = self.orders.get(command.order_id)
@@ -423,7 +413,7 @@ class OrderBook(Matching):
         account = self.accounts.get(command.participant_id)
         if account is None:
             if command.at_us:
-                account = Account(command.participant_id, self.spec.maker_fee_bps, self.spec.taker_fee_bps)
+                account = Account(command.participant_id, self.fees)
                 self.accounts[command.participant_id] = account
             else:
                 events.append(DeadManSet(command.participant_id, 0))
@@ -449,14 +439,14 @@ class OrderBook(Matching):
     def _end(self, order: Order, reason: EndReason, events: list[Event]) -> None:
         """The one way in which an open order closes: out of the book, its reservation released, remembered a while."""
         if order.level is not None:
-            order.level.side.remove(order)
+            order.home.remove(order)
         account = order.account
-        if order.side is Side.SELL:
-            if order.remaining_wh:
-                account.reserve_energy(order.zone, -order.remaining_wh)
-        elif order.reserved_micro:
-            account.reserve_cash(-order.reserved_micro)
-            order.reserved_micro = 0
+        if order.is_buy:
+            if order.reserved_micro:
+                account.reserve_cash(-order.reserved_micro)
+                order.reserved_micro = 0
+        elif order.remaining_wh:
+            account.reserve_energy(order.zone, -order.remaining_wh)
         order.end_reason = reason
         order.updated_us, order.updated_sequence = self.time_us, self.sequence
         del self.orders[order.order_id]
@@ -495,7 +485,7 @@ class OrderBook(Matching):
         assert 0 < command.amount <= FUND_MAX, command.amount
         account = self.accounts.get(command.participant_id)
         if account is None:
-            account = Account(command.participant_id, self.spec.maker_fee_bps, self.spec.taker_fee_bps)
+            account = Account(command.participant_id, self.fees)
             self.accounts[command.participant_id] = account
         account.add_free(command.asset, command.amount)
         self.fund_number = command.number
@@ -541,6 +531,7 @@ class OrderBook(Matching):
             events.append(Refused(RejectCode.CONFLICT, "; ".join(problems)))
             return
         self.spec = new
+        self.fees = FeeRates(new.maker_fee_bps, new.taker_fee_bps)
         self.reference.set_spec(new)
         for side in Side:
             for zone in new.zones:
@@ -548,10 +539,10 @@ class OrderBook(Matching):
         used = self.lanes_used()
         self.lanes = lanes_of(new, self.sides)
         self.set_lanes_used(used)
-        self._index_lanes()
+        self._bind_lanes()
         for account in self.accounts.values():
             if not account.has_own_fees:
-                account.maker_fee_bps, account.taker_fee_bps = new.maker_fee_bps, new.taker_fee_bps
+                account.fees = self.fees
         events.append(SpecChanged(new))
         self.blocked = dict(self.orders)  # cheaper paths can make any two of them meet
         self._trade_blocked(events)
@@ -566,19 +557,17 @@ class OrderBook(Matching):
         self.pathless_wh = {pair: energy_wh for pair, energy_wh in used.items() if pair not in self.lanes}
 
     def _set_fees(self, command: SetFees, events: list[Event]) -> None:
-        maker_bps, taker_bps = command.maker_fee_bps, command.taker_fee_bps
-        if command.remove:
-            maker_bps, taker_bps = self.spec.maker_fee_bps, self.spec.taker_fee_bps
-        elif not (0 <= taker_bps < BPS and -BPS < maker_bps < BPS):
+        fees = self.fees if command.remove else FeeRates(command.maker_fee_bps, command.taker_fee_bps)
+        if not (0 <= fees.taker_bps < BPS and -BPS < fees.maker_bps < BPS):
             events.append(Refused(RejectCode.VALIDATION_FAILED, "fees: taker 0 to 9999 bps, maker -9999 to 9999 bps"))
             return
         account = self.accounts.get(command.participant_id)
         if account is None:
-            account = Account(command.participant_id, maker_bps, taker_bps)
+            account = Account(command.participant_id, fees)
             self.accounts[command.participant_id] = account
-        account.maker_fee_bps, account.taker_fee_bps = maker_bps, taker_bps
+        account.fees = fees
         account.has_own_fees = not command.remove
-        events.append(FeesSet(command.participant_id, maker_bps, taker_bps))
+        events.append(FeesSet(command.participant_id, fees.maker_bps, fees.taker_bps))
         self._forget_if_empty(account)
 
     def restore_agenda(self) -> None:
@@ -589,13 +578,15 @@ class OrderBook(Matching):
         assert self.due_us < FOREVER_US
 
 
-def _amended(command: AmendOrder, order: Order) -> tuple[PriceMicro, EnergyWh]:
-    return command.price_micro or order.price_micro, command.quantity_wh or order.quantity_wh
+def _amend_extra(order: Order, price_micro: PriceMicro, quantity_wh: EnergyWh) -> int:
+    """How much more must be reserved for the new terms; negative when some comes free."""
+    if order.is_buy:
+        value = value_micro(price_micro, quantity_wh - order.filled_wh)
+        return reservation_micro(value, order.fee_numerator, order.fees.worst_bps) - order.reserved_micro
+    return quantity_wh - order.quantity_wh
 
 
-def _insufficient_funds(missing_micro: MoneyMicro) -> Refused:
-    return Refused(RejectCode.INSUFFICIENT_FUNDS, f"{money_text(missing_micro)} are missing")
-
-
-def _insufficient_energy(missing_wh: EnergyWh, zone: str) -> Refused:
-    return Refused(RejectCode.INSUFFICIENT_ENERGY, f"{energy_text(missing_wh)} kWh are missing in {zone}")
+def _insufficient(missing: int, asset: str) -> Refused:
+    if asset == CURRENCY:
+        return Refused(RejectCode.INSUFFICIENT_FUNDS, f"{money_text(missing)} are missing")
+    return Refused(RejectCode.INSUFFICIENT_ENERGY, f"{energy_text(missing)} kWh are missing in {asset}")

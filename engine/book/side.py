@@ -5,24 +5,33 @@ are constant time, but for the sorted list of prices, which moves a few kilobyte
 """
 
 from bisect import bisect_left, insort
+from typing import TYPE_CHECKING, Final
 
 from engine.accounts import Account
-from engine.messages import PlaceOrder, Side, TimeInForce
+from engine.messages import CURRENCY, PlaceOrder, Side, TimeInForce
 from engine.units import EnergyWh, MoneyMicro, PriceMicro, TimeUs
+
+if TYPE_CHECKING:
+    from engine.book.lanes import Lane
+
+_RESTING: Final = (TimeInForce.GTC, TimeInForce.GTD)
 
 
 class Order:
-    """An order and all that has become of it. `placed` is the command, for ever as it came."""
+    """An order and all that has become of it. `placed` is the command, for ever as it came; at `home` it rests."""
 
     __slots__ = (
         "account",
+        "asset",
         "created_us",
         "end_reason",
         "expires_us",
         "fee_numerator",
+        "fees",
         "filled_wh",
+        "home",
+        "is_buy",
         "level",
-        "maker_fee_bps",
         "newer",
         "older",
         "order_id",
@@ -32,8 +41,6 @@ class Order:
         "quantity_wh",
         "remaining_wh",
         "reserved_micro",
-        "side",
-        "taker_fee_bps",
         "updated_sequence",
         "updated_us",
         "value_micro",
@@ -41,20 +48,27 @@ class Order:
     )
 
     def __init__(
-        self, order_id: int, placed: PlaceOrder, account: Account, price_micro: PriceMicro, created_us: TimeUs
+        self,
+        order_id: int,
+        placed: PlaceOrder,
+        account: Account,
+        home: "BookSide",
+        price_micro: PriceMicro,
+        created_us: TimeUs,
     ) -> None:
         self.order_id = order_id
         self.placed = placed
         self.account = account
-        self.side = placed.side
+        self.home = home
+        self.is_buy = home.is_buy
         self.zone = placed.zone
+        self.asset = CURRENCY if home.is_buy else placed.zone  # what backs it
         self.price_micro = price_micro
         self.quantity_wh: EnergyWh = placed.quantity_wh
         self.remaining_wh: EnergyWh = placed.quantity_wh
         self.filled_wh: EnergyWh = 0
         self.value_micro: MoneyMicro = 0  # of its fills, at this side's own prices
-        self.maker_fee_bps = account.maker_fee_bps
-        self.taker_fee_bps = account.taker_fee_bps
+        self.fees = account.fees
         self.fee_numerator = 0  # what its fees so far come to beyond whole micros, in 1/10,000 micro
         self.reserved_micro: MoneyMicro = 0  # a buy order's part of cash_reserved
         self.priority = order_id
@@ -68,22 +82,16 @@ class Order:
         self.newer: Order | None = None
 
     @property
-    def fee_bps_worst(self) -> int:
-        """The larger of the two rates, which the reservation assumes; never below zero."""
-        return max(self.maker_fee_bps, self.taker_fee_bps, 0)
-
-    @property
     def may_rest(self) -> bool:
-        return self.placed.time_in_force in (TimeInForce.GTC, TimeInForce.GTD)
+        return self.placed.time_in_force in _RESTING
 
 
 class Level:
     """All orders at one price, oldest first."""
 
-    __slots__ = ("count", "newest", "oldest", "price_micro", "side", "total_wh")
+    __slots__ = ("count", "newest", "oldest", "price_micro", "total_wh")
 
-    def __init__(self, side: "BookSide", price_micro: PriceMicro) -> None:
-        self.side = side
+    def __init__(self, price_micro: PriceMicro) -> None:
         self.price_micro = price_micro
         self.total_wh: EnergyWh = 0
         self.count = 0
@@ -92,13 +100,15 @@ class Level:
 
 
 class BookSide:
-    """Bids or asks of one zone. `best` is the level that trades first."""
+    """Bids or asks of one zone. `best` is the level that trades first; `lanes` lead to the sides it trades with."""
 
-    __slots__ = ("_keys", "_levels", "best", "side", "sign", "touched")
+    __slots__ = ("_keys", "_levels", "best", "is_buy", "lanes", "side", "sign", "touched")
 
     def __init__(self, side: Side) -> None:
         self.side = side
-        self.sign = 1 if side is Side.BUY else -1  # the best key is always the largest, at the list's cheap end
+        self.is_buy = side is Side.BUY
+        self.sign = 1 if self.is_buy else -1  # the best key is always the largest, at the list's cheap end
+        self.lanes: tuple[Lane, ...] = ()  # the book binds them
         self._keys: list[int] = []
         self._levels: dict[int, Level] = {}
         self.best: Level | None = None
@@ -109,13 +119,12 @@ class BookSide:
         price = order.price_micro
         level = self._levels.get(price)
         if level is None:
-            level = self._levels[price] = Level(self, price)
-            insort(self._keys, price * self.sign)
-            best = self.best
-            if best is None or price * self.sign > best.price_micro * self.sign:
+            level = self._levels[price] = Level(price)
+            key = price * self.sign
+            insort(self._keys, key)
+            if self._keys[-1] == key:
                 self.best = level
-        older = level.newest
-        newer = None
+        older, newer = level.newest, None
         while older is not None and older.priority > order.priority:  # only an order that comes back to its old place
             older, newer = older.older, older
         order.level = level

@@ -9,7 +9,7 @@ import hashlib
 import msgspec
 from msgspec import Struct
 
-from engine.accounts import Account
+from engine.accounts import Account, FeeRates
 from engine.book.order_book import OrderBook
 from engine.book.side import Order
 from engine.market import MarketSpec, Phase
@@ -61,7 +61,7 @@ class BookState(Struct, array_like=True):
     grid_micro: list[tuple[str, int]]
     last_price_micro: int
     reference_price_micro: int
-    minutes: list[tuple[int, int, int]]
+    minutes: list[list[int]]
     lanes_used: list[tuple[str, str, int]]
     blocked: list[int]
     accounts: list[AccountState]
@@ -122,7 +122,7 @@ def decode(data: bytes) -> OrderBook:
     reference.volume_wh = sum(volume for _, _, volume in state.minutes)
     book.set_lanes_used({(zone_from, zone_to): used_wh for zone_from, zone_to, used_wh in state.lanes_used})
     for kept in state.accounts:
-        book.accounts[kept.participant_id] = _account(kept, state.spec)
+        book.accounts[kept.participant_id] = _account(kept, book.fees)
     try:
         _restore_orders(book, state)
     except (KeyError, AssertionError) as error:
@@ -142,7 +142,7 @@ def _restore_orders(book: OrderBook, state: BookState) -> None:
         book.orders[order.order_id] = order
         order.account.orders[order.order_id] = order
     for order in sorted(book.orders.values(), key=lambda order: order.priority):
-        book.sides[order.side, order.zone].add(order)
+        order.home.add(order)
     for kept in state.closed:
         order = _order(kept, book)
         book.closed[order.order_id] = order
@@ -160,8 +160,8 @@ def _order_state(order: Order) -> OrderState:
         order.remaining_wh,
         order.filled_wh,
         order.value_micro,
-        order.maker_fee_bps,
-        order.taker_fee_bps,
+        order.fees.maker_bps,
+        order.fees.taker_bps,
         order.fee_numerator,
         order.reserved_micro,
         order.priority,
@@ -177,11 +177,13 @@ def _order(kept: OrderState, book: OrderBook) -> Order:
     account = book.accounts.get(kept.placed.participant_id)
     if account is None:  # only an ended order can belong to an account that holds nothing
         assert kept.end_reason, kept.order_id
-        account = Account(kept.placed.participant_id, book.spec.maker_fee_bps, book.spec.taker_fee_bps)
-    order = Order(kept.order_id, kept.placed, account, kept.price_micro, kept.created_us)
+        account = Account(kept.placed.participant_id, book.fees)
+    home = book.sides[kept.placed.side, kept.placed.zone]
+    order = Order(kept.order_id, kept.placed, account, home, kept.price_micro, kept.created_us)
     order.quantity_wh, order.remaining_wh, order.filled_wh = kept.quantity_wh, kept.remaining_wh, kept.filled_wh
     order.value_micro, order.fee_numerator = kept.value_micro, kept.fee_numerator
-    order.maker_fee_bps, order.taker_fee_bps = kept.maker_fee_bps, kept.taker_fee_bps
+    if (kept.maker_fee_bps, kept.taker_fee_bps) != (account.fees.maker_bps, account.fees.taker_bps):
+        order.fees = FeeRates(kept.maker_fee_bps, kept.taker_fee_bps)  # those that it came with
     order.reserved_micro, order.priority, order.expires_us = kept.reserved_micro, kept.priority, kept.expires_us
     order.updated_us, order.updated_sequence = kept.updated_us, kept.updated_sequence
     order.end_reason = kept.end_reason
@@ -197,14 +199,13 @@ def _account_state(account: Account) -> AccountState:
         account.cash_reserved,
         sorted(account.energy_free.items()),
         sorted(account.energy_reserved.items()),
-        (account.maker_fee_bps, account.taker_fee_bps) if account.has_own_fees else None,
+        (account.fees.maker_bps, account.fees.taker_bps) if account.has_own_fees else None,
         account.dead_man_us,
     )
 
 
-def _account(kept: AccountState, spec: MarketSpec) -> Account:
-    maker_bps, taker_bps = kept.own_fees or (spec.maker_fee_bps, spec.taker_fee_bps)
-    account = Account(kept.participant_id, maker_bps, taker_bps)
+def _account(kept: AccountState, market_fees: FeeRates) -> Account:
+    account = Account(kept.participant_id, FeeRates(*kept.own_fees) if kept.own_fees else market_fees)
     account.has_own_fees = kept.own_fees is not None
     account.cash_free, account.cash_reserved = kept.cash_free, kept.cash_reserved
     account.energy_free, account.energy_reserved = dict(kept.energy_free), dict(kept.energy_reserved)

@@ -95,7 +95,7 @@ def test_reserved_is_the_sum_of_what_open_orders_can_still_cost(history: History
         for event in events:
             if isinstance(event, OrderAccepted):
                 order = book.orders.get(event.order_id) or book.closed[event.order_id]
-                rates[event.order_id] = (order.maker_fee_bps, order.taker_fee_bps)
+                rates[event.order_id] = (order.fees.maker_bps, order.fees.taker_bps)
             if isinstance(event, Traded):
                 _note_fees(mirror, rates, event)
             mirror.hear(entry, event)
@@ -138,9 +138,9 @@ def test_an_order_never_costs_more_than_was_reserved_for_it(history: History) ->
         for event in events:
             if isinstance(event, OrderAccepted):
                 order = book.orders.get(event.order_id) or book.closed[event.order_id]
-                if order.side is Side.BUY:
+                if order.is_buy:
                     value = order.price_micro * order.placed.quantity_wh // 1_000
-                    bps = max(order.maker_fee_bps, order.taker_fee_bps, 0)
+                    bps = max(order.fees.maker_bps, order.fees.taker_bps, 0)
                     first[event.order_id] = value + math.ceil(Fraction(bps * value, 10_000))
             if isinstance(event, Traded):
                 buyer = event.taker_order_id if event.taker_side is Side.BUY else event.maker_order_id

@@ -41,8 +41,8 @@ def test_nothing_that_could_trade_rests(history: History) -> None:
         if book.phase is not Phase.OPEN:
             return
         for lane in book.lanes.values():
-            asks = [o.price_micro for o in book.orders.values() if (o.side, o.zone) == (Side.SELL, lane.path.zone_from)]
-            bids = [o.price_micro for o in book.orders.values() if (o.side, o.zone) == (Side.BUY, lane.path.zone_to)]
+            asks = [o.price_micro for o in book.orders.values() if not o.is_buy and o.zone == lane.path.zone_from]
+            bids = [o.price_micro for o in book.orders.values() if o.is_buy and o.zone == lane.path.zone_to]
             if asks and bids and lane.left_wh:
                 assert landed(min(asks), lane.path, book.spec.tick_micro) > max(bids), entry
 

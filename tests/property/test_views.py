@@ -77,8 +77,8 @@ def test_a_book_view_adds_up_the_open_orders(history: History, zone: str, depth:
     for order in book.orders.values():
         price = _seen_from(zone, order, book.spec) if zone else order.price_micro
         if price > 0:
-            sums[order.side][price][0] += order.remaining_wh
-            sums[order.side][price][1] += 1
+            sums[order.placed.side][price][0] += order.remaining_wh
+            sums[order.placed.side][price][1] += 1
 
     view = reply(book, GetBook(depth, zone))
 
@@ -90,9 +90,9 @@ def test_a_book_view_adds_up_the_open_orders(history: History, zone: str, depth:
 def _seen_from(zone: str, order: Order, spec: MarketSpec) -> int:
     """What the order's price means to somebody in this zone; 0 if no path leads there."""
     for path in spec.paths:
-        if order.side is Side.SELL and (path.zone_from, path.zone_to) == (order.zone, zone):
+        if order.placed.side is Side.SELL and (path.zone_from, path.zone_to) == (order.zone, zone):
             return landed(order.price_micro, path, spec.tick_micro)
-        if order.side is Side.BUY and (path.zone_from, path.zone_to) == (zone, order.zone):
+        if order.placed.side is Side.BUY and (path.zone_from, path.zone_to) == (zone, order.zone):
             return ask_equivalent(order.price_micro, path, spec.tick_micro)
     return 0
 

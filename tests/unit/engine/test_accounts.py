@@ -2,14 +2,14 @@
 
 import pytest
 
-from engine.accounts import Account, fee_micro, reservation_micro
+from engine.accounts import Account, FeeRates, fee_micro, reservation_micro
 from engine.messages import CURRENCY
 
 ALICE = 1
 
 
 def account() -> Account:
-    return Account(ALICE, maker_fee_bps=0, taker_fee_bps=0)
+    return Account(ALICE, FeeRates(0, 0))
 
 
 def test_reserving_moves_money_from_free_to_reserved() -> None:
@@ -95,3 +95,7 @@ def test_a_fee_is_rounded_up_once_for_the_order_not_for_each_fill() -> None:
     assert fee_micro(0, 30 * 15) == 1  # 30 bps of 15 micro are 0.045
     assert fee_micro(30 * 15, 30 * 15) == 0  # and of 30 micro 0.09: still one micro in all
     assert fee_micro(9_999, 2) == 1
+
+
+def test_the_worst_rate_is_the_larger_one_and_never_a_rebate() -> None:
+    assert [FeeRates(10, 20).worst_bps, FeeRates(20, 10).worst_bps, FeeRates(-10, 0).worst_bps] == [20, 20, 0]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from engine.accounts import FeeRates
 from engine.messages import CURRENCY, EndReason, OrderReduced, SelfTrade, Side, TimeInForce
 from tests.support.builders import (
     ALICE,
@@ -178,7 +179,7 @@ def test_a_rebate_is_rounded_down_and_never_above_the_takers_fee() -> None:
 
 def test_a_programmes_rebate_is_cut_at_the_takers_fee() -> None:
     desk = funded_desk(market(taker_fee_bps=5))
-    desk.book.accounts[ALICE].maker_fee_bps = -50
+    desk.book.accounts[ALICE].fees = FeeRates(-50, 5)
     desk.sell(ALICE, 4_000_000, KWH)
 
     (trade,) = trades(desk.buy(BOB, 4_000_000, KWH))

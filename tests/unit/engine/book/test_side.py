@@ -1,13 +1,17 @@
 """Price-time queues: the best level first, the oldest order first within it."""
 
-from engine.accounts import Account
+from engine.accounts import Account, FeeRates
 from engine.book.side import BookSide, Order
-from engine.messages import Side, TimeInForce
+from engine.messages import PlaceOrder, Side, TimeInForce
 from tests.support.builders import order
 
 
 def resting(order_id: int, price_micro: int, quantity_wh: int = 1, side: Side = Side.BUY) -> Order:
-    return Order(order_id, order(side, 1, price_micro, quantity_wh), Account(1, 0, 0), price_micro, 0)
+    return new(order_id, order(side, 1, price_micro, quantity_wh))
+
+
+def new(order_id: int, placed: PlaceOrder) -> Order:
+    return Order(order_id, placed, Account(1, FeeRates(0, 0)), BookSide(placed.side), placed.price_micro, 0)
 
 
 def filled(side: Side, *orders: Order) -> BookSide:
@@ -133,17 +137,10 @@ def test_every_price_that_changed_is_noted() -> None:
     assert bids.touched == {5_000, 6_000}
 
 
-def test_the_worst_fee_is_the_larger_rate_and_never_a_rebate() -> None:
-    def worst(maker_bps: int, taker_bps: int) -> int:
-        return Order(1, order(Side.BUY, 1, 5_000, 1), Account(1, maker_bps, taker_bps), 5_000, 0).fee_bps_worst
-
-    assert [worst(10, 20), worst(20, 10), worst(-10, 0)] == [20, 20, 0]
-
-
 def test_only_gtc_and_gtd_orders_may_rest() -> None:
     def may_rest(time_in_force: TimeInForce) -> bool:
         placed = order(Side.BUY, 1, 5_000, 1, time_in_force=time_in_force)
-        return Order(1, placed, Account(1, 0, 0), 5_000, 0).may_rest
+        return new(1, placed).may_rest
 
     assert [may_rest(tif) for tif in (TimeInForce.GTC, TimeInForce.GTD)] == [True, True]
     assert [may_rest(tif) for tif in (TimeInForce.IOC, TimeInForce.FOK)] == [False, False]
