@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from time import perf_counter
@@ -154,13 +155,17 @@ def load(
     users: Annotated[int, typer.Option(min=1, max=1_000, help="Participants; made for this run.")] = 10,
     market: Annotated[list[str] | None, typer.Option(help="Markets to trade in; CAMPUS by default.")] = None,
     acknowledged: Annotated[Path | None, typer.Option(help="Write every acknowledgement to this file.")] = None,
+    stages: Annotated[bool, typer.Option("--stages", help="Show where the orders spent their time.")] = False,
 ) -> None:
     """Send orders at a fixed rate and show latency percentiles, counted from the intended send times."""
+    from bench import stages as stage_times
     from bench.client import AckLog
     from bench.load import Plan
     from bench.load import run as run_load
 
     settings = load_settings()
+    metrics_url = f"http://127.0.0.1:{settings.metrics_port}/metrics"
+    before = stage_times.read(metrics_url) if stages else {}
     plan = Plan(_url(settings), rate, seconds, users, tuple(market or ["CAMPUS"]))
     log = AckLog(acknowledged)
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as progress:
@@ -174,6 +179,9 @@ def load(
         table.add_row(name, f"{outcome.quantile_ms(per_mille):.2f} ms")
     table.add_row("could not leave in time", str(outcome.late))
     console.print(table)
+    if stages:
+        time.sleep(stage_times.HAND_OVER_SECONDS)
+        console.print(stage_times.table(before, stage_times.read(metrics_url)))
     if outcome.errors:
         raise Failure(f"{outcome.errors} requests failed")
 

@@ -174,6 +174,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
     import redis.asyncio
     from prometheus_client import REGISTRY
 
+    from actors.stages import Stages
     from gateway.app import create_app
     from gateway.settings import GatewaySettings, Limit
     from gateway.throttle import RedisThrottle
@@ -212,6 +213,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
         settings=options,
         probes={"postgres": postgres_answers, "redis": redis_answers},
         registry=REGISTRY,
+        stages=Stages(),
         outages=(OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError),
     )
 

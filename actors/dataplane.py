@@ -1,9 +1,9 @@
 """The socket protocol between gateways and actors: length-prefixed msgpack frames, pipelined both ways.
 
 A frame is a 4-byte big-endian length and that many bytes. Before the first message both ends prove that they know the
-cluster's secret (HMAC-SHA256 over both nonces). A request is `[id, body]`, its answer `[id, answer]`; id 0 is news that
-nobody asked for. All frames of one turn of the loop leave in one write. Whatever can grow has a bound; a peer that
-breaks one, or does not speak the protocol, is disconnected.
+cluster's secret (HMAC-SHA256 over both nonces). A request is `[id, body]`, its answer `[id, answer, us]` with the time
+that it spent at the other end; id 0 is news that nobody asked for. All frames of one turn of the loop leave in one
+write. Whatever can grow has a bound; a peer that breaks one, or does not speak the protocol, is disconnected.
 """
 
 import asyncio

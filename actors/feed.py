@@ -11,7 +11,7 @@ from engine.messages import Event, ParticipantId
 from engine.views import Failed, Fault, Feed, LevelChange, OrderUpdate, TradeView, Watch
 
 _encode = msgspec.msgpack.Encoder().encode
-_WATCH_AGAIN: Final = _encode((0, Failed(Fault.UNAVAILABLE, "the book was replayed: watch again")))
+_WATCH_AGAIN: Final = _encode((0, Failed(Fault.UNAVAILABLE, "the book was replayed: watch again"), 0))
 
 
 class _Watcher:
@@ -75,7 +75,7 @@ class Newsroom:
                 ),
                 book.phase,
             )
-            connection.send(_encode((0, feed)))
+            connection.send(_encode((0, feed, 0)))
         self.drop_gathered()
 
     def start_over(self) -> None:

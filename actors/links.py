@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 import structlog
@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from actors import metrics
 from actors.dataplane import Connection, Secret, connect
+from actors.stages import Stages
 from engine.market import MarketSpec
 from engine.messages import Command, ParticipantId
 from engine.views import Answer, BookView, Failed, Fault, Feed, Query, Watch
@@ -26,8 +27,9 @@ DIRECTORY_SECONDS: Final = 0.5
 DIRECTORY_SECONDS_WHILE_DOWN: Final = 0.1
 _BACKOFF_SECONDS_MAX: Final = 0.5
 
+_QUERIES: Final = get_args(Query)
 _encode = msgspec.msgpack.Encoder().encode
-_decoder: msgspec.msgpack.Decoder[tuple[int, Any]] = msgspec.msgpack.Decoder(tuple[int, Answer | Feed])
+_decoder: msgspec.msgpack.Decoder[tuple[int, Any, int]] = msgspec.msgpack.Decoder(tuple[int, Answer | Feed, int])
 log = structlog.get_logger()
 
 
@@ -119,7 +121,7 @@ class Link:
         self._symbol, self._secret, self._lost_sight = symbol, secret, lost_sight
         self._address = ""
         self._connection: Connection | None = None
-        self._pending: dict[int, tuple[asyncio.Future[Answer], float, bool]] = {}
+        self._pending: dict[int, tuple[asyncio.Future[Answer], float, bool]] = {}  # answer, since when, is it a query
         self._next_id = 1
         self._up = asyncio.Event()
         self._moved = asyncio.Event()
@@ -127,6 +129,7 @@ class Link:
         self._watch: Watch | None = None
         self._watch_id = 0
         self._listener: Listener | None = None
+        self._hop = Stages().hop
 
     @property
     def is_up(self) -> bool:
@@ -180,7 +183,7 @@ class Link:
         request_id = self._next_id
         self._next_id += 1
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._pending[request_id] = (answer, monotonic() + ANSWER_SECONDS_MAX, isinstance(body, Query))
+        self._pending[request_id] = (answer, monotonic(), isinstance(body, _QUERIES))
         connection.send(_encode((request_id, body)))
         return await answer
 
@@ -191,8 +194,8 @@ class Link:
     def expire(self) -> None:
         """Give up on answers that are overdue; requests are in order of their time."""
         now = monotonic()
-        for request_id, (answer, until, is_query) in list(self._pending.items()):
-            if until > now:
+        for request_id, (answer, since, is_query) in list(self._pending.items()):
+            if now - since < ANSWER_SECONDS_MAX:
                 break
             del self._pending[request_id]
             metrics.UNREACHABLE.labels(self._symbol).inc()
@@ -207,9 +210,10 @@ class Link:
         self._send_watch()
 
     def received(self, connection: Connection, frames: list[bytes]) -> None:
+        now = monotonic()
         for frame in frames:
             try:
-                request_id, message = _decoder.decode(frame)
+                request_id, message, market_us = _decoder.decode(frame)
             except msgspec.MsgspecError as error:
                 log.error("link.bad_frame", market=self._symbol, why=str(error))
                 connection.close()
@@ -224,6 +228,7 @@ class Link:
             waiting = self._pending.pop(request_id, None)
             if waiting is not None and not waiting[0].done():
                 waiting[0].set_result(message)
+                self._hop(now - waiting[1] - market_us / 1_000_000)
 
     def lost(self, connection: Connection) -> None:
         if connection is not self._connection and self._connection is not None:

@@ -25,6 +25,7 @@ from actors.dataplane import Connection, Secret, Server
 from actors.feed import Newsroom
 from actors.ports import Draws, Journal, Rules, Snapshots
 from actors.recovery import NothingToRecover, Replica, newest_snapshot, recover, snapshot_of
+from actors.stages import Stages
 from engine.book import state
 from engine.book.answers import answer, reply
 from engine.book.order_book import OrderBook
@@ -58,6 +59,7 @@ WireCommand = (
 _QUERIES: Final = (GetOrder, ListOpenOrders, GetBook, GetMarket, Watch)
 _decoder: msgspec.msgpack.Decoder[tuple[int, Any]] = msgspec.msgpack.Decoder(tuple[int, WireCommand | Query])
 _encode = msgspec.msgpack.Encoder().encode
+_ARRAY_OF_3: Final = b"\x93"  # an encoded pair becomes a triple: the time is known only when the answer leaves
 
 # Who orders many times a second would pay a ledger transaction for each: after some draws more is taken at once.
 DRAWS_BEFORE_AHEAD: Final = 8
@@ -86,6 +88,7 @@ class Item(Struct):
     connection: Connection | None
     request_id: int
     body: Command | Query
+    came: float = 0.0
     drawn: bool = False  # the ledger has been asked: what is short now stays short
 
 
@@ -95,7 +98,7 @@ class Draft:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.steps: list[list[Event]] = []
-        self.letters: list[tuple[Connection, bytes]] = []  # answers, to be sent once durable
+        self.letters: list[tuple[Item, bytes]] = []  # answers, to be sent once durable
         self.hash_state = False
 
 
@@ -132,6 +135,10 @@ class Market:
         self._wants_wake = asyncio.Event()
         self._ended = asyncio.Event()
         self._news = Newsroom(market_id)
+        self._stages = Stages()
+        self._apply_seconds = metrics.APPLY_SECONDS.labels(symbol)
+        self._commit_seconds = metrics.COMMIT_SECONDS.labels(symbol)
+        self._batch_entries = metrics.BATCH_ENTRIES.labels(symbol)
         self._idle: dict[int, float] = {}  # participants without open orders, since when
         self._state = "starting"
         self._detail = ""
@@ -262,7 +269,7 @@ class Market:
 
     def received(self, connection: Connection, frames: list[bytes]) -> None:
         """Frames of one read, in order. What does not decode ends the connection: gateways speak the protocol."""
-        room = self._options.waiting_max - self._load
+        room, now = self._options.waiting_max - self._load, perf_counter()
         for frame in frames:
             try:
                 request_id, body = _decoder.decode(frame)
@@ -271,13 +278,13 @@ class Market:
                 connection.close()
                 return
             if self._draining or self._state == "fenced":
-                connection.send(_encode((request_id, Failed(Fault.UNAVAILABLE, f"the market is {self._state}"))))
+                connection.send(_encode((request_id, Failed(Fault.UNAVAILABLE, f"the market is {self._state}"), 0)))
             elif room <= 0:
                 metrics.OVERLOADED.labels(self.symbol).inc()
-                connection.send(_encode((request_id, Failed(Fault.OVERLOADED, "too many commands wait; slow down"))))
+                connection.send(_encode((request_id, Failed(Fault.OVERLOADED, "too many commands wait; slow down"), 0)))
             else:
                 room -= 1
-                self._waiting.append(Item(connection, request_id, body))
+                self._waiting.append(Item(connection, request_id, body, now))
         self._wake.set()
 
     def lost(self, connection: Connection) -> None:
@@ -293,7 +300,7 @@ class Market:
     def _fail(self, items: list[Item], fault: Fault, detail: str) -> None:
         for item in items:
             if item.connection is not None and item.connection.is_open:
-                item.connection.send(_encode((item.request_id, Failed(fault, detail))))
+                item.connection.send(_encode((item.request_id, Failed(fault, detail), 0)))
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
@@ -349,27 +356,38 @@ class Market:
         if draft.entries:
             self._journal_hash = row.hash
             self._commits += 1
-            metrics.APPLY_SECONDS.labels(self.symbol).observe(applied - started)
-            metrics.COMMIT_SECONDS.labels(self.symbol).observe(perf_counter() - applied)
-            metrics.BATCH_ENTRIES.labels(self.symbol).observe(len(draft.entries))
+            self._measure(draft, started, applied, perf_counter())
             self._note_idle(book, draft)
         self._book = book
         if self._crash is not None:
             await self._answer_some(draft, self._crash)
-        for connection, letter in draft.letters:
-            if connection.is_open:
-                connection.send(letter)
+        self._send(draft.letters)
         if draft.entries:
             self._news.publish(book)
+
+    def _send(self, letters: list[tuple[Item, bytes]]) -> None:
+        """Answers leave, each with the microseconds that its request has spent here."""
+        now = perf_counter()
+        for item, letter in letters:
+            if item.connection is not None and item.connection.is_open:
+                item.connection.send(_ARRAY_OF_3 + letter[1:] + _encode(int((now - item.came) * 1_000_000)))
+
+    def _measure(self, draft: Draft, started: float, applied: float, committed: float) -> None:
+        self._batch_entries.observe(len(draft.entries))
+        self._apply_seconds.observe(applied - started)
+        self._commit_seconds.observe(committed - applied)
+        answers = len(draft.letters)
+        for item, _ in draft.letters:
+            self._stages.wait(started - item.came)
+        self._stages.apply(applied - started, answers)
+        self._stages.commit(committed - applied, answers)
 
     async def _answer_some(self, draft: Draft, crash: Reached) -> None:
         """The first half of the answers, on their way before the rest is sent or never will be."""
         if draft.entries:
             crash("commit")
         some = len(draft.letters) // 2
-        for connection, letter in draft.letters[:some]:
-            if connection.is_open:
-                connection.send(letter)
+        self._send(draft.letters[:some])
         del draft.letters[:some]
         if some:
             await asyncio.sleep(0)  # the turn of the loop ends, and what was sent leaves
@@ -380,7 +398,7 @@ class Market:
         body = item.body
         if isinstance(body, _QUERIES):
             if item.connection is not None:
-                draft.letters.append((item.connection, _encode((item.request_id, reply(book, body)))))
+                draft.letters.append((item, _encode((item.request_id, reply(book, body)))))
                 if isinstance(body, Watch):
                     self._news.watch(item.connection, body, book)
             return
@@ -388,7 +406,7 @@ class Market:
         if isinstance(body, Tick):
             if now_us < book.due_us:  # nothing is due: not worth a row
                 if item.connection is not None:
-                    draft.letters.append((item.connection, _encode((item.request_id, Applied(book.sequence)))))
+                    draft.letters.append((item, _encode((item.request_id, Applied(book.sequence)))))
                 return
             draft.hash_state = True
         elif self._park_if_short(item, book, now_us):
@@ -398,7 +416,7 @@ class Market:
         draft.entries.append(entry)
         draft.steps.append(events)
         if item.connection is not None:
-            draft.letters.append((item.connection, _encode((item.request_id, answer(book, body, events)))))
+            draft.letters.append((item, _encode((item.request_id, answer(book, body, events)))))
         self._news.gather(book, events)
 
     # --- funds ----------------------------------------------------------------------------------------------------

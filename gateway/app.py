@@ -25,7 +25,7 @@ from gateway.markets import MarketController
 from gateway.operations import health, jwks, live, ready
 from gateway.orders import DeadManController, OrderController
 from gateway.permissions import Guard, permission_of
-from gateway.ports import Catalogue, Clock, History, Ledger, Markets, People, Probe, Throttle
+from gateway.ports import Catalogue, Clock, History, Ledger, Markets, NoStages, People, Probe, Stages, Throttle
 from gateway.requests import GatewayRequest, WireResponse
 from gateway.settings import GatewaySettings
 from gateway.stream import stream
@@ -48,6 +48,7 @@ def create_app(
     settings: GatewaySettings,
     probes: Mapping[str, Probe] | None = None,
     registry: CollectorRegistry | None = None,
+    stages: Stages | None = None,
     outages: tuple[type[Exception], ...] = (),
     not_needed: frozenset[str] = frozenset({"redis"}),
 ) -> Litestar:
@@ -96,7 +97,7 @@ def create_app(
     )
     app.state["gateway"] = gateway
     _check_table(app)
-    app.asgi_handler = Edge(app.asgi_handler, settings, gateway.metrics)
+    app.asgi_handler = Edge(app.asgi_handler, settings, gateway.metrics, stages or NoStages())
     return app
 
 

@@ -19,6 +19,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from engine.views import Fault
 from gateway.errors import GatewayCode, Problem
 from gateway.metrics import GatewayMetrics
+from gateway.ports import Stages
 from gateway.settings import GatewaySettings
 
 _log = structlog.get_logger(__name__)
@@ -39,6 +40,7 @@ _CORS_EXPOSED: Final = b"X-Request-Id, RateLimit, RateLimit-Policy, Retry-After,
 _HEADERS_KEY: Final = "wattbook.answer_headers"
 _REQUEST_ID_KEY: Final = "wattbook.request_id"
 _REQUEST_HEADERS_KEY: Final = "wattbook.request_headers"
+_MARKS_KEY: Final = "wattbook.marks"
 _DOCUMENT_KEY: Final = "wattbook.document_headers"
 
 
@@ -68,9 +70,24 @@ def request_id_of(scope: Scope) -> str:
     return str(scope.get(_REQUEST_ID_KEY, ""))
 
 
+class Marks:
+    """The instants (seconds of perf_counter) on an order's way, for the histograms of its stages."""
+
+    __slots__ = ("answered", "asked", "authenticating", "began")
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.authenticating = self.asked = self.answered = 0.0
+
+
+def marks_of(scope: Scope) -> Marks:
+    marks: Marks = scope[_MARKS_KEY]  # type: ignore[typeddict-item]
+    return marks
+
+
 class Edge:
-    def __init__(self, app: ASGIApp, settings: GatewaySettings, metrics: GatewayMetrics) -> None:
-        self._app, self._settings, self._metrics = app, settings, metrics
+    def __init__(self, app: ASGIApp, settings: GatewaySettings, metrics: GatewayMetrics, stages: Stages) -> None:
+        self._app, self._settings, self._metrics, self._stages = app, settings, metrics, stages
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
         self._ids = map(f"{secrets.token_hex(4)}-{{:x}}".format, itertools.count(1))
 
@@ -86,16 +103,21 @@ class Edge:
         scope[_REQUEST_HEADERS_KEY] = headers  # type: ignore[typeddict-unknown-key]
         origin = headers.get(b"origin", b"")
         answer = _Answer(scope, send, self._outgoing(scope, request_id, origin), headers.get(b"accept", b""))
-        started = perf_counter()
+        marks = scope[_MARKS_KEY] = Marks(perf_counter())  # type: ignore[typeddict-unknown-key]
         try:
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 await answer.empty(204)
             else:
                 await self._bounded(scope, _Body(receive, headers, self._settings.body_bytes_max), answer)
         finally:
+            ended = perf_counter()
             self._metrics.observe(
-                scope.get("path_template") or "unmatched", scope["method"], answer.status, perf_counter() - started
+                scope.get("path_template") or "unmatched", scope["method"], answer.status, ended - marks.began
             )
+            if marks.answered:
+                self._stages.authenticate(marks.authenticating)
+                self._stages.parse(marks.asked - marks.began - marks.authenticating)
+                self._stages.answer(ended - marks.answered)
 
     def _outgoing(self, scope: HTTPScope, request_id: str, origin: bytes) -> list[tuple[bytes, bytes]]:
         outgoing = answer_headers(scope)

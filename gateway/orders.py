@@ -66,7 +66,7 @@ class OrderController(Controller):
         """Place an order. A repeat with the same client_order_id gives the first result, marked `repeated`."""
         trading = request.gateway.trading
         placement = trading.placement(data, request.caller, request.idempotency_key)
-        answer = await trading.place(placement)
+        answer = await request.of_market(trading.place(placement))
         fills = await _all_fills(request, placement.spec, answer)
         return show_order(placement.spec, answer.order, fills, repeated=answer.repeated)
 
@@ -145,13 +145,13 @@ class OrderController(Controller):
     @patch("/{order_id:str}")
     async def amend(self, request: GatewayRequest, order_id: FromPath[str], data: JSONBody[AmendRequest]) -> Order:
         """New price, new total quantity, or both: all or nothing. Less quantity alone keeps the place in the queue."""
-        spec, answer = await request.gateway.trading.amend(request.caller, order_id, data)
+        spec, answer = await request.of_market(request.gateway.trading.amend(request.caller, order_id, data))
         return show_order(spec, answer.order, await _all_fills(request, spec, answer))
 
     @delete("/{order_id:str}", status_code=200)
     async def cancel(self, request: GatewayRequest, order_id: FromPath[str]) -> Order:
         """Cancel one order."""
-        spec, answer = await request.gateway.trading.cancel(request.caller, order_id)
+        spec, answer = await request.of_market(request.gateway.trading.cancel(request.caller, order_id))
         return show_order(spec, answer.order, await _all_fills(request, spec, answer))
 
     @delete(status_code=200)

@@ -5,13 +5,14 @@ owner. The second part of a row names the limit that the route draws on.
 """
 
 from collections.abc import Mapping
+from time import perf_counter
 from typing import Final, NamedTuple
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from gateway.auth.callers import Caller
 from gateway.context import Gateway
-from gateway.edge import answer_headers, request_headers
+from gateway.edge import answer_headers, marks_of, request_headers
 from gateway.errors import GatewayCode, Problem
 from gateway.limits import LOGIN, ORDERS, REGISTRATION, REQUESTS
 
@@ -156,7 +157,9 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         permission = permission_of(str(scope.get("method", "WEBSOCKET")), scope["path_template"])
         if permission.checked:
+            began = perf_counter()
             await self._check(scope, permission)
+            marks_of(scope).authenticating = perf_counter() - began
         await self._app(scope, receive, send)
 
     async def _check(self, scope: Scope, permission: Permission) -> None:

@@ -6,7 +6,9 @@ Litestar would decode JSON into dictionaries and convert leniently ("1" for 1); 
 import base64
 import binascii
 import re
+from collections.abc import Awaitable
 from functools import lru_cache
+from time import perf_counter
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
@@ -19,7 +21,7 @@ from msgspec import Struct
 from engine.messages import RejectCode
 from gateway.auth.callers import Caller
 from gateway.context import Gateway
-from gateway.edge import answer_headers, request_headers
+from gateway.edge import answer_headers, marks_of, request_headers
 from gateway.errors import GatewayCode, Problem, invalid
 
 _T = TypeVar("_T")
@@ -78,6 +80,15 @@ class GatewayRequest(Request[Caller, Any, State]):
         if not complete:
             self.gateway.metrics.projection_lags.inc()
             self.add_header(b"x-projection-lag", b"1")
+
+    async def of_market(self, answer: Awaitable[_T]) -> _T:
+        """Wait for the market's answer, which ends the stage `parse` and begins the stage `answer`."""
+        marks = marks_of(self.scope)
+        marks.asked = perf_counter()
+        try:
+            return await answer
+        finally:
+            marks.answered = perf_counter()
 
     async def json(self) -> Any:
         """The body as the type that the handler declares for `data`. Litestar calls this once per request."""

@@ -167,7 +167,7 @@ async def test_a_link_survives_a_directory_that_fails_and_follows_a_market_that_
         def received(self, connection: Connection, frames: list[bytes]) -> None:
             for frame in frames:
                 request_id = msgspec.msgpack.decode(frame)[0]
-                connection.send(msgspec.msgpack.encode((request_id, Applied(7))))
+                connection.send(msgspec.msgpack.encode((request_id, Applied(7), 0)))
 
     first, second = Server(SECRET, Answering()), Server(SECRET, Answering())
     places = Places(await first.start("127.0.0.1"))
