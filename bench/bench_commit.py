@@ -17,7 +17,7 @@ import uvloop
 from msgspec import Struct
 
 from bench.database import empty_database, server
-from bench.installation import arguments
+from bench.installation import arguments, settle
 from bench.machine import Result, machine, percentile, record, times
 
 ROW_BYTES = 100
@@ -41,6 +41,8 @@ def main() -> None:
     given = arguments(__doc__).parse_args()
     commits = 20 if given.smoke else 1_000
     with server(given.data_dir) as address:
+        if not given.smoke:
+            settle()
         found = [uvloop.run(_measure(address, rows, commits)) for rows in SIZES]
     print(f"machine: {machine()}")
     for one in found:

@@ -1,16 +1,48 @@
-"""The REST bench runs against a real exchange, small."""
+"""Every bench of a whole exchange runs, small, against the shared installation, and its work is what it should be.
+
+Each ends with status 1 by itself when a request fails or an answer is not that of its request. Checksums that stand
+here are of work that no chance touches: a changed one is changed behaviour.
+"""
 
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
+
+from bench.__main__ import ALONE, TOGETHER
 from tests.support.installation import Installation
 
+TIMES = r"p50=\d+\.\d\dms p99=\d+\.\d\dms p99\.9=\d+\.\d\dms max=\d+\.\d\dms"
+SAYS = {
+    "bench.bench_rest": ["answers=100 ", r"late=0 repeats=0", TIMES],
+    "bench.bench_rest_closed": ["acknowledged=200 checksum=48fa74c9", r"ratio=\d\.\d+", TIMES],
+    "bench.bench_rest_batch": ["acknowledged=2000 checksum=3498d28c", r"rate=\d+/s", TIMES],
+    "bench.bench_ws": ["acknowledged=200 checksum=b05528f5", r"echo=\d+/s ratio=\d\.\d+", TIMES],
+    "bench.bench_commit": ["rows=1 commits=20 checksum=2b0e50ef", "rows=200 commits=20 checksum=7b51bc40", TIMES],
+    "bench.bench_users": ["answers=200 ", r"errors=0\.0000%", TIMES],
+    "bench.bench_recovery": [r"commands=6000 checksum=[0-9a-f]{16} replay=\d+/s", r"ready=\d+\.\d\ds"],
+    "bench.bench_kill": [r"kills=1 acknowledged=250 ", "audit: no violations"],
+    "bench.bench_memory": [r"whole +\d+ processes +PSS +\d+ MB"],
+}
 
-def test_the_rest_bench_gets_an_answer_to_every_order(installation: Installation) -> None:
-    command = [sys.executable, "-m", "bench.bench_rest", "--smoke", "--url", installation.url]
 
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+@pytest.mark.parametrize("name", SAYS)
+def test_the_bench_does_its_work(name: str, installation: Installation) -> None:
+    command = [sys.executable, "-m", name, "--smoke", "--url", installation.url]
+    command += ["--data-dir", str(installation.data_dir)]
 
-    assert "answers=100 " in said
-    assert re.search(r"p50=\d+\.\d\dms p99=", said)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "machine: " in done.stdout
+    for expected in SAYS[name]:
+        assert re.search(expected, done.stdout), done.stdout
+
+
+def test_make_bench_runs_every_bench() -> None:
+    files = {f"bench.{path.stem}" for path in Path("bench").glob("bench_*.py")}
+
+    assert set(ALONE) | set(TOGETHER) == files
+    assert set(TOGETHER) == set(SAYS)
