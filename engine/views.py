@@ -4,7 +4,7 @@ All values are integers in the engine's units; the gateway alone turns them into
 """
 
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -220,12 +220,15 @@ class Feed(Struct, frozen=True, array_like=True, tag=301):
 
 def status_of(filled_wh: EnergyWh, end_reason: int) -> OrderStatus:
     """The status that the API shows for an order."""
-    match end_reason:
-        case 0:
-            return OrderStatus.PARTIALLY_FILLED if filled_wh else OrderStatus.OPEN
-        case EndReason.FILLED:
-            return OrderStatus.FILLED
-        case EndReason.EXPIRED:
-            return OrderStatus.EXPIRED
-        case _:
-            return OrderStatus.CANCELLED
+    if end_reason:
+        return _STATUS_AT_END[end_reason]
+    return _PARTIALLY_FILLED if filled_wh else _OPEN
+
+
+_OPEN: Final = OrderStatus.OPEN
+_PARTIALLY_FILLED: Final = OrderStatus.PARTIALLY_FILLED
+_STATUS_AT_END: Final[dict[int, OrderStatus]] = {
+    **dict.fromkeys(EndReason, OrderStatus.CANCELLED),
+    EndReason.FILLED: OrderStatus.FILLED,
+    EndReason.EXPIRED: OrderStatus.EXPIRED,
+}

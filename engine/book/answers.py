@@ -1,6 +1,10 @@
-"""From the book to the views that leave it: what a command's sender hears, what watchers see, what queries return."""
+"""From the book to the views that leave it: what a command's sender hears, what watchers see, what queries return.
+
+Events and commands are told apart by their exact type: `isinstance` takes six times as long to say no to a Struct.
+"""
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from engine.book.order_book import OrderBook
 from engine.book.side import Level as SideLevel
@@ -51,6 +55,11 @@ from engine.views import (
 
 DEPTH_MAX = 20_000
 
+_ABOUT_AN_ORDER: Final = (OrderAmended, OrderAccepted, OrderEnded, OrderReduced)
+_BUY: Final = Side.BUY
+_TAKER: Final = Liquidity.TAKER
+_MAKER: Final = Liquidity.MAKER
+
 
 def order_view(order: Order) -> OrderView:
     placed = order.placed
@@ -79,9 +88,11 @@ def order_view(order: Order) -> OrderView:
 
 def fill_view(trade: Traded, side: Side, at_us: TimeUs) -> FillView:
     """One side's part of a trade."""
-    liquidity = Liquidity.TAKER if side is trade.taker_side else Liquidity.MAKER
-    order_id = trade.taker_order_id if liquidity is Liquidity.TAKER else trade.maker_order_id
-    if side is Side.BUY:
+    if side is trade.taker_side:
+        order_id, liquidity = trade.taker_order_id, _TAKER
+    else:
+        order_id, liquidity = trade.maker_order_id, _MAKER
+    if side is _BUY:
         price, value, fee = trade.buyer_price_micro, trade.buyer_value_micro, trade.buyer_fee_micro
     else:
         price, value, fee = trade.seller_price_micro, trade.seller_value_micro, trade.seller_fee_micro
@@ -91,17 +102,17 @@ def fill_view(trade: Traded, side: Side, at_us: TimeUs) -> FillView:
 def answer(book: OrderBook, command: Command, events: Sequence[Event]) -> Answer:
     """What the sender of the command that was just applied hears."""
     for event in events:
-        if isinstance(event, Refused):
+        if type(event) is Refused:
             return Refusal(event.code, event.detail)
-    if isinstance(command, PlaceOrder):
+    if type(command) is PlaceOrder:
         for event in events:
-            if isinstance(event, OrderAccepted):
+            if type(event) is OrderAccepted:
                 return _order_answer(book, event.order_id, events)
-            if isinstance(event, OrderRepeated):
+            if type(event) is OrderRepeated:
                 return OrderAnswer(order_view(_known(book, event.order_id)), (), repeated=True)
-    elif isinstance(command, AmendOrder | CancelOrder):
+    elif type(command) is AmendOrder or type(command) is CancelOrder:
         return _order_answer(book, command.order_id, events)
-    elif isinstance(command, CancelAll):
+    elif type(command) is CancelAll:
         ended = (event for event in events if isinstance(event, OrderEnded))
         return Applied(book.sequence, sum(event.reason is command.reason for event in ended))
     return Applied(book.sequence, sum(isinstance(event, Defunded) for event in events))
@@ -116,7 +127,7 @@ def fills_of(order_id: int, events: Iterable[Event], at_us: TimeUs) -> tuple[Fil
     """The order's own part of each trade among the events."""
     fills = []
     for event in events:
-        if isinstance(event, Traded):
+        if type(event) is Traded:
             if event.taker_order_id == order_id:
                 fills.append(fill_view(event, event.taker_side, at_us))
             elif event.maker_order_id == order_id:
@@ -128,9 +139,9 @@ def changed_orders(events: Iterable[Event]) -> list[int]:
     """Ids of the orders that the events tell something about, each once, in order of first mention."""
     changed: dict[int, None] = {}
     for event in events:
-        if isinstance(event, Traded):
+        if type(event) is Traded:
             changed[event.maker_order_id] = changed[event.taker_order_id] = None
-        elif isinstance(event, OrderAccepted | OrderAmended | OrderReduced | OrderEnded):
+        elif isinstance(event, _ABOUT_AN_ORDER):
             changed[event.order_id] = None
     return list(changed)
 
@@ -158,7 +169,7 @@ def trade_views(book: OrderBook, events: Iterable[Event]) -> list[TradeView]:
             book.time_us,
         )
         for event in events
-        if isinstance(event, Traded)
+        if type(event) is Traded
     ]
 
 

@@ -74,6 +74,7 @@ _AGENDA_SLACK: Final = 1_024  # agenda items that came to nothing may pile up to
 
 # Looking up an enum's member takes as long as a small function's call; these are asked for by every order.
 _OPEN: Final = Phase.OPEN
+_SELL: Final = Side.SELL
 _LIMIT: Final = OrderKind.LIMIT
 _FOK: Final = TimeInForce.FOK
 
@@ -145,13 +146,13 @@ class OrderBook(Matching):
         """
         if self.phase is not _OPEN:
             return None
-        if isinstance(command, PlaceOrder):
+        if type(command) is PlaceOrder:
             account = self.accounts.get(command.participant_id)
             known = account.client_ids.get(command.client_order_id) if account is not None else None
             if known is not None and not self._about_to_be_forgotten(known):
                 return None
             price = self._limit_micro(command)
-            if command.side is Side.SELL:
+            if command.side is _SELL:
                 asset, need = command.zone, command.quantity_wh
             else:
                 fees = self.fees if account is None else account.fees
@@ -160,7 +161,7 @@ class OrderBook(Matching):
             if missing <= 0 or self._place_refusal(command, price, time_us) is not None:
                 return None
             return asset, missing
-        if isinstance(command, AmendOrder):
+        if type(command) is AmendOrder:
             order = self.orders.get(command.order_id)
             if order is None or order.account.participant_id != command.participant_id:
                 return None
