@@ -2,12 +2,17 @@
 
 `encode` lists everything that a future entry could depend on, each list in an order that follows from the state alone.
 What can be derived (price levels, agenda, lanes' remaining capacity) is left out and made anew by `decode`.
+
+A market hashes its state whenever something was due, and nearly all of its orders are then as they were the last time:
+each order keeps its own bytes, and only those that changed since are encoded again.
 """
 
 import hashlib
+from collections.abc import Collection
+from typing import Generic, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from engine.accounts import Account, FeeRates
 from engine.book.order_book import OrderBook
@@ -46,7 +51,10 @@ class AccountState(Struct, array_like=True, gc=False):
     dead_man_us: int
 
 
-class BookState(Struct, array_like=True):
+SomeOrder = TypeVar("SomeOrder", OrderState, Raw)  # to be read, or encoded before
+
+
+class BookState(Struct, Generic[SomeOrder], array_like=True):
     """Append fields with defaults; never reorder: old snapshots must stay readable."""
 
     spec: MarketSpec
@@ -65,8 +73,8 @@ class BookState(Struct, array_like=True):
     lanes_used: list[tuple[str, str, int]]
     blocked: list[int]
     accounts: list[AccountState]
-    orders: list[OrderState]  # the open ones, by id
-    closed: list[OrderState]  # in the order in which they ended
+    orders: list[SomeOrder]  # the open ones, by id
+    closed: list[SomeOrder]  # in the order in which they ended
 
 
 class StateUnreadable(Exception):
@@ -74,13 +82,13 @@ class StateUnreadable(Exception):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(BookState).decode
+_decode = msgspec.msgpack.Decoder(BookState[OrderState]).decode
 
 
 def encode(book: OrderBook) -> bytes:
     """The book as bytes; equal states give equal bytes. Two replicas that applied the same entries are equal states."""
     return _encode(
-        BookState(
+        BookState[Raw](
             spec=book.spec,
             phase=book.phase,
             sequence=book.sequence,
@@ -97,8 +105,8 @@ def encode(book: OrderBook) -> bytes:
             lanes_used=sorted((*pair, used_wh) for pair, used_wh in book.lanes_used().items()),
             blocked=sorted(book.blocked),
             accounts=[_account_state(book.accounts[key]) for key in sorted(book.accounts)],
-            orders=[_order_state(order) for order in book.orders.values()],  # ids grow, so insertion is their order
-            closed=[_order_state(book.closed[order_id]) for order_id in book.closed_in_order],
+            orders=_encoded(book.orders.values()),  # ids grow, so insertion is their order
+            closed=_encoded(book.closed.values()),
         )
     )
 
@@ -136,7 +144,7 @@ def state_hash(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def _restore_orders(book: OrderBook, state: BookState) -> None:
+def _restore_orders(book: OrderBook, state: BookState[OrderState]) -> None:
     for kept in state.orders:
         order = _order(kept, book)
         book.orders[order.order_id] = order
@@ -149,6 +157,15 @@ def _restore_orders(book: OrderBook, state: BookState) -> None:
         book.closed_in_order.append(order.order_id)
     for order_id in state.blocked:
         book.blocked[order_id] = book.orders[order_id]
+
+
+def _encoded(orders: Collection[Order]) -> list[Raw]:
+    """Each order's state as bytes."""
+    for order in orders:
+        if order.encoded_sequence != order.updated_sequence:
+            order.encoded = Raw(_encode(_order_state(order)))
+            order.encoded_sequence = order.updated_sequence
+    return [order.encoded for order in orders]
 
 
 def _order_state(order: Order) -> OrderState:

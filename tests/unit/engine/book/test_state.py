@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from engine.book.state import BookState, StateUnreadable, decode, encode, state_hash
+from engine.book.state import BookState, OrderState, StateUnreadable, decode, encode, state_hash
 from engine.market import Phase
 from engine.messages import CURRENCY, CancelAllAt, Defund, OrderRepeated, SetFees, SetPhase, TimeInForce
 from engine.units import ENERGY_WH_MAX, FUND_MAX, PRICE_MICRO_MAX
@@ -25,11 +25,11 @@ def busy_desk() -> Desk:
     return desk
 
 
-def state() -> BookState:
-    return msgspec.msgpack.decode(encode(busy_desk().book), type=BookState)
+def state() -> BookState[OrderState]:
+    return msgspec.msgpack.decode(encode(busy_desk().book), type=BookState[OrderState])
 
 
-def unreadable(changed: BookState) -> str:
+def unreadable(changed: BookState[OrderState]) -> str:
     with pytest.raises(StateUnreadable) as caught:
         decode(msgspec.msgpack.encode(changed))
     return str(caught.value)
