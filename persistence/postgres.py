@@ -25,15 +25,19 @@ CLAIM_KEY: Final = 0x5761747472756E21  # "Wattrun!"; migrations lock another
 CLAIM = "/* postgres.claim */ SELECT pg_try_advisory_lock($1)"
 
 
-async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook") -> Pool:
-    """A pool of at most `size_max` connections; one is opened at once, so that a wrong address fails here."""
+async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook", *, derived: bool = False) -> Pool:
+    """A pool of at most `size_max` connections; one is opened at once, so that a wrong address fails here.
+
+    `derived`: what is written is made from the journal and is made again if a crash takes its last moments; commits
+    then do not wait for the disk, where they would stand in the way of the journal's.
+    """
     return await asyncpg.create_pool(
         dsn,
         min_size=1,
         max_size=size_max,
         command_timeout=STATEMENT_SECONDS,
         timeout=ACQUIRE_SECONDS,
-        server_settings=server_settings(name),
+        server_settings={**server_settings(name), **({"synchronous_commit": "off"} if derived else {})},
         reset=_leave_as_it_is,
     )
 

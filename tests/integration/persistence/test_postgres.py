@@ -8,7 +8,7 @@ import asyncio
 import asyncpg
 
 from persistence import migrate
-from persistence.postgres import Claim
+from persistence.postgres import Claim, open_pool
 
 
 async def test_a_database_that_is_claimed_cannot_be_claimed_again_until_it_is_let_go(database: str) -> None:
@@ -50,3 +50,13 @@ async def test_a_claim_whose_session_ended_is_not_held_and_can_be_taken_again(da
     assert await held.is_held()
     await held.release()
     await other.close()
+
+
+async def test_only_what_is_derived_may_be_lost_with_the_last_moments(database: str) -> None:
+    ledger, tables = await open_pool(database, 1), await open_pool(database, 1, derived=True)
+
+    assert await ledger.fetchval("SHOW synchronous_commit") == "on"
+    assert await tables.fetchval("SHOW synchronous_commit") == "off"
+
+    await ledger.close()
+    await tables.close()
