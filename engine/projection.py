@@ -6,11 +6,11 @@ transaction with its cursor. Rows of one key are merged first, so a busy second 
 
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import Struct
 
 from engine.book.answers import order_view
 from engine.book.order_book import OrderBook
-from engine.book.side import Order
 from engine.market import Phase
 from engine.messages import (
     CURRENCY,
@@ -28,10 +28,10 @@ from engine.messages import (
 from engine.units import SECOND_US, EnergyWh, MoneyMicro, PriceMicro, TimeUs, epoch_start_us, value_micro
 from engine.views import OrderView
 
-CANDLE_SECONDS = (60, 900, 3_600, 86_400)
+CANDLE_SECONDS = (60, 900, 3_600, 86_400)  # trades are gathered by the first; the others are multiples of it
 
 
-class TradeRow(Struct, frozen=True):
+class TradeRow(Struct, frozen=True, gc=False):
     """A trade with both sides' own prices, values and fees."""
 
     number: int
@@ -55,7 +55,7 @@ class TradeRow(Struct, frozen=True):
     seller_zone: str
 
 
-class PositionChange(Struct):
+class PositionChange(Struct, gc=False):
     """To be added to the participant's position in the epoch. fees_micro is what both kinds of fee came to, net."""
 
     participant_id: ParticipantId
@@ -68,7 +68,7 @@ class PositionChange(Struct):
     trades: int = 0
 
 
-class CandleChange(Struct):
+class CandleChange(Struct, gc=False):
     """To be merged into the candle: open stays if there is one, high and low widen, close replaces, the rest adds."""
 
     seconds: int
@@ -82,7 +82,7 @@ class CandleChange(Struct):
     trades: int = 0
 
 
-class LedgerEntry(Struct, frozen=True, array_like=True):
+class LedgerEntry(Struct, frozen=True, array_like=True, gc=False):
     """Adds `amount` (may be negative) to an account. participant_id 0: a system account.
 
     kind: main, market, fees, grid, issuance, generation, retired, custody. asset: the currency code or energy:<zone>.
@@ -94,7 +94,7 @@ class LedgerEntry(Struct, frozen=True, array_like=True):
     amount: int
 
 
-class LedgerTransfer(Struct, frozen=True):
+class LedgerTransfer(Struct, frozen=True, gc=False):
     """Entries that sum to zero per asset. reference is unique for ever: the transfer is applied once."""
 
     kind: str  # trade, defund
@@ -103,7 +103,7 @@ class LedgerTransfer(Struct, frozen=True):
     entries: tuple[LedgerEntry, ...]
 
 
-class ReservedAmount(Struct, frozen=True):
+class ReservedAmount(Struct, frozen=True, gc=False):
     """What the participant has reserved in this market after the batch."""
 
     participant_id: ParticipantId
@@ -147,16 +147,16 @@ class Projection:
     def add(self, entry: Entry, events: Sequence[Event]) -> None:
         """Gather one entry that the book has just applied."""
         book = self._book
-        for event in events:
-            if isinstance(event, Traded):
+        for event in events:  # by exact type: isinstance takes six times as long to say no to a Struct
+            if type(event) is OrderAccepted or type(event) is OrderAmended or type(event) is OrderReduced:
+                self._open[event.order_id] = None
+            elif type(event) is Traded:
                 self._trade(entry, event)
-            elif isinstance(event, OrderEnded):
+            elif type(event) is OrderEnded:
                 order = book.closed[event.order_id]
                 self._orders[event.order_id] = order_view(order)  # as it ended: the book may forget it before `take`
-                self._reserved[_backing(order)] = None
-            elif isinstance(event, OrderAccepted | OrderAmended | OrderReduced):
-                self._open_order(event.order_id)
-            elif isinstance(event, Defunded):
+                self._reserved[order.account.participant_id, order.asset] = None
+            elif type(event) is Defunded:
                 asset = self.ledger_asset(event.asset)
                 self._transfers.append(
                     LedgerTransfer(
@@ -177,7 +177,7 @@ class Projection:
             order = book.orders.get(order_id)
             if order is not None:
                 self._orders[order_id] = order_view(order)
-                self._reserved[_backing(order)] = None
+                self._reserved[order.account.participant_id, order.asset] = None
         reserved = []
         for participant_id, asset in self._reserved:
             account = book.accounts.get(participant_id)
@@ -195,7 +195,7 @@ class Projection:
             orders=list(self._orders.values()),
             trades=self._trades,
             positions=list(self._positions.values()),
-            candles=list(self._candles.values()),
+            candles=_with_coarser(list(self._minutes.values())),
             transfers=self._transfers,
             reserved=reserved,
         )
@@ -212,18 +212,14 @@ class Projection:
         self._open: dict[int, None] = {}
         self._trades: list[TradeRow] = []
         self._positions: dict[tuple[int, int], PositionChange] = {}
-        self._candles: dict[tuple[int, int], CandleChange] = {}
+        self._minutes: dict[TimeUs, CandleChange] = {}  # by start, the earliest first
         self._transfers: list[LedgerTransfer] = []
         self._reserved: dict[tuple[ParticipantId, str], None] = {}
-
-    def _open_order(self, order_id: int) -> None:
-        self._open[order_id] = None
 
     def _trade(self, entry: Entry, trade: Traded) -> None:
         book = self._book
         epoch_us = epoch_start_us(entry.time_us, book.spec.epoch_us)
-        self._open_order(trade.maker_order_id)
-        self._open_order(trade.taker_order_id)
+        self._open[trade.maker_order_id] = self._open[trade.taker_order_id] = None
         self._trades.append(
             TradeRow(
                 trade.number,
@@ -257,29 +253,22 @@ class Projection:
         seller.received_micro += trade.seller_value_micro
         seller.fees_micro += trade.seller_fee_micro
         seller.trades += 1
-        for seconds in CANDLE_SECONDS:
-            self._candle(seconds, entry.time_us, trade)
+        self._candle(entry.time_us, trade)
         self._transfers.append(
             LedgerTransfer("trade", f"trade:{book.spec.market_id}:{trade.number}", entry.time_us, self._entries(trade))
         )
 
     def _position(self, participant_id: ParticipantId, epoch_us: TimeUs) -> PositionChange:
-        key = (participant_id, epoch_us)
-        if key not in self._positions:
-            self._positions[key] = PositionChange(participant_id, epoch_us)
-        return self._positions[key]
+        position = self._positions.get((participant_id, epoch_us))
+        if position is None:
+            position = self._positions[participant_id, epoch_us] = PositionChange(participant_id, epoch_us)
+        return position
 
-    def _candle(self, seconds: int, time_us: TimeUs, trade: Traded) -> None:
-        price, start_us = trade.price_micro, epoch_start_us(time_us, seconds * SECOND_US)
-        candle = self._candles.get((seconds, start_us))
-        if candle is None:
-            candle = self._candles[seconds, start_us] = CandleChange(seconds, start_us, price, price, price, price)
-        candle.high_micro = max(candle.high_micro, price)
-        candle.low_micro = min(candle.low_micro, price)
-        candle.close_micro = price
-        candle.volume_wh += trade.energy_wh
-        candle.value_micro += value_micro(price, trade.energy_wh)
-        candle.trades += 1
+    def _candle(self, time_us: TimeUs, trade: Traded) -> None:
+        price, value = trade.price_micro, value_micro(trade.price_micro, trade.energy_wh)
+        start_us = epoch_start_us(time_us, CANDLE_SECONDS[0] * SECOND_US)
+        traded = CandleChange(CANDLE_SECONDS[0], start_us, price, price, price, price, trade.energy_wh, value, 1)
+        _merge(self._minutes, start_us, traded)
 
     def _entries(self, trade: Traded) -> tuple[LedgerEntry, ...]:
         """Money from buyer to seller, grid and fees; energy the other way, through the grid when zones differ."""
@@ -288,7 +277,7 @@ class Projection:
         entries = [
             LedgerEntry("market", trade.buyer_id, money, -trade.buyer_value_micro - trade.buyer_fee_micro),
             LedgerEntry("market", trade.seller_id, money, trade.seller_value_micro - trade.seller_fee_micro),
-            LedgerEntry(f"grid:{trade.buyer_zone}", 0, money, trade.grid_micro),
+            LedgerEntry(f"grid:{trade.buyer_zone}", 0, money, trade.buyer_value_micro - trade.seller_value_micro),
             LedgerEntry("fees", 0, money, trade.buyer_fee_micro + trade.seller_fee_micro),
             LedgerEntry("market", trade.seller_id, sold, -energy_wh),
             LedgerEntry("market", trade.buyer_id, bought, energy_wh),
@@ -296,9 +285,29 @@ class Projection:
         if sold != bought:
             entries.append(LedgerEntry(f"grid:{trade.seller_zone}", 0, sold, energy_wh))
             entries.append(LedgerEntry(f"grid:{trade.buyer_zone}", 0, bought, -energy_wh))
-        return tuple(entry for entry in entries if entry.amount)
+        return tuple([entry for entry in entries if entry.amount])
 
 
-def _backing(order: Order) -> tuple[ParticipantId, str]:
-    """Whose funds of which asset back the order."""
-    return order.placed.participant_id, order.asset
+def _with_coarser(minutes: list[CandleChange]) -> list[CandleChange]:
+    """The minutes, and behind them the longer candles that they make."""
+    candles = list(minutes)
+    for seconds in CANDLE_SECONDS[1:]:
+        longer: dict[TimeUs, CandleChange] = {}
+        for minute in minutes:
+            start_us = epoch_start_us(minute.start_us, seconds * SECOND_US)
+            _merge(longer, start_us, msgspec.structs.replace(minute, seconds=seconds, start_us=start_us))
+        candles += longer.values()
+    return candles
+
+
+def _merge(candles: dict[TimeUs, CandleChange], start_us: TimeUs, later: CandleChange) -> None:
+    """Add to the candle what came after it."""
+    candle = candles.setdefault(start_us, later)
+    if candle is later:
+        return
+    candle.high_micro = max(candle.high_micro, later.high_micro)
+    candle.low_micro = min(candle.low_micro, later.low_micro)
+    candle.close_micro = later.close_micro
+    candle.volume_wh += later.volume_wh
+    candle.value_micro += later.value_micro
+    candle.trades += later.trades

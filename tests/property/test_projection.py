@@ -1,7 +1,8 @@
 """Projected rows add up to the book, however the journal is cut into batches.
 
 Seen to fail for: grid entries left out, reserved amounts of ended orders left out, makers' rows left out, a candle's
-low taken for its high, a batch that begins where the last one began.
+low taken for its high, a batch that begins where the last one began, longer candles that start with their minutes, lose
+a high or are left out.
 """
 
 from collections import Counter
