@@ -42,8 +42,8 @@ demo: $(READY)  ## Fifty households trade a real day in two minutes
 bench: $(READY)  ## Measure speed; figures go to var/bench.json
 	@$(BIN)/python -m bench
 
-chaos: $(READY)  ## Kill things under load for longer than the tests do
-	@LONG=1 $(BIN)/python -m pytest tests/faults -s
+chaos: $(READY)  ## Kill and stop everything under load, and play thousands of failing histories (LONG=1)
+	@LONG=1 $(BIN)/python -m pytest tests/faults tests/simulation -s
 
 lock: $(READY)  ## Pin dependencies anew after a change of pyproject.toml
 	$(BIN)/python -m pip install --quiet uv

@@ -1,0 +1,1 @@
+"""The real shells in one process, on a clock of their own and a world that fails by seed."""
