@@ -11,7 +11,6 @@ Run:  python -m bench.bench_users            the canonical size; quote only thes
 """
 
 import asyncio
-import gc
 import random
 import time
 import zlib
@@ -28,7 +27,7 @@ from bench.client import Trader
 from bench.http import REQUEST_SECONDS_MAX, Line, connect, request_bytes
 from bench.installation import Target, arguments, settle, target
 from bench.load import SECOND_NS
-from bench.machine import Result, machine, percentile, record, times
+from bench.machine import Result, machine, percentile, record, times, undisturbed
 from bench.metronome import Metronome
 from bench.orders import MARKET, wish
 from bench.people import people
@@ -137,8 +136,6 @@ class Evening:
     async def run(self) -> None:
         for user in self._users:
             await user.connect(*self._address)
-        gc.collect()
-        gc.freeze()
         cpu_ns, self._started_ns = time.process_time_ns(), perf_counter_ns()
         self._metronome.at(self._started_ns)
         while not self._finished.done():
@@ -172,16 +169,17 @@ class Evening:
             self._sent += 1
 
     def _request(self, intended_ns: int, user: User) -> Request:
-        """The chance is drawn the same way in every run; who has nothing to cancel places instead."""
+        """The chance is drawn the same way in every run; who has nothing to cancel looks whether that is so."""
         kind = self._random.choices(list(SHARES), list(SHARES.values()))[0]
         order, method, body = wish(self._random), "GET", b""
         if kind == "cancel" and user.resting:
             method, path = "DELETE", f"/orders/{user.resting.pop()}"
-        elif kind in READS:
-            path = READS[kind]
-        else:
-            kind, method, path = "place", "POST", "/orders"
+        elif kind == "place":
+            method, path = "POST", "/orders"
             body = msgspec.json.encode(order.fields(f"{self._marker}-{self._sent}"))
+        else:
+            kind = kind if kind in READS else "own orders"
+            path = READS[kind]
         host, port = self._address
         return Request(
             intended_ns, kind, request_bytes(method, "/api/v1" + path, f"{host}:{port}", user.trader.token, body)
@@ -222,7 +220,8 @@ async def _run(exchange: Target, users: int, per_minute: int, seconds: float, sm
     if not smoke:
         settle()
     evening = Evening(exchange, traders, per_minute, seconds)
-    await evening.run()
+    with undisturbed():
+        await evening.run()
     return evening
 
 

@@ -4,7 +4,6 @@ It shows the rate that the server sustains. For what a user waits, see load.py: 
 """
 
 import asyncio
-import gc
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from bench.http import Line, connect
+from bench.machine import undisturbed
 
 CONNECTIONS = 64
 STALL_SECONDS_MAX = 30.0
@@ -65,19 +65,18 @@ async def closed_loop(url: str, requests: Sequence[bytes], connections: int = CO
     lines = [
         await connect(target.hostname or "127.0.0.1", target.port or 80, answered, lost) for _ in range(connections)
     ]
-    gc.collect()
-    gc.freeze()
-    cpu_ns, started_ns = time.process_time_ns(), perf_counter_ns()
-    for line in lines:
-        send(line)
-    seen = -1
-    while not finished.done():
-        if seen == answers:
-            raise TimeoutError(f"no answer for {STALL_SECONDS_MAX:g} s, {answers} of {len(requests)} before")
-        seen = answers
-        await asyncio.wait([finished], timeout=STALL_SECONDS_MAX)
-    await finished
-    elapsed_ns, cpu_ns = perf_counter_ns() - started_ns, time.process_time_ns() - cpu_ns
+    with undisturbed():
+        cpu_ns, started_ns = time.process_time_ns(), perf_counter_ns()
+        for line in lines:
+            send(line)
+        seen = -1
+        while not finished.done():
+            if seen == answers:
+                raise TimeoutError(f"no answer for {STALL_SECONDS_MAX:g} s, {answers} of {len(requests)} before")
+            seen = answers
+            await asyncio.wait([finished], timeout=STALL_SECONDS_MAX)
+        await finished
+        elapsed_ns, cpu_ns = perf_counter_ns() - started_ns, time.process_time_ns() - cpu_ns
     for line in lines:
         line.close()
     latencies_ns.sort()

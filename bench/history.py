@@ -4,7 +4,6 @@ Written as the market's own actor writes it: entries through the engine, sealed 
 lies as far behind the end as the follower lets it fall at most, and the one at sequence 0 is there too.
 """
 
-import gc
 import random
 from collections.abc import Iterator
 from typing import Final
@@ -121,8 +120,6 @@ async def write_past(dsn: str, commands: int, resting: int, tail: int, seed: int
         await snapshots.save(snapshot_of(replica))
         mix = Commands(seed, resting)
         source = iter(mix)
-        gc.collect()
-        gc.freeze()
         for first in range(0, commands, ROW_ENTRIES):
             if first == (commands - tail) // ROW_ENTRIES * ROW_ENTRIES and first:
                 await snapshots.save(snapshot_of(replica))

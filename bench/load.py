@@ -6,7 +6,6 @@ Requests are encoded before the run and sent by one timer; an answer costs one c
 """
 
 import asyncio
-import gc
 import itertools
 import random
 import secrets
@@ -22,7 +21,7 @@ from msgspec import Struct
 
 from bench.client import UNKNOWN_STATUSES, AckLog, Trader
 from bench.http import REQUEST_SECONDS_MAX, Line, connect, request_head, request_tail
-from bench.machine import percentile
+from bench.machine import percentile, undisturbed
 from bench.metronome import Metronome
 from bench.orders import PRICE_MICRO, wish
 from bench.people import registered
@@ -126,11 +125,10 @@ async def run(
     prepared = requests(plan, len(people))
     first = list(itertools.islice(prepared, PREPARED_MAX))
     await sender.connect()
-    gc.collect()
-    gc.freeze()
     renewal = asyncio.create_task(sender.renew_logins())
     try:
-        return await sender.send_all(itertools.chain(first, prepared), progress)
+        with undisturbed():
+            return await sender.send_all(itertools.chain(first, prepared), progress)
     finally:
         renewal.cancel()
         await asyncio.gather(renewal, return_exceptions=True)

@@ -1,8 +1,10 @@
 """What every benchmark prints the same way: the machine, percentiles, and rows for var/bench.json."""
 
+import contextlib
+import gc
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -43,6 +45,17 @@ def times(ordered_ns: Sequence[int]) -> str:
     """The percentiles that every bench prints, in milliseconds."""
     shown = [f"{name}={percentile(ordered_ns, at) / 1e6:.2f}ms" for name, at in _PERCENTILES]
     return f"{' '.join(shown)} max={ordered_ns[-1] / 1e6:.2f}ms"
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """What was prepared is not walked through by the garbage collector while the clock runs."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def record(results: Sequence[Result]) -> None:

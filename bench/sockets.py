@@ -6,7 +6,6 @@ byte: the mask is against proxies that guess, and there is none here.
 
 import asyncio
 import base64
-import gc
 import os
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bench.closed import STALL_SECONDS_MAX, Round
+from bench.machine import undisturbed
 
 _BINARY, _CLOSE, _PING, _PONG = 0x82, 0x88, 0x89, 0x8A
 _MASKED: Final = 0x80
@@ -124,7 +124,8 @@ async def pipelined(url: str, hellos: Sequence[bytes], payloads: Sequence[Sequen
         pipeline.add(socket, many)
     if hellos:
         await pipeline.greet(hellos)
-    return await pipeline.run(window)
+    with undisturbed():
+        return await pipeline.run(window)
 
 
 class _Pipeline:
@@ -161,8 +162,6 @@ class _Pipeline:
                 raise ConnectionError(f"a hello was refused: {greeting}")
 
     async def run(self, window: int) -> Round:
-        gc.collect()
-        gc.freeze()
         cpu_ns, started_ns = time.process_time_ns(), perf_counter_ns()
         self._due.update(dict.fromkeys(self._sockets, window))
         self._send_more()
