@@ -110,7 +110,7 @@ class CatalogueRules:
 
 
 async def make_market(wiring: Wiring, market_id: int, symbol: str) -> Market:
-    settings, pool = wiring.settings, await _pool(wiring, f"market {symbol}", 4)
+    settings, pool = wiring.settings, await _pool(wiring, f"market {symbol}", 4, waits=False)
     return Market(
         market_id,
         symbol,
@@ -134,7 +134,7 @@ async def make_market(wiring: Wiring, market_id: int, symbol: str) -> Market:
 async def make_persistence(wiring: Wiring) -> Persistence:
     from actors import handles
 
-    settings, pool = wiring.settings, await _pool(wiring, "persistence", 8, derived=True)
+    settings, pool = wiring.settings, await _pool(wiring, "persistence", 8, waits=False)
     os.nice(5)  # the order path comes first
     return Persistence(
         partial(PostgresJournal, wiring.dsn),
@@ -258,8 +258,8 @@ async def _make(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], 
 
 
 @stamina.retry(on=(OSError, asyncpg.PostgresError, TimeoutError), attempts=30, timeout=60.0, wait_max=2.0)
-async def _pool(wiring: Wiring, name: str, size_max: int, *, derived: bool = False) -> Pool:
-    return await open_pool(wiring.dsn, size_max, name, derived=derived)
+async def _pool(wiring: Wiring, name: str, size_max: int, *, waits: bool = True) -> Pool:
+    return await open_pool(wiring.dsn, size_max, name, waits=waits)
 
 
 # --- the daemon itself ----------------------------------------------------------------------------------------------

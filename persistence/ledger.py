@@ -25,44 +25,8 @@ from persistence.postgres import Pool, PooledConnection
 
 NEWEST: Final = FOREVER_US  # above every id: where a list that goes backwards begins
 
-LOCK = """
-    /* ledger.lock */
-    SELECT account_id, balance
-    FROM accounts
-    WHERE account_id = ANY($1::bigint[])
-    ORDER BY account_id
-    FOR NO KEY UPDATE
-"""
-# One statement: transfers, draws, entries; the trigger on entries then moves the balances.
-ADD_DRAWS = """
-    /* ledger.add_draws */
-    WITH granted AS (
-        SELECT *
-        FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[])
-            AS g (number, participant_id, asset, amount, main_id, market_account_id)
-    ),
-    moved AS (
-        INSERT INTO transfers (kind, reference, time_us)
-        SELECT 'draw', format('draw:%s:%s', $1::integer, number),
-            (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
-        FROM granted
-        RETURNING transfer_id, reference
-    ),
-    drawn AS (
-        INSERT INTO draws (market_id, number, participant_id, asset, amount, transfer_id)
-        SELECT $1, number, participant_id, asset, amount, transfer_id
-        FROM granted
-        JOIN moved ON reference = format('draw:%s:%s', $1, number)
-        RETURNING number, transfer_id
-    )
-    INSERT INTO entries (transfer_id, account_id, participant_id, amount)
-    SELECT transfer_id, account_id, participant_id, side.amount
-    FROM granted
-    JOIN drawn USING (number)
-    CROSS JOIN LATERAL (VALUES (main_id, -granted.amount), (market_account_id, granted.amount))
-        AS side (account_id, amount)
-    ORDER BY number
-"""
+# One round trip, because an order waits for it; migrations/0007_ledger_draw.sql says what it does.
+DRAW = "/* ledger.draw */ SELECT ledger_draw($1, $2, $3, $4, $5, $6, $7, $8)"
 DRAWS_AFTER = """
     /* ledger.draws_after */
     SELECT number, participant_id, asset, amount
@@ -167,27 +131,23 @@ class PostgresLedger:
         """
         if not wants:
             return []
-        ids = await self._accounts.of({key for want in wants for key in _sides(market_id, want)})
-        async with self._pool.acquire() as connection, connection.transaction():
-            balances = {row[0]: row[1] for row in await connection.fetch(LOCK, sorted(ids.values()))}
-            granted: list[int] = []
-            rows: list[tuple[int, int, str, int, int, int]] = []
-            for want in wants:
-                main_id, inside_id = (ids[key] for key in _sides(market_id, want))
-                assert want.amount > 0, "a want is of something"
-                if balances[main_id] < want.amount:
-                    granted.append(0)
-                    continue
-                amount = min(balances[main_id], max(want.amount, want.at_most))
-                balances[main_id] -= amount
-                granted.append(amount)
-                number = number_first + len(rows)
-                rows.append((number, want.participant_id, want.asset, amount, main_id, inside_id))
-            if rows:
-                try:
-                    await connection.execute(ADD_DRAWS, market_id, *zip(*rows, strict=True))
-                except asyncpg.UniqueViolationError as error:
-                    raise NumberTaken(f"market {market_id}: a draw from number {number_first} on exists") from error
+        assert all(want.amount > 0 for want in wants), "a want is of something"
+        sides = [_sides(market_id, want) for want in wants]
+        ids = await self._accounts.of({key for pair in sides for key in pair})
+        try:
+            granted: list[int] = await self._pool.fetchval(
+                DRAW,
+                market_id,
+                number_first,
+                [want.participant_id for want in wants],
+                [want.asset for want in wants],
+                [ids[main] for main, _ in sides],
+                [ids[inside] for _, inside in sides],
+                [want.amount for want in wants],
+                [want.at_most for want in wants],
+            )
+        except asyncpg.UniqueViolationError as error:
+            raise NumberTaken(f"market {market_id}: a draw from number {number_first} on exists") from error
         return granted
 
     async def draws_after(self, market_id: int, number: int, limit: int = 10_000) -> list[Draw]:

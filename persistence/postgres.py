@@ -25,11 +25,11 @@ CLAIM_KEY: Final = 0x5761747472756E21  # "Wattrun!"; migrations lock another
 CLAIM = "/* postgres.claim */ SELECT pg_try_advisory_lock($1)"
 
 
-async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook", *, derived: bool = False) -> Pool:
+async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook", *, waits: bool = True) -> Pool:
     """A pool of at most `size_max` connections; one is opened at once, so that a wrong address fails here.
 
-    `derived`: what is written is made from the journal and is made again if a crash takes its last moments; commits
-    then do not wait for the disk, where they would stand in the way of the journal's.
+    Without `waits` a commit does not wait for the disk: fit for what is made again from the journal if a crash takes
+    its last moments, and for what counts only once a later commit has waited, which takes all before it along.
     """
     return await asyncpg.create_pool(
         dsn,
@@ -37,7 +37,7 @@ async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook", *, der
         max_size=size_max,
         command_timeout=STATEMENT_SECONDS,
         timeout=ACQUIRE_SECONDS,
-        server_settings={**server_settings(name), **({"synchronous_commit": "off"} if derived else {})},
+        server_settings={**server_settings(name), **({} if waits else {"synchronous_commit": "off"})},
         reset=_leave_as_it_is,
     )
 

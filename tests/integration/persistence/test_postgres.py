@@ -52,11 +52,11 @@ async def test_a_claim_whose_session_ended_is_not_held_and_can_be_taken_again(da
     await other.close()
 
 
-async def test_only_what_is_derived_may_be_lost_with_the_last_moments(database: str) -> None:
-    ledger, tables = await open_pool(database, 1), await open_pool(database, 1, derived=True)
+async def test_commits_wait_for_the_disk_unless_told_otherwise(database: str) -> None:
+    people, tables = await open_pool(database, 1), await open_pool(database, 1, waits=False)
 
-    assert await ledger.fetchval("SHOW synchronous_commit") == "on"
+    assert await people.fetchval("SHOW synchronous_commit") == "on"
     assert await tables.fetchval("SHOW synchronous_commit") == "off"
 
-    await ledger.close()
+    await people.close()
     await tables.close()

@@ -1,0 +1,1 @@
+DROP FUNCTION ledger_draw(integer, bigint, bigint[], text[], bigint[], bigint[], bigint[], bigint[]);
