@@ -18,7 +18,18 @@ from engine.book.answers import order_view
 from engine.book.order_book import OrderBook
 from engine.journal import JournalBroken
 from engine.market import MarketSpec
-from engine.messages import CURRENCY, Defunded, Entry, Event, Funded, OrderAccepted, OrderEnded, PlaceOrder, Traded
+from engine.messages import (
+    CURRENCY,
+    Defunded,
+    Entry,
+    Event,
+    Funded,
+    OrderAccepted,
+    OrderEnded,
+    PlaceOrder,
+    SpecChanged,
+    Traded,
+)
 from engine.records import MarketBalance, TradeTotals, TrialLine
 from engine.views import OrderView
 
@@ -78,10 +89,14 @@ class Replay(Struct, frozen=True):
 class _History:
     """What one market went through, gathered during the replay."""
 
-    def __init__(self) -> None:
+    def __init__(self, closed_orders_kept: int) -> None:
         self.placed: dict[int, PlaceOrder] = {}
-        self.client_ids: Counter[tuple[int, str]] = Counter()
+        self.doubled: list[str] = []  # client_order_ids that were executed again while they were known
         self.ended: Counter[int] = Counter()
+        self._kept = closed_orders_kept
+        self._by_client_id: dict[tuple[int, str], int] = {}  # the newest order of each
+        self._end_numbers: dict[int, int] = {}  # of ended orders: 1, 2, 3, ... in the order of their ends
+        self._forgotten = 0  # orders up to this end number may have been forgotten, with their client_order_ids
         self.trades: dict[int, Traded] = {}
         self.traded_wh: Counter[int] = Counter()
         self.funded: Counter[str] = Counter()
@@ -93,10 +108,14 @@ class _History:
                 case OrderAccepted():
                     assert isinstance(entry.command, PlaceOrder)
                     self.placed[event.order_id] = entry.command
-                    if entry.command.client_order_id:
-                        self.client_ids[entry.command.participant_id, entry.command.client_order_id] += 1
+                    self._note_client_id(entry.command, event.order_id)
                 case OrderEnded():
                     self.ended[event.order_id] += 1
+                    self._end_numbers.setdefault(event.order_id, len(self._end_numbers) + 1)
+                    self._forgotten = max(self._forgotten, len(self._end_numbers) - self._kept)
+                case SpecChanged():
+                    self._kept = event.spec.closed_orders_kept
+                    self._forgotten = max(self._forgotten, len(self._end_numbers) - self._kept)
                 case Traded():
                     self.trades[event.number] = event
                     self.traded_wh[event.maker_order_id] += event.energy_wh
@@ -107,6 +126,18 @@ class _History:
                     self.funded[event.asset] += event.amount
                 case Defunded():
                     self.funded[event.asset] -= event.amount
+
+    def _note_client_id(self, command: PlaceOrder, order_id: int) -> None:
+        """A client_order_id is known while its order is open or among the newest ended ones; then it is free again."""
+        if not command.client_order_id:
+            return
+        key = (command.participant_id, command.client_order_id)
+        before = self._by_client_id.get(key)
+        if before is not None and self._end_numbers.get(before, self._forgotten + 1) > self._forgotten:
+            self.doubled.append(
+                f"participant {key[0]}'s {key[1]} was executed as order {before} and again as order {order_id}"
+            )
+        self._by_client_id[key] = order_id
 
 
 async def audit(
@@ -141,14 +172,16 @@ async def verify(
 
     `progress` hears the sequence that was reached. Raises JournalBroken, NothingToRecover.
     """
-    seen, report = _History(), Report()
+    report = Report()
     replica = await recover(spec.market_id, journal, snapshots, up_to=0)
+    seen = _History(replica.book.spec.closed_orders_kept)
     while rows := await journal.rows(spec.market_id, replica.book.sequence, ROWS_AT_ONCE):
         for row in rows:
             advance(replica, row, seen.visit)
         if progress is not None:
             progress(replica.book.sequence)
     _compare_book(spec.symbol, replica.book, seen, report)
+    _report_doubled(spec.symbol, seen, report)
     return Replay(replica.book, report.violations)
 
 
@@ -161,9 +194,10 @@ async def _audit_market(
     acknowledged: list[Acknowledged],
     report: Report,
 ) -> None:
-    where, seen = spec.symbol, _History()
+    where = spec.symbol
     try:
         replica = await recover(spec.market_id, journal, snapshots, up_to=0)
+        seen = _History(replica.book.spec.closed_orders_kept)
         for _ in range(COMPARISONS_MAX):
             replica = await _replay(spec.market_id, journal, replica, seen, await tables.cursor(spec.market_id))
             if await _compare_tables(where, spec.market_id, replica.book, seen, tables, currency, report):
@@ -175,6 +209,7 @@ async def _audit_market(
         if acknowledged:  # what was acknowledged may be newer than the projections
             replica = await _replay(spec.market_id, journal, replica, seen, None)
         _compare_acknowledged(where, replica.book, seen, acknowledged, report)
+        _report_doubled(where, seen, report)
     except JournalBroken as error:
         report.found(where, str(error))
         return
@@ -183,7 +218,9 @@ async def _audit_market(
     report.trades += len(seen.trades)
 
 
-async def _replay(market_id: int, journal: Journal, replica: Replica, seen: _History, up_to: int | None) -> Replica:
+async def _replay(
+    market_id: int, journal: Journal, replica: Replica, seen: _History | None, up_to: int | None
+) -> Replica:
     while up_to is None or replica.book.sequence < up_to:
         rows = await journal.rows(market_id, replica.book.sequence, ROWS_AT_ONCE)
         if not rows:
@@ -191,7 +228,7 @@ async def _replay(market_id: int, journal: Journal, replica: Replica, seen: _His
         for row in rows:
             if up_to is not None and row.first_sequence > up_to:
                 break
-            advance(replica, row, seen.visit)
+            advance(replica, row, seen.visit if seen is not None else None)
     return replica
 
 
@@ -212,6 +249,11 @@ def _compare_book(where: str, book: OrderBook, seen: _History, report: Report) -
         report.found(where, "money in the market is not what was moved in, less fees and grid charges")
     if sum(held.values()) - held[CURRENCY] != sum(seen.funded.values()) - seen.funded[CURRENCY]:
         report.found(where, "energy in the market is not what was moved in")
+
+
+def _report_doubled(where: str, seen: _History, report: Report) -> None:
+    for what in seen.doubled:
+        report.found(where, what)
 
 
 async def _compare_tables(
@@ -281,7 +323,7 @@ async def _compare_snapshots(
         return
     replica = await recover(market_id, journal, snapshots, up_to=0)
     for sequence in sorted(kept):
-        await _replay(market_id, journal, replica, _History(), sequence)
+        await _replay(market_id, journal, replica, None, sequence)
         async for snapshot in snapshots.newest_first(market_id, sequence):
             if snapshot.sequence == sequence:
                 report.snapshots += 1
@@ -293,7 +335,7 @@ async def _compare_snapshots(
 def _compare_acknowledged(
     where: str, book: OrderBook, seen: _History, acknowledged: list[Acknowledged], report: Report
 ) -> None:
-    """Nothing that a client was told is missing, and nothing was done twice."""
+    """Nothing that a client was told is missing."""
     report.acknowledgements += len(acknowledged)
     for one in acknowledged:
         placed = seen.placed.get(one.order_id)
@@ -308,9 +350,6 @@ def _compare_acknowledged(
             trade = seen.trades.get(number)
             if trade is None or one.order_id not in (trade.maker_order_id, trade.taker_order_id):
                 report.found(where, f"{name}: its trade {number} is not in the journal")
-    for (participant_id, client_order_id), times in seen.client_ids.items():
-        if times > 1:
-            report.found(where, f"participant {participant_id}'s {client_order_id} was executed {times} times")
 
 
 async def _audit_ledger(tables: Tables, report: Report) -> None:

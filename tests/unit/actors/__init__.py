@@ -1,0 +1,1 @@
+"""What the actors decide without a server."""
