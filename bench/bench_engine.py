@@ -9,14 +9,14 @@ Run:  python -m bench.bench_engine            the canonical size; quote only the
 """
 
 import argparse
-import gc
 import random
 import zlib
+from collections import defaultdict
 from time import perf_counter_ns
 
 import msgspec
 
-from bench.machine import Result, machine, percentile, record
+from bench.machine import Result, machine, percentile, record, undisturbed
 from engine.book.order_book import OrderBook
 from engine.market import MarketSpec, Path
 from engine.messages import (
@@ -138,18 +138,18 @@ def main() -> None:
         book = OrderBook(SPEC)
         for entry in before:
             book.apply(entry)
-        gc.collect()
-        gc.freeze()
         apply = book.apply
-        start_ns = perf_counter_ns()
-        steps = [apply(entry) for entry in measured]
-        rates.append(count * 10**9 // (perf_counter_ns() - start_ns))
+        with undisturbed():
+            start_ns = perf_counter_ns()
+            steps = [apply(entry) for entry in measured]
+            rates.append(count * 10**9 // (perf_counter_ns() - start_ns))
         if run == 0:
             for events in steps:
                 checksum = zlib.crc32(msgspec.msgpack.encode(events), checksum)
                 for event in events:
                     kinds[type(event).__name__] = kinds.get(type(event).__name__, 0) + 1
-    times_ns = _times(before, measured)
+    times_by_kind = _times(before, measured)
+    times_ns = sorted(time_ns for times in times_by_kind.values() for time_ns in times)
     rates.sort()
     rate = rates[len(rates) // 2]
     print(f"machine: {machine()}")
@@ -160,21 +160,34 @@ def main() -> None:
         f"p50={percentile(times_ns, 500)}ns p99={percentile(times_ns, 990)}ns "
         f"p99.9={percentile(times_ns, 999)}ns max={times_ns[-1]}ns"
     )
+    for kind, times in sorted(times_by_kind.items(), key=lambda item: -sum(item[1])):
+        print(
+            f"  {kind:24} {len(times) / count:6.1%} of the commands {sum(times) / sum(times_ns):6.1%} of the time, "
+            f"median {sorted(times)[len(times) // 2]}ns"
+        )
     if not smoke:
         record([Result("engine", "rate", rate, "commands/s", GOAL_PER_SECOND, rate >= GOAL_PER_SECOND)])
 
 
-def _times(before: list[Entry], measured: list[Entry]) -> list[int]:
-    """Ascending times of each command, from a run of its own so that reading the clock does not slow the rate."""
+def _times(before: list[Entry], measured: list[Entry]) -> dict[str, list[int]]:
+    """Times of the commands by kind, from a run of its own so that reading the clock does not slow the rate."""
     book = OrderBook(SPEC)
     for entry in before:
         book.apply(entry)
-    times_ns = []
-    for entry in measured:
-        start_ns = perf_counter_ns()
-        book.apply(entry)
-        times_ns.append(perf_counter_ns() - start_ns)
-    return sorted(times_ns)
+    times_ns = defaultdict(list)
+    with undisturbed():
+        for entry in measured:
+            start_ns = perf_counter_ns()
+            events = book.apply(entry)
+            time_ns = perf_counter_ns() - start_ns
+            times_ns[_kind(entry.command, events)].append(time_ns)
+    return times_ns
+
+
+def _kind(command: Command, events: list[Event]) -> str:
+    trades = sum(isinstance(event, Traded) for event in events)
+    traded = "no trade" if trades == 0 else "one trade" if trades == 1 else "several trades"
+    return f"{type(command).__name__}, {traded}"
 
 
 if __name__ == "__main__":
