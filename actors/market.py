@@ -138,6 +138,7 @@ class Market:
         self._stages = Stages()
         self._apply_seconds = metrics.APPLY_SECONDS.labels(symbol)
         self._commit_seconds = metrics.COMMIT_SECONDS.labels(symbol)
+        self._draw_seconds = metrics.DRAW_SECONDS.labels(symbol)
         self._batch_entries = metrics.BATCH_ENTRIES.labels(symbol)
         self._idle: dict[int, float] = {}  # participants without open orders, since when
         self._state = "starting"
@@ -460,10 +461,12 @@ class Market:
                 self._wants_wake.clear()
                 await self._wants_wake.wait()
             wants, self._wants = self._wants[: self._options.batch_max], self._wants[self._options.batch_max :]
+            started = perf_counter()
             if self._crash is not None:
                 self._crash("reserve")
             async with asyncio.timeout(self._options.commit_seconds_max):
                 granted = await self._draws.draw(self.market_id, self._drawn + 1, wants)
+            self._draw_seconds.observe(perf_counter() - started)
             if self._crash is not None:
                 self._crash("reserved")
             for want, amount in zip(wants, granted, strict=True):
