@@ -102,5 +102,6 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.callers.close()
         await self.barrier.close()
         self.passwords.close()

@@ -175,7 +175,7 @@ class Connection:
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
             try:
-                await self._operations.renew(ahead=True)
+                await self._operations.renew()
             except Problem as problem:
                 self.send(self._encoded({"type": "login_over", "detail": problem.detail}))
                 await asyncio.sleep(0)

@@ -113,13 +113,13 @@ class Operations:
         await self._check(OPERATIONS[name])
         return {"id": request.get("id"), "ok": True, **await handler(request, binary)}
 
-    async def renew(self, *, ahead: bool = False) -> None:
+    async def renew(self) -> None:
         """Look at the login again. Raises Problem when it is over.
 
-        With `ahead` from time to time, the look before an order never waits, and orders keep their order.
+        Done from time to time, the look before an order never waits, and orders keep their order.
         """
         if self._token:
-            self._caller = await self._gateway.callers.of_token(self._token, ahead=ahead)
+            self._caller = await self._gateway.callers.of_token(self._token)
 
     async def balances(self, complete: bool) -> dict[str, Any]:
         """The message of the channel `balances`."""
