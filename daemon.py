@@ -51,7 +51,7 @@ from persistence.history import PostgresHistory
 from persistence.journal import PostgresJournal
 from persistence.ledger import PostgresLedger
 from persistence.people import PostgresPeople
-from persistence.postgres import Claim, Pool, open_pool
+from persistence.postgres import OUTAGES, Claim, Pool, open_pool
 from persistence.projections import PostgresProjections
 from persistence.snapshots import PostgresSnapshots
 
@@ -214,7 +214,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
         probes={"postgres": postgres_answers, "redis": redis_answers},
         registry=REGISTRY,
         stages=Stages(),
-        outages=(OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError),
+        outages=OUTAGES,
     )
 
 

@@ -21,6 +21,14 @@ LOCK_SECONDS: Final = 10
 IDLE_TRANSACTION_SECONDS: Final = 60
 ACQUIRE_SECONDS: Final = 10
 CLOSE_SECONDS: Final = 2
+# The server is away, ends, starts, recovers, or has no room: nothing is wrong with what was asked.
+OUTAGES: Final = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)
 CLAIM_KEY: Final = 0x5761747472756E21  # "Wattrun!"; migrations lock another
 CLAIM = "/* postgres.claim */ SELECT pg_try_advisory_lock($1)"
 

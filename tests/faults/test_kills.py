@@ -1,7 +1,7 @@
 """SIGKILL and SIGSTOP of every part under load: what was acknowledged is there, and nothing happened twice.
 
 The judge is a client's own log of every answer it got, held against a replay of the journals, tables and the ledger.
-Seen to fail for: a market that answers before the commit.
+Seen to fail for: a market that answers before the commit; a gateway that says 500 while Postgres recovers.
 """
 
 import asyncio

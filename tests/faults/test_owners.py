@@ -6,6 +6,7 @@ generation is not found here: the key of its rows fences too.
 
 import asyncio
 from pathlib import Path
+from time import monotonic
 
 from actors.dataplane import Secret
 from actors.hosting import clock_us
@@ -54,10 +55,11 @@ async def test_of_two_owners_exactly_one_writes_on(installation: Installation, t
         first = await asyncio.to_thread(installation.market_process, SYMBOL)
         life, linking = asyncio.create_task(rival.run()), asyncio.create_task(links.run())
         await eventually(lambda: rival.status()["state"], lambda state: state in ("serving", "fenced"), SECONDS_MAX)
-        told = 0
+        told, deadline = 0, monotonic() + SECONDS_MAX
         while rival.status()["state"] != "fenced":  # it serves until the market's next process has taken over
             answer = await links.submit(spec.market_id, CancelAll(NOBODY))
             told = max(told, answer.sequence if isinstance(answer, Applied) else 0)
+            assert monotonic() < deadline, "two write"
             await asyncio.sleep(0.01)
         await asyncio.wait_for(life, SECONDS_MAX)
         linking.cancel()
