@@ -28,7 +28,7 @@ class Installation:
 
     def __init__(self) -> None:
         self.data_dir = Path(tempfile.mkdtemp(prefix="wb-"))
-        self.port, metrics_port, dashboard_port = _free_ports(3)
+        self.port, metrics_port, dashboard_port = free_ports(3)
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("WATTBOOK_")},
@@ -109,7 +109,8 @@ def settle(percent: float = 20.0, seconds_max: float = 15.0) -> None:
     print(f"(the machine is still busy after {seconds_max:g} s; the figures are lower than they could be)")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on at the moment."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

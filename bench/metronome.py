@@ -32,6 +32,7 @@ class Metronome:
         self._loop, self._tick = asyncio.get_running_loop(), tick
         self._later: asyncio.TimerHandle | None = None
         self._fd = -1
+        self._set = False
         if sys.platform == "linux":
             self._libc = ctypes.CDLL(None, use_errno=True)
             self._fd = self._libc.timerfd_create(_CLOCK_MONOTONIC, _NONBLOCK_CLOEXEC)
@@ -46,10 +47,7 @@ class Metronome:
             self.stop()
             self._later = self._loop.call_later(max(0, when_ns - perf_counter_ns()) / _SECOND_NS, self._tick)
             return
-        value = self._spec.value
-        value.seconds, value.nanoseconds = divmod(when_ns, _SECOND_NS)
-        if self._libc.timerfd_settime(self._fd, _ABSOLUTE, ctypes.byref(self._spec), None) < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_settime failed")
+        self._set_to(*divmod(when_ns, _SECOND_NS))
 
     def close(self) -> None:
         self.stop()
@@ -64,5 +62,15 @@ class Metronome:
             self._later = None
 
     def _ring(self) -> None:
-        os.read(self._fd, 8)
+        """Setting the timer also says that it was heard, which saves reading it; unset it rings no more."""
+        self._set = False
         self._tick()
+        if not self._set and self._fd >= 0:
+            self._set_to(0, 0)
+
+    def _set_to(self, seconds: int, nanoseconds: int) -> None:
+        value = self._spec.value
+        value.seconds, value.nanoseconds = seconds, nanoseconds
+        if self._libc.timerfd_settime(self._fd, _ABSOLUTE, ctypes.byref(self._spec), None) < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_settime failed")
+        self._set = True

@@ -30,15 +30,21 @@ class Wish(Struct, frozen=True):
         }
 
 
-def wish(random_: random.Random, markets: tuple[str, ...] = (MARKET,), price_micro: int = PRICE_MICRO) -> Wish:
+def wish(
+    random_: random.Random,
+    markets: tuple[str, ...] = (MARKET,),
+    price_micro: int = PRICE_MICRO,
+    only_side: int | None = None,
+) -> Wish:
     """The next order of this chance."""
     side = random_.choice((0, 1))
+    side = side if only_side is None else only_side
     price_micro += random_.randrange(-100, 100) * 1_000 - side * LANDING_MICRO
     market = random_.choice(markets)
     return Wish(side, random_.randrange(1, 20) * 100, price_micro, market)
 
 
-def wishes(count: int, seed: int) -> list[Wish]:
+def wishes(count: int, seed: int, only_side: int | None = None) -> list[Wish]:
     """`count` orders for CAMPUS."""
     random_ = random.Random(seed)
-    return [wish(random_) for _ in range(count)]
+    return [wish(random_, only_side=only_side) for _ in range(count)]

@@ -8,7 +8,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,8 @@ import psutil
 import pytest
 
 from actors import crash_points
+from bench import processes
+from bench.installation import free_ports
 
 ADMIN_EMAIL: Final = "keeper@example.org"
 ADMIN_PASSWORD: Final = "lantern-otter-quarry-58"
@@ -106,7 +107,7 @@ class Installation:
     def __init__(self, **settings: str) -> None:
         self.data_dir = Path(tempfile.mkdtemp(prefix="wb-", dir="/tmp"))  # Ray's sockets need a short path
         self.data_dir.chmod(0o711)  # the servers run as another user when root runs the tests
-        self.http_port, self.metrics_port, self.dashboard_port = _free_ports(3)
+        self.http_port, self.metrics_port, self.dashboard_port = free_ports(3)
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.crash_order = self.data_dir / "crash-order"
         self.environment = {
@@ -202,31 +203,17 @@ class Installation:
         assert self._process is not None
         return self._process.pid
 
-    def processes(self) -> list[Any]:
+    def processes(self) -> list[psutil.Process]:
         """The daemon and everything that it has started, whoever is its parent by now."""
-        mark = f"WATTBOOK_DATA_DIR={self.data_dir}"
-        found = {}
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):
-                if process.pid != os.getpid() and _has_variable(process.pid, mark):
-                    found[process.pid] = process
-        for process in list(found.values()):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                found.update((child.pid, child) for child in process.children(recursive=True))
-        return list(found.values())
+        return processes.of_exchange(self.data_dir)
 
-    def actors(self, kind: str) -> list[Any]:
+    def actors(self, kind: str) -> list[psutil.Process]:
         """The processes of one kind of actor, by the title that Ray gives them."""
-        return [process for process in self.processes() if _title(process).startswith(f"ray::{kind}")]
+        return [process for process in self.processes() if processes.title(process).startswith(f"ray::{kind}")]
 
-    def market_process(self, symbol: str) -> Any:
+    def market_process(self, symbol: str) -> psutil.Process:
         """The process of this market's actor: the one that writes the market's log."""
-        log = str(self.data_dir / "logs" / f"market-{symbol}.log")
-        for process in self.actors("MarketActor"):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if any(file.path == log for file in process.open_files()):
-                    return process
-        raise AssertionError(f"no process of market {symbol}")
+        return processes.market(self.data_dir, symbol)
 
     # --- who uses it ------------------------------------------------------------------------------------------------
 
@@ -256,7 +243,7 @@ class Installation:
             return
         for process in self.actors(""):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if _title(process).split(" ")[0].endswith("Actor"):
+                if processes.title(process).split(" ")[0].endswith("Actor"):
                     process.send_signal(signal.SIGUSR2)
         time.sleep(2)
 
@@ -277,24 +264,5 @@ def _program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-
-
-def _has_variable(pid: int, mark: str) -> bool:
-    return mark.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-
-
-def _title(process: Any) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
-def _describe(process: Any) -> str:
-    return f"{process.pid} {_title(process)[:120]}"
+def _describe(process: psutil.Process) -> str:
+    return f"{process.pid} {processes.title(process)[:120]}"
