@@ -469,27 +469,37 @@ class Market:
             self._draw_seconds.observe(perf_counter() - started)
             if self._crash is not None:
                 self._crash("reserved")
-            for want, amount in zip(wants, granted, strict=True):
-                if amount:
-                    self._drawn += 1
-                    asset = CURRENCY if want.asset == self._options.currency else want.asset.removeprefix("energy:")
-                    self._first.append(Item(None, 0, Fund(self._drawn, want.participant_id, asset, amount)))
-                items = self._parked.pop(want.participant_id)
-                self._parked_count -= len(items)
-                items[0].drawn = True
-                self._first.extend(items)
+            self._resume(wants, granted)
             self._wake.set()
 
+    def _resume(self, wants: list[Want], granted: list[int]) -> None:
+        """The ledger has answered: funds first, then what waited for them, then what its participant sent after that.
+
+        A large batch leaves some of `_first` behind; among it may be commands of a participant who was parked since.
+        """
+        parked = {want.participant_id: self._parked.pop(want.participant_id) for want in wants}
+        self._parked_count -= sum(map(len, parked.values()))
+        goes_on: deque[Item] = deque()
+        for item in self._first:
+            items = parked.get(getattr(item.body, "participant_id", 0))
+            (goes_on if items is None or isinstance(item.body, Fund) else items).append(item)
+        for want, amount in zip(wants, granted, strict=True):
+            if amount:
+                self._drawn += 1
+                asset = CURRENCY if want.asset == self._options.currency else want.asset.removeprefix("energy:")
+                goes_on.append(Item(None, 0, Fund(self._drawn, want.participant_id, asset, amount)))
+            parked[want.participant_id][0].drawn = True
+            goes_on.extend(parked[want.participant_id])
+        self._first = goes_on
+
     def _unpark(self) -> None:
-        """What waited for the ledger waits for the market again."""
-        for items in self._parked.values():
-            self._waiting.extendleft(reversed(items))
+        """What waited for the ledger waits for the market again, before whatever its participant sent later."""
+        parked = [item for items in self._parked.values() for item in items]
+        drawn_for = [item for item in self._first if not isinstance(item.body, Fund)]  # the ledger tells its draws anew
+        self._first = deque([*parked, *drawn_for])
         self._parked.clear()
         self._parked_count = 0
         self._wants.clear()
-        self._first = deque(
-            item for item in self._first if not isinstance(item.body, Fund)
-        )  # read from the ledger anew
 
     def _note_idle(self, book: OrderBook, draft: Draft) -> None:
         """Remember who has funds here and no open order, and since when."""

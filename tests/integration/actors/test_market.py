@@ -430,6 +430,34 @@ async def test_watchers_hear_every_sequence_once_and_only_their_own_orders(excha
     assert bid.fills[0].trade_number == 1
 
 
+class SlowJournal(PostgresJournal):
+    """A real journal that takes longer than the ledger does."""
+
+    async def append(self, row: JournalRow) -> None:
+        await asyncio.sleep(0.01)
+        await super().append(row)
+
+
+async def test_orders_sent_at_once_keep_their_order_and_get_their_funds_in_small_batches(exchange: Exchange) -> None:
+    await exchange.open_market("M")
+    # the ledger answers while some of what it let go on before is still left behind
+    exchange.start_market("M", SlowJournal(exchange.dsn), batch_max=3)
+    people = [await exchange.trader(f"trader {n}", cash=10_000 * MICRO) for n in range(4)]
+    await exchange.sequence("M")
+
+    answers = await asyncio.gather(
+        *(
+            exchange.links.submit_many(1, [order(person, Side.BUY, f"3.{n:03d}") for n in range(30)])
+            for person in people
+        )
+    )
+
+    for mine in answers:
+        placed = [answer.order.order_id for answer in mine if isinstance(answer, OrderAnswer)]
+        assert len(placed) == 30, [answer for answer in mine if not isinstance(answer, OrderAnswer)]
+        assert placed == sorted(placed)
+
+
 async def test_watchers_look_at_the_book_anew_after_a_replay(exchange: Exchange) -> None:
     await exchange.open_market("M")
     journal = FaultyJournal(exchange.dsn)
