@@ -336,7 +336,7 @@ class Followers:
         self._stopping = True
         if self._follower is not None:
             self._follower.stop()
-        await self.task
+        await asyncio.wait([self.task])
 
     async def _run(self) -> None:
         history, world = self._history, self._history.world
@@ -353,6 +353,8 @@ class Followers:
                 cast("Reached", crash),
             )
             self._life = asyncio.create_task(self._follower.run())
+            if self._stopping:  # told while nobody followed: this last one begins, and then hears of it
+                history.loop.call_soon(self._follower.stop)
             try:
                 await asyncio.wait([self._life])
             except asyncio.CancelledError:
