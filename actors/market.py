@@ -23,6 +23,7 @@ from actors import metrics
 from actors.crash_points import Reached
 from actors.dataplane import Connection, Secret, Server
 from actors.feed import Newsroom
+from actors.parking import Item, Parking
 from actors.ports import Draws, Journal, Rules, Snapshots
 from actors.recovery import NothingToRecover, Replica, newest_snapshot, recover, snapshot_of
 from actors.stages import Stages
@@ -31,7 +32,6 @@ from engine.book.answers import answer, reply
 from engine.book.order_book import OrderBook
 from engine.journal import GENESIS_HASH, NOT_HASHED, Fenced, seal
 from engine.messages import (
-    CURRENCY,
     AmendOrder,
     CancelAll,
     CancelAllAt,
@@ -48,7 +48,6 @@ from engine.messages import (
     Tick,
     Traded,
 )
-from engine.records import Want
 from engine.units import FUND_MAX, TimeUs
 from engine.views import Applied, Failed, Fault, GetBook, GetMarket, GetOrder, ListOpenOrders, Query, Watch
 
@@ -60,11 +59,6 @@ _QUERIES: Final = (GetOrder, ListOpenOrders, GetBook, GetMarket, Watch)
 _decoder: msgspec.msgpack.Decoder[tuple[int, Any]] = msgspec.msgpack.Decoder(tuple[int, WireCommand | Query])
 _encode = msgspec.msgpack.Encoder().encode
 _ARRAY_OF_3: Final = b"\x93"  # an encoded pair becomes a triple: the time is known only when the answer leaves
-
-# Who orders many times a second would pay a ledger transaction for each: after some draws more is taken at once.
-DRAWS_BEFORE_AHEAD: Final = 8
-DRAWS_WINDOW_SECONDS: Final = 5.0
-DRAW_AHEAD: Final = 64
 
 log = structlog.get_logger()
 
@@ -80,16 +74,6 @@ class MarketOptions(Struct, frozen=True):
     idle_return_seconds: float = 5.0
     rules_every_seconds: float = 30.0
     backoff_seconds_max: float = 2.0
-
-
-class Item(Struct):
-    """A command or query on its way: where its answer goes (nowhere for the market's own), and what it is."""
-
-    connection: Connection | None
-    request_id: int
-    body: Command | Query
-    came: float = 0.0
-    drawn: bool = False  # the ledger has been asked: what is short now stays short
 
 
 class Draft:
@@ -126,11 +110,7 @@ class Market:
         self._journal_hash = GENESIS_HASH
         self._first: deque[Item] = deque()  # goes before what waits: funds that arrived and what they were for
         self._waiting: deque[Item] = deque()
-        self._parked: dict[int, deque[Item]] = {}  # by participant, until the ledger has answered
-        self._parked_count = 0
-        self._wants: list[Want] = []
-        self._draws_lately: dict[int, tuple[float, int]] = {}  # by participant: since when, how many
-        self._drawn = 0  # number of the last draw that the ledger made for this market
+        self._parking = Parking(options.currency)
         self._wake = asyncio.Event()
         self._wants_wake = asyncio.Event()
         self._ended = asyncio.Event()
@@ -249,10 +229,8 @@ class Market:
     async def _take_up_draws(self, book: OrderBook) -> None:
         """Funds that the ledger has moved here and that the journal does not know of yet."""
         draws = await self._draws.draws_after(self.market_id, book.fund_number)
-        for draw in reversed(draws):
-            asset = CURRENCY if draw.asset == self._options.currency else draw.asset.removeprefix("energy:")
-            self._first.appendleft(Item(None, 0, Fund(draw.number, draw.participant_id, asset, draw.amount)))
-        self._drawn = draws[-1].number if draws else book.fund_number
+        self._first.extendleft(self._parking.fund(draw) for draw in reversed(draws))
+        self._parking.drawn = draws[-1].number if draws else book.fund_number
         if self._first or self._waiting:
             self._wake.set()
 
@@ -263,7 +241,7 @@ class Market:
 
     @property
     def _load(self) -> int:
-        return len(self._waiting) + len(self._first) + self._parked_count
+        return len(self._waiting) + len(self._first) + self._parking.count
 
     def connected(self, connection: Connection) -> None:
         """A gateway has proved itself; it will say what it wants."""
@@ -309,7 +287,7 @@ class Market:
         """One batch after the other; a batch is whatever waits when the commit before has returned."""
         while True:
             if not self._first and not self._waiting:
-                if self._draining and not self._parked:
+                if self._draining and not self._parking.count:
                     self._become("stopped")
                     return
                 self._wake.clear()
@@ -347,7 +325,7 @@ class Market:
                     await self._journal.append(row)
         except BaseException:
             self._news.drop_gathered()
-            parked = {id(item) for items in self._parked.values() for item in items}
+            parked = {id(item) for item in self._parking.items()}
             self._fail(
                 [item for item in batch if id(item) not in parked],
                 Fault.OUTCOME_UNKNOWN,
@@ -404,21 +382,25 @@ class Market:
                     self._news.watch(item.connection, body, book)
             return
         now_us = max(self._clock(), book.time_us)
-        if isinstance(body, Tick):
-            if now_us < book.due_us:  # nothing is due: not worth a row
-                if item.connection is not None:
-                    draft.letters.append((item, _encode((item.request_id, Applied(book.sequence)))))
-                return
+        if now_us >= book.due_us and (book.sequence or isinstance(body, Tick)):
+            # on its own, so that what a command is short of is known before it is applied
+            self._apply(Tick(), book, now_us, draft)
             draft.hash_state = True
-        elif self._park_if_short(item, book, now_us):
-            return
-        entry = Entry(book.sequence + 1, now_us, body)
+        if isinstance(body, Tick):
+            if item.connection is not None:
+                draft.letters.append((item, _encode((item.request_id, Applied(book.sequence)))))
+        elif not self._park_if_short(item, book, now_us):
+            events = self._apply(body, book, now_us, draft)
+            if item.connection is not None:
+                draft.letters.append((item, _encode((item.request_id, answer(book, body, events)))))
+
+    def _apply(self, command: Command, book: OrderBook, now_us: TimeUs, draft: Draft) -> list[Event]:
+        entry = Entry(book.sequence + 1, now_us, command)
         events = book.apply(entry)
         draft.entries.append(entry)
         draft.steps.append(events)
-        if item.connection is not None:
-            draft.letters.append((item, _encode((item.request_id, answer(book, body, events)))))
         self._news.gather(book, events)
+        return events
 
     # --- funds ----------------------------------------------------------------------------------------------------
 
@@ -426,80 +408,45 @@ class Market:
         """Set a command aside while the ledger is asked for what it lacks, and its participant's others behind it."""
         body = item.body
         participant_id = getattr(body, "participant_id", 0)
-        parked = self._parked.get(participant_id)
+        parked = self._parking.of(participant_id)
         if parked is not None:
             if isinstance(body, Fund):
                 return False
-            parked.append(item)
-            self._parked_count += 1
+            need = book.reservation(body) if isinstance(body, PlaceOrder) else None
+            self._parking.park_behind(item, parked, need)
             return True
         if item.drawn or not isinstance(body, PlaceOrder | AmendOrder):
             return False
         short = book.shortfall(body, now_us)
         if short is None or short[1] > FUND_MAX:
             return False
-        asset = self._options.currency if short[0] == CURRENCY else f"energy:{short[0]}"
-        self._parked[participant_id] = deque([item])
-        self._parked_count += 1
-        self._wants.append(Want(participant_id, asset, short[1], self._ahead(participant_id, short[1])))
+        self._parking.park(item, participant_id, *short)
         self._wants_wake.set()
         return True
 
-    def _ahead(self, participant_id: int, short: int) -> int:
-        """How much may be drawn beyond what is short: nothing, but for one who draws again and again."""
-        now = monotonic()
-        since, count = self._draws_lately.get(participant_id, (now, 0))
-        if now - since > DRAWS_WINDOW_SECONDS:
-            since, count = now, 0
-        self._draws_lately[participant_id] = (since, count + 1)
-        return min(short * DRAW_AHEAD, FUND_MAX) if count >= DRAWS_BEFORE_AHEAD else 0
-
     async def _draw_what_is_wanted(self) -> None:
         """Ask the ledger, one transaction at a time; what it grants becomes Fund entries in the order of numbers."""
+        parking = self._parking
         while True:
-            if not self._wants:
+            if not parking.has_wants:
                 self._wants_wake.clear()
                 await self._wants_wake.wait()
-            wants, self._wants = self._wants[: self._options.batch_max], self._wants[self._options.batch_max :]
+            wants = parking.take_wants(self._options.batch_max)
             started = perf_counter()
             if self._crash is not None:
                 self._crash("reserve")
             async with asyncio.timeout(self._options.commit_seconds_max):
-                granted = await self._draws.draw(self.market_id, self._drawn + 1, wants)
+                granted = await self._draws.draw(self.market_id, parking.drawn + 1, wants)
             self._draw_seconds.observe(perf_counter() - started)
             if self._crash is not None:
                 self._crash("reserved")
-            self._resume(wants, granted)
+            self._first = parking.resume(wants, granted, self._first)
             self._wake.set()
-
-    def _resume(self, wants: list[Want], granted: list[int]) -> None:
-        """The ledger has answered: funds first, then what waited for them, then what its participant sent after that.
-
-        A large batch leaves some of `_first` behind; among it may be commands of a participant who was parked since.
-        """
-        parked = {want.participant_id: self._parked.pop(want.participant_id) for want in wants}
-        self._parked_count -= sum(map(len, parked.values()))
-        goes_on: deque[Item] = deque()
-        for item in self._first:
-            items = parked.get(getattr(item.body, "participant_id", 0))
-            (goes_on if items is None or isinstance(item.body, Fund) else items).append(item)
-        for want, amount in zip(wants, granted, strict=True):
-            if amount:
-                self._drawn += 1
-                asset = CURRENCY if want.asset == self._options.currency else want.asset.removeprefix("energy:")
-                goes_on.append(Item(None, 0, Fund(self._drawn, want.participant_id, asset, amount)))
-            parked[want.participant_id][0].drawn = True
-            goes_on.extend(parked[want.participant_id])
-        self._first = goes_on
 
     def _unpark(self) -> None:
         """What waited for the ledger waits for the market again, before whatever its participant sent later."""
-        parked = [item for items in self._parked.values() for item in items]
         drawn_for = [item for item in self._first if not isinstance(item.body, Fund)]  # the ledger tells its draws anew
-        self._first = deque([*parked, *drawn_for])
-        self._parked.clear()
-        self._parked_count = 0
-        self._wants.clear()
+        self._first = deque([*self._parking.release(), *drawn_for])
 
     def _note_idle(self, book: OrderBook, draft: Draft) -> None:
         """Remember who has funds here and no open order, and since when."""
@@ -526,8 +473,7 @@ class Market:
                     break
                 del self._idle[participant_id]
                 self._waiting.append(Item(None, 0, Defund(participant_id, idle_only=True)))
-            stale = monotonic() - DRAWS_WINDOW_SECONDS
-            self._draws_lately = {who: (since, n) for who, (since, n) in self._draws_lately.items() if since > stale}
+            self._parking.forget_quiet()
             self._wake.set()
 
     async def _follow_rules(self) -> None:

@@ -152,11 +152,7 @@ class OrderBook(Matching):
             if known is not None and not self._about_to_be_forgotten(known):
                 return None
             price = self._limit_micro(command)
-            if command.side is _SELL:
-                asset, need = command.zone, command.quantity_wh
-            else:
-                fees = self.fees if account is None else account.fees
-                asset, need = CURRENCY, reservation_micro(value_micro(price, command.quantity_wh), 0, fees.worst_bps)
+            asset, need = self.reservation(command)
             missing = need - (0 if account is None else account.free(asset))
             if missing <= 0 or self._place_refusal(command, price, time_us) is not None:
                 return None
@@ -172,6 +168,15 @@ class OrderBook(Matching):
                 return None
             return order.asset, missing
         return None
+
+    def reservation(self, command: PlaceOrder) -> tuple[str, int]:
+        """Asset and amount that the order would reserve: the most that it can cost, fee included. Checks nothing."""
+        if command.side is _SELL:
+            return command.zone, command.quantity_wh
+        account = self.accounts.get(command.participant_id)
+        fees = self.fees if account is None else account.fees
+        value = value_micro(self._limit_micro(command), command.quantity_wh)
+        return CURRENCY, reservation_micro(value, 0, fees.worst_bps)
 
     # --- time ---------------------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ def test_the_same_seed_is_the_same_history() -> None:
 
 def test_the_histories_are_as_rough_as_they_are_meant_to_be() -> None:
     """Every kind of trouble and every crash point comes up, or the tests above would prove less than they say."""
-    counts = sum((play(seed).counts for seed in range(40)), start=type(play(0).counts)())
+    counts = sum((play(seed).counts for seed in range(80)), start=type(play(0).counts)())
 
     expected = {
         *("killed", "second owner", "connection broken", "snapshot rotten", "follower killed"),

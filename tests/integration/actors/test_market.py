@@ -16,6 +16,7 @@ from engine.messages import (
     AmendOrder,
     CancelAll,
     CancelOrder,
+    Command,
     Defund,
     Fund,
     RejectCode,
@@ -456,6 +457,56 @@ async def test_orders_sent_at_once_keep_their_order_and_get_their_funds_in_small
         placed = [answer.order.order_id for answer in mine if isinstance(answer, OrderAnswer)]
         assert len(placed) == 30, [answer for answer in mine if not isinstance(answer, OrderAnswer)]
         assert placed == sorted(placed)
+
+
+async def test_who_orders_again_and_again_draws_less_and_less_often(exchange: Exchange) -> None:
+    await exchange.open_market("M")
+    exchange.start_market("M")
+    exchange.follow("M")
+    buyer = await exchange.trader("buyer", cash=10_000 * MICRO)
+
+    for n in range(300):
+        await exchange.placed("M", order(buyer, Side.BUY, "3.000"))
+        if n == 7:
+            await exchange.followed("M")
+            exact = await balance(exchange, buyer)
+            assert exact.in_markets == exact.reserved
+
+    draws = await exchange.ledger.draws_after(1, 0)
+    assert 8 < len(draws) <= 12
+    assert sum(draw.amount for draw in draws) >= 300 * 3 * MICRO
+
+
+async def test_one_draw_covers_what_was_sent_at_once(exchange: Exchange) -> None:
+    await exchange.open_market("M")
+    exchange.start_market("M")
+    exchange.follow("M")
+    trader = await exchange.trader("trader", cash=1_000 * MICRO)
+    await exchange.sequence("M")
+    pair: list[Command] = [order(trader, Side.BUY, "3.000"), order(trader, Side.SELL, "9.000")]
+
+    answers = await exchange.links.submit_many(1, pair * 20)
+
+    assert [answer for answer in answers if not isinstance(answer, OrderAnswer)] == []
+    assert len(await exchange.ledger.draws_after(1, 0)) <= 4  # money, energy, and one more of each at a batch's end
+    await exchange.followed("M")
+    money = await balance(exchange, trader)
+    assert (money.in_markets, money.reserved) == (60 * MICRO, 60 * MICRO)
+
+
+async def test_what_is_due_is_an_entry_of_its_own_before_the_command(exchange: Exchange) -> None:
+    now_us = 1_800_000_000 * SECOND_US
+    await exchange.open_market("M")
+    exchange.start_market("M", clock=lambda: now_us)
+    buyer = await exchange.trader("buyer")
+    first = await exchange.placed("M", order(buyer, Side.BUY, "3.000"))
+    sequence = await exchange.sequence("M")
+
+    now_us += 900 * SECOND_US
+    second = await exchange.placed("M", order(buyer, Side.BUY, "3.000"))
+
+    assert first.order.order_id < sequence + 1
+    assert second.order.order_id == sequence + 3  # the tick, the funds, the order
 
 
 async def test_watchers_look_at_the_book_anew_after_a_replay(exchange: Exchange) -> None:
