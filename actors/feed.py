@@ -1,5 +1,6 @@
 """What a market's watchers hear after each commit: gathered entry by entry, published once the commit has returned."""
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -11,16 +12,18 @@ from engine.messages import Event, ParticipantId
 from engine.views import Failed, Fault, Feed, LevelChange, OrderUpdate, TradeView, Watch
 
 _encode = msgspec.msgpack.Encoder().encode
+NOTICE_SECONDS: Final = 0.01
 _WATCH_AGAIN: Final = _encode((0, Failed(Fault.UNAVAILABLE, "the book was replayed: watch again"), 0))
 
 
 class _Watcher:
-    __slots__ = ("book", "from_sequence", "participants")
+    __slots__ = ("book", "from_sequence", "is_quiet", "participants")
 
     def __init__(self, watch: Watch, from_sequence: int) -> None:
         self.book = watch.book
         self.participants = frozenset(watch.participants)
         self.from_sequence = from_sequence
+        self.is_quiet = not watch.book and not watch.participants  # wants to know how far the journal is, no more
 
 
 class Newsroom:
@@ -33,6 +36,8 @@ class Newsroom:
         self._wants_book = False
         self._trades: list[TradeView] = []
         self._updates: list[OrderUpdate] = []
+        self._reached: Feed | None = None  # how far the journal is, for those who want to know no more
+        self._notice: asyncio.TimerHandle | None = None
 
     def watch(self, connection: Connection, watch: Watch, book: OrderBook) -> None:
         """From the book's present sequence on; what the connection watched before is replaced."""
@@ -62,6 +67,11 @@ class Newsroom:
         for connection, watcher in list(self._watchers.items()):
             if not connection.is_open:
                 continue
+            if watcher.is_quiet:
+                self._reached = Feed(self._market_id, book.sequence, (), (), (), book.phase)
+                if self._notice is None:
+                    self._notice = asyncio.get_running_loop().call_later(NOTICE_SECONDS, self._tell_quiet)
+                continue
             start, everyone = watcher.from_sequence, watcher.participants >= self._participants
             feed = Feed(
                 self._market_id,
@@ -77,6 +87,14 @@ class Newsroom:
             )
             connection.send(_encode((0, feed, 0)))
         self.drop_gathered()
+
+    def _tell_quiet(self) -> None:
+        """A follower that woke up for each commit would cost the order path more than it gains by it."""
+        self._notice = None
+        letter = _encode((0, self._reached, 0))
+        for connection, watcher in self._watchers.items():
+            if watcher.is_quiet and connection.is_open:
+                connection.send(letter)
 
     def start_over(self) -> None:
         """The book was replayed, and what changed meanwhile was not told: everyone must look at it anew."""

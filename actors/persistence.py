@@ -34,8 +34,7 @@ class FollowerOptions(Struct, frozen=True):
     snapshot_every: int = 50_000
     snapshots_kept: int = 3
     poll_seconds: float = 0.25
-    gather_seconds: float = 0.01  # after a notice, so that a busy market is written in few transactions
-    gather_seconds_max: float = 0.1  # twice what the last one took, so that two thirds of a core stay free of it
+    gather_seconds_max: float = 0.1  # after a notice: twice what the last write took, so that others have their turn
     partition_ahead: int = 2_000_000
     backoff_seconds_max: float = 5.0
 
@@ -128,9 +127,7 @@ class Follower:
         try:
             async with asyncio.timeout(self._options.poll_seconds):
                 await self._wake.wait()
-                options = self._options
-                seconds = max(options.gather_seconds, 2 * self._write_seconds)
-                await asyncio.sleep(min(seconds, options.gather_seconds_max))
+                await asyncio.sleep(min(2 * self._write_seconds, self._options.gather_seconds_max))
         except TimeoutError:
             return
 

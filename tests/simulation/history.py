@@ -349,7 +349,7 @@ class Followers:
                 world.journal(),
                 world,
                 world,
-                FollowerOptions(CURRENCY, entries_max=7, snapshot_every=15, poll_seconds=0.2, gather_seconds=0.01),
+                FollowerOptions(CURRENCY, entries_max=7, snapshot_every=15, poll_seconds=0.2),
                 cast("Reached", crash),
             )
             self._life = asyncio.create_task(self._follower.run())

@@ -509,6 +509,24 @@ async def test_what_is_due_is_an_entry_of_its_own_before_the_command(exchange: E
     assert second.order.order_id == sequence + 3  # the tick, the funds, the order
 
 
+async def test_who_wants_to_know_no_more_than_the_sequence_hears_it_now_and_then(exchange: Exchange) -> None:
+    await exchange.open_market("M")
+    exchange.start_market("M")
+    buyer = await exchange.trader("buyer")
+    await exchange.sequence("M")
+    heard: list[Any] = []
+    exchange.links.watch(1, frozenset(), False, heard.append)
+    await eventually(lambda: bool(heard))
+
+    for _ in range(50):
+        await exchange.placed("M", order(buyer, Side.BUY, "3.000", "0.100"))
+    sequence = await exchange.sequence("M")
+
+    last = await eventually(lambda: heard[-1], lambda last: isinstance(last, Feed) and last.sequence == sequence)
+    assert (last.changes, last.trades, last.updates) == ((), (), ())
+    assert len(heard) < 40
+
+
 async def test_watchers_look_at_the_book_anew_after_a_replay(exchange: Exchange) -> None:
     await exchange.open_market("M")
     journal = FaultyJournal(exchange.dsn)

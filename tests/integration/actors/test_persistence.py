@@ -94,8 +94,9 @@ async def test_a_spoilt_snapshot_is_passed_over_for_the_one_before(
     exchange.start_market("M")
     exchange.follow("M", snapshot_every=10)
     buyer, seller = await exchange.trader("buyer"), await exchange.trader("seller")
-    await trade(exchange, buyer, seller, 20)
-    sequence = await exchange.followed("M")
+    for _ in range(2):  # each followed before the next, so that each has its snapshot
+        await trade(exchange, buyer, seller, 10)
+        sequence = await exchange.followed("M")
     await eventually(lambda: snapshots(exchange), lambda kept: len(kept) >= 3)
     await exchange.kill("follower M")
     await exchange.kill("M")
