@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 import httpx
 import msgspec
 import typer
+import uvloop
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -170,7 +171,7 @@ def load(
     log = AckLog(acknowledged)
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as progress:
         task = progress.add_task(f"{rate} orders/s for {seconds:g} s", total=1.0)
-        outcome = asyncio.run(run_load(plan, log, progress=lambda done: progress.update(task, completed=done)))
+        outcome = uvloop.run(run_load(plan, log, progress=lambda done: progress.update(task, completed=done)))
     log.close()
     table = Table(box=None, show_header=False)
     table.add_row("answers", f"{len(outcome.latencies_ns)} in {outcome.seconds:.1f} s, {outcome.rate:.0f}/s")

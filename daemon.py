@@ -69,6 +69,7 @@ DRAIN_SECONDS_MAX: Final = 8.0
 ADMIN_EMAIL: Final = "admin@example.org"
 DEMO_TRADERS: Final = ("sunny@example.org", "amber@example.org")
 BCRYPT_COST: Final = 12
+BACKGROUND_NICE: Final = 10
 GC_THRESHOLDS: Final = (20_000, 20, 100)
 
 log = structlog.get_logger()
@@ -134,8 +135,10 @@ async def make_market(wiring: Wiring, market_id: int, symbol: str) -> Market:
 async def make_persistence(wiring: Wiring) -> Persistence:
     from actors import handles
 
-    settings, pool = wiring.settings, await _pool(wiring, "persistence", 8, waits=False)
-    os.nice(5)  # the order path comes first
+    settings = wiring.settings
+    os.nice(BACKGROUND_NICE)  # the order path comes first
+    nice = 0 if settings.database_url else BACKGROUND_NICE
+    pool = await _pool(wiring, "persistence", 8, waits=False, nice=nice)
     return Persistence(
         partial(PostgresJournal, wiring.dsn),
         PostgresSnapshots(pool),
@@ -174,7 +177,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
     import redis.asyncio
     from prometheus_client import REGISTRY
 
-    from actors.stages import Stages
+    from actors.stages import Stages, gathered
     from gateway.app import create_app
     from gateway.settings import GatewaySettings, Limit
     from gateway.throttle import RedisThrottle
@@ -214,6 +217,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
         probes={"postgres": postgres_answers, "redis": redis_answers},
         registry=REGISTRY,
         stages=Stages(),
+        gather=gathered,
         outages=OUTAGES,
     )
 
@@ -258,8 +262,8 @@ async def _make(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], 
 
 
 @stamina.retry(on=(OSError, asyncpg.PostgresError, TimeoutError), attempts=30, timeout=60.0, wait_max=2.0)
-async def _pool(wiring: Wiring, name: str, size_max: int, *, waits: bool = True) -> Pool:
-    return await open_pool(wiring.dsn, size_max, name, waits=waits)
+async def _pool(wiring: Wiring, name: str, size_max: int, *, waits: bool = True, nice: int = 0) -> Pool:
+    return await open_pool(wiring.dsn, size_max, name, waits=waits, nice=nice)
 
 
 # --- the daemon itself ----------------------------------------------------------------------------------------------

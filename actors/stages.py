@@ -14,27 +14,32 @@ costs two microseconds for each value; here values are counted in plain integers
 
 import asyncio
 from bisect import bisect_left
+from collections.abc import Callable
 from typing import Any, Final
+
+from prometheus_client import Histogram
 
 from actors import metrics
 
 HAND_OVER_SECONDS: Final = 0.5
 
 
-class Stage:
-    """One stage. Its process's loop must run: it hands the counts over."""
+class Gathered:
+    """Values on their way to a prometheus histogram. Its process's loop must run: it hands them over."""
 
-    __slots__ = ("_counts", "_histogram", "_seconds", "_timer")
+    __slots__ = ("_bounds", "_counts", "_histogram", "_seconds", "_timer")
 
-    def __init__(self, name: str) -> None:
-        self._histogram: Any = metrics.STAGE_SECONDS.labels(name)
-        self._counts = [0] * (len(metrics.STAGE_BOUNDS) + 1)
+    def __init__(self, histogram: Histogram, bounds: tuple[float, ...]) -> None:
+        """`histogram` has its labels, and these upper bounds."""
+        self._histogram: Any = histogram
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
         self._seconds = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def observe(self, seconds: float, count: int = 1) -> None:
-        """So many orders took this long."""
-        self._counts[bisect_left(metrics.STAGE_BOUNDS, seconds)] += count
+        """So many took this long."""
+        self._counts[bisect_left(self._bounds, seconds)] += count
         self._seconds += seconds * count
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(HAND_OVER_SECONDS, self.hand_over)
@@ -50,14 +55,23 @@ class Stage:
         self._seconds = 0.0
 
 
+def gathered(histogram: Histogram, bounds: tuple[float, ...]) -> Callable[[float], None]:
+    """What to call instead of the histogram's `observe`."""
+    return Gathered(histogram, bounds).observe
+
+
 class Stages:
     """All of them; each process feeds those that it knows."""
 
     def __init__(self) -> None:
-        self.parse = Stage("parse").observe
-        self.authenticate = Stage("authenticate").observe
-        self.hop = Stage("hop").observe
-        self.wait = Stage("wait").observe
-        self.apply = Stage("apply").observe
-        self.commit = Stage("commit").observe
-        self.answer = Stage("answer").observe
+        self.parse = _stage("parse")
+        self.authenticate = _stage("authenticate")
+        self.hop = _stage("hop")
+        self.wait = _stage("wait")
+        self.apply = _stage("apply")
+        self.commit = _stage("commit")
+        self.answer = _stage("answer")
+
+
+def _stage(name: str) -> Callable[..., None]:
+    return Gathered(metrics.STAGE_SECONDS.labels(name), metrics.STAGE_BOUNDS).observe

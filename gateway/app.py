@@ -22,6 +22,7 @@ from gateway.edge import Edge, request_id_of
 from gateway.errors import GatewayCode, Problem, problem_of
 from gateway.market_admin import MarketAdminController, ZoneController
 from gateway.markets import MarketController
+from gateway.metrics import Gather, at_once
 from gateway.operations import health, jwks, live, ready
 from gateway.orders import DeadManController, OrderController
 from gateway.permissions import Guard, permission_of
@@ -49,6 +50,7 @@ def create_app(
     probes: Mapping[str, Probe] | None = None,
     registry: CollectorRegistry | None = None,
     stages: Stages | None = None,
+    gather: Gather = at_once,
     outages: tuple[type[Exception], ...] = (),
     not_needed: frozenset[str] = frozenset({"redis"}),
 ) -> Litestar:
@@ -65,6 +67,7 @@ def create_app(
         clock=clock,
         probes=probes or {},
         registry=registry or CollectorRegistry(),
+        gather=gather,
         outages=outages,
         not_needed=not_needed,
         settings=settings,

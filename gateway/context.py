@@ -19,7 +19,7 @@ from gateway.barrier import Barrier
 from gateway.feed import Feeds
 from gateway.health import Health
 from gateway.limits import Limits
-from gateway.metrics import GatewayMetrics
+from gateway.metrics import GatewayMetrics, Gather
 from gateway.ports import Catalogue, Clock, History, Ledger, Markets, People, Probe, Throttle
 from gateway.settings import GatewaySettings
 from gateway.trading import Trading
@@ -38,6 +38,7 @@ class Gateway:
         clock: Clock,
         probes: Mapping[str, Probe],
         registry: CollectorRegistry,
+        gather: Gather,
         outages: tuple[type[Exception], ...],
         not_needed: frozenset[str],
         settings: GatewaySettings,
@@ -45,7 +46,7 @@ class Gateway:
         self.people, self.catalogue, self.ledger, self.history = people, catalogue, ledger, history
         self.markets, self.throttle, self.clock, self.settings = markets, throttle, clock, settings
         self.outages = outages
-        self.metrics = GatewayMetrics(registry)
+        self.metrics = GatewayMetrics(registry, gather)
         self.limits = Limits(settings)
         self.keys = open_keys(settings.key_directory)
         self.tokens = AccessTokens(

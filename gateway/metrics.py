@@ -1,5 +1,6 @@
 """The gateway's Prometheus metrics, with their units. Labels are bounded: route templates, methods, statuses."""
 
+from collections.abc import Callable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -8,19 +9,28 @@ _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
 _SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
+Observe = Callable[[float], None]
+Gather = Callable[[Histogram, tuple[float, ...]], Observe]
+
+
+def at_once(histogram: Histogram, _bounds: tuple[float, ...]) -> Observe:
+    """Each value straight into the histogram."""
+    return histogram.observe
+
+
 class GatewayMetrics:
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._requests = Counter(
-            "wattbook_http_requests", "Requests answered", ["route", "method", "status"], registry=registry
-        )
+    """`gather` makes of a histogram with its labels what takes its values: some thousand a second come."""
+
+    def __init__(self, registry: CollectorRegistry, gather: Gather = at_once) -> None:
         self._seconds = Histogram(
             "wattbook_http_request_seconds",
             "Time from the first byte of a request to the end of its answer",
-            ["route", "method"],
+            ["route", "method", "status"],
             buckets=_SECONDS,
             registry=registry,
         )
-        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._gather = gather
+        self._observers: dict[tuple[str, str, int], Observe] = {}
         self.sockets = Gauge("wattbook_sockets", "WebSocket connections now", registry=registry)
         self.socket_messages = Counter(
             "wattbook_socket_messages", "WebSocket messages", ["direction"], registry=registry
@@ -36,9 +46,8 @@ class GatewayMetrics:
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
         key = (route, method if method in _METHODS else "OTHER", status)
-        child = self._children.get(key)
-        if child is None:
-            child = self._requests.labels(key[0], key[1], str(status)), self._seconds.labels(key[0], key[1])
-            self._children[key] = child
-        child[0].inc()
-        child[1].observe(seconds)
+        observer = self._observers.get(key)
+        if observer is None:
+            child = self._seconds.labels(key[0], key[1], str(status))
+            observer = self._observers[key] = self._gather(child, _SECONDS)
+        observer(seconds)

@@ -4,6 +4,7 @@ The order path does not use the pool: each market's journal has a connection of 
 """
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import asyncpg
@@ -34,12 +35,19 @@ CLAIM_KEY: Final = 0x5761747472756E21  # "Wattrun!"; migrations lock another
 CLAIM = "/* postgres.claim */ SELECT pg_try_advisory_lock($1)"
 
 
-async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook", *, waits: bool = True) -> Pool:
+async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook", *, waits: bool = True, nice: int = 0) -> Pool:
     """A pool of at most `size_max` connections; one is opened at once, so that a wrong address fails here.
 
     Without `waits` a commit does not wait for the disk: fit for what is made again from the journal if a crash takes
     its last moments, and for what counts only once a later commit has waited, which takes all before it along.
+    `nice`: how far its sessions step back on the processors; only for a server on this machine.
     """
+
+    async def step_back(session: Connection) -> None:
+        if nice:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # somebody else's server: it stays as it is
+                os.setpriority(os.PRIO_PROCESS, session.get_server_pid(), nice)
+
     return await asyncpg.create_pool(
         dsn,
         min_size=1,
@@ -48,6 +56,7 @@ async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook", *, wai
         timeout=ACQUIRE_SECONDS,
         server_settings={**server_settings(name), **({} if waits else {"synchronous_commit": "off"})},
         reset=_leave_as_it_is,
+        init=step_back,
     )
 
 

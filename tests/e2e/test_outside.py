@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import time
 
 import httpx
 import psutil
@@ -31,13 +32,14 @@ def test_metrics_of_market_follower_and_gateway_answer_on_their_own_port(
     seller.place("sell", "3.000", "1.000")
     buyer.place("buy", "4.000", "1.000")
     buyer.balances()
+    time.sleep(1)  # what is measured is handed over twice a second
 
     metrics = httpx.get(f"http://127.0.0.1:{installation.metrics_port}/metrics").text
 
     for name in (
         'wattbook_market_commit_seconds_count{market="CAMPUS"}',
         'wattbook_follower_sequence{market="CAMPUS"}',
-        'wattbook_http_requests_total{method="POST",route="/api/v1/orders",status="201"}',
+        'wattbook_http_request_seconds_count{method="POST",route="/api/v1/orders",status="201"}',
         'wattbook_epoch_clock_ticks_total{market="RIVERSIDE"}',
     ):
         values = [line.rpartition(" ")[2] for line in metrics.splitlines() if line.startswith(name)]

@@ -6,6 +6,7 @@ Seen to fail for: a claim that believes itself held after its session has ended.
 import asyncio
 
 import asyncpg
+import psutil
 
 from persistence import migrate
 from persistence.postgres import Claim, open_pool
@@ -60,3 +61,13 @@ async def test_commits_wait_for_the_disk_unless_told_otherwise(database: str) ->
 
     await people.close()
     await tables.close()
+
+
+async def test_sessions_that_step_back_do_so_on_this_machine(database: str) -> None:
+    tables, people = await open_pool(database, 1, nice=5), await open_pool(database, 1)
+
+    pids = [await pool.fetchval("SELECT pg_backend_pid()") for pool in (tables, people)]
+
+    assert [psutil.Process(pid).nice() for pid in pids] == [5, 0]
+    await tables.close()
+    await people.close()

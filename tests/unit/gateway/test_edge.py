@@ -177,6 +177,8 @@ async def test_requests_are_counted_by_route_and_not_by_path(world: World) -> No
 
     text = generate_latest(registry).decode()
 
-    assert 'wattbook_http_requests_total{method="GET",route="/api/v1/orders/{order_id}",status="404"} 3.0' in text
+    assert (
+        'wattbook_http_request_seconds_count{method="GET",route="/api/v1/orders/{order_id}",status="404"} 3.0' in text
+    )
     assert 'route="unmatched"' in text
     assert "random" not in text
