@@ -9,7 +9,6 @@ each order keeps its own bytes, and only those that changed since are encoded ag
 
 import hashlib
 from collections.abc import Collection
-from typing import Generic, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -51,10 +50,7 @@ class AccountState(Struct, array_like=True, gc=False):
     dead_man_us: int
 
 
-SomeOrder = TypeVar("SomeOrder", OrderState, Raw)  # to be read, or encoded before
-
-
-class BookState(Struct, Generic[SomeOrder], array_like=True):
+class BookState(Struct, array_like=True):
     """Append fields with defaults; never reorder: old snapshots must stay readable."""
 
     spec: MarketSpec
@@ -73,8 +69,8 @@ class BookState(Struct, Generic[SomeOrder], array_like=True):
     lanes_used: list[tuple[str, str, int]]
     blocked: list[int]
     accounts: list[AccountState]
-    orders: list[SomeOrder]  # the open ones, by id
-    closed: list[SomeOrder]  # in the order in which they ended
+    orders: list[Raw]  # OrderState of the open ones, by id
+    closed: list[Raw]  # and of those that ended, in the order in which they did
 
 
 class StateUnreadable(Exception):
@@ -82,13 +78,14 @@ class StateUnreadable(Exception):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(BookState[OrderState]).decode
+_decode = msgspec.msgpack.Decoder(BookState).decode
+_decode_order = msgspec.msgpack.Decoder(OrderState).decode
 
 
 def encode(book: OrderBook) -> bytes:
     """The book as bytes; equal states give equal bytes. Two replicas that applied the same entries are equal states."""
     return _encode(
-        BookState[Raw](
+        BookState(
             spec=book.spec,
             phase=book.phase,
             sequence=book.sequence,
@@ -133,7 +130,7 @@ def decode(data: bytes) -> OrderBook:
         book.accounts[kept.participant_id] = _account(kept, book.fees)
     try:
         _restore_orders(book, state)
-    except (KeyError, AssertionError) as error:
+    except (KeyError, AssertionError, msgspec.MsgspecError) as error:
         raise StateUnreadable(f"orders and accounts do not fit together: {error!r}") from error
     book.restore_agenda()
     return book
@@ -144,7 +141,7 @@ def state_hash(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def _restore_orders(book: OrderBook, state: BookState[OrderState]) -> None:
+def _restore_orders(book: OrderBook, state: BookState) -> None:
     for kept in state.orders:
         order = _order(kept, book)
         book.orders[order.order_id] = order
@@ -190,23 +187,36 @@ def _order_state(order: Order) -> OrderState:
     )
 
 
-def _order(kept: OrderState, book: OrderBook) -> Order:
-    account = book.accounts.get(kept.placed.participant_id)
+def _order(encoded: Raw, book: OrderBook) -> Order:
+    """One by one, so that a hundred thousand need the memory of their orders and no more."""
+    kept = _decode_order(encoded)
+    placed = kept.placed
+    account = book.accounts.get(placed.participant_id)
     if account is None:  # only an ended order can belong to an account that holds nothing
         assert kept.end_reason, kept.order_id
-        account = Account(kept.placed.participant_id, book.fees)
-    home = book.sides[kept.placed.side, kept.placed.zone]
-    order = Order(kept.order_id, kept.placed, account, home, kept.price_micro, kept.created_us)
-    order.quantity_wh, order.remaining_wh, order.filled_wh = kept.quantity_wh, kept.remaining_wh, kept.filled_wh
+        account = Account(placed.participant_id, book.fees)
+    home = book.sides[placed.side, placed.zone]
+    # Equal numbers are one object, as in a book that has grown: each would take 32 bytes.
+    price = _same(kept.price_micro, placed.price_micro)
+    order = Order(kept.order_id, placed, account, home, price, kept.created_us)
+    order.quantity_wh = _same(kept.quantity_wh, placed.quantity_wh)
+    order.remaining_wh = _same(kept.remaining_wh, order.quantity_wh)
+    order.filled_wh = _same(kept.filled_wh, order.quantity_wh)
     order.value_micro, order.fee_numerator = kept.value_micro, kept.fee_numerator
     if (kept.maker_fee_bps, kept.taker_fee_bps) != (account.fees.maker_bps, account.fees.taker_bps):
         order.fees = FeeRates(kept.maker_fee_bps, kept.taker_fee_bps)  # those that it came with
-    order.reserved_micro, order.priority, order.expires_us = kept.reserved_micro, kept.priority, kept.expires_us
-    order.updated_us, order.updated_sequence = kept.updated_us, kept.updated_sequence
+    order.reserved_micro, order.expires_us = kept.reserved_micro, kept.expires_us
+    order.priority = _same(kept.priority, order.order_id)
+    order.updated_us = _same(kept.updated_us, order.created_us)
+    order.updated_sequence = _same(kept.updated_sequence, order.order_id)
     order.end_reason = kept.end_reason
-    if kept.placed.client_order_id:
-        account.client_ids[kept.placed.client_order_id] = order
+    if placed.client_order_id:
+        account.client_ids[placed.client_order_id] = order
     return order
+
+
+def _same(number: int, known: int) -> int:
+    return known if number == known else number
 
 
 def _account_state(account: Account) -> AccountState:

@@ -25,11 +25,11 @@ def busy_desk() -> Desk:
     return desk
 
 
-def state() -> BookState[OrderState]:
-    return msgspec.msgpack.decode(encode(busy_desk().book), type=BookState[OrderState])
+def state() -> BookState:
+    return msgspec.msgpack.decode(encode(busy_desk().book), type=BookState)
 
 
-def unreadable(changed: BookState[OrderState]) -> str:
+def unreadable(changed: BookState) -> str:
     with pytest.raises(StateUnreadable) as caught:
         decode(msgspec.msgpack.encode(changed))
     return str(caught.value)
@@ -127,9 +127,18 @@ def test_open_orders_without_their_account_are_unreadable() -> None:
     assert "do not fit together" in unreadable(changed)
 
 
+def test_an_order_that_is_none_is_unreadable() -> None:
+    changed = state()
+    changed.closed[0] = msgspec.Raw(msgspec.msgpack.encode([1, 2, 3]))
+
+    assert "orders and accounts" in unreadable(changed)
+
+
 def test_an_order_in_a_zone_that_the_market_lacks_is_unreadable() -> None:
     changed = state()
-    changed.orders[0].placed = msgspec.structs.replace(changed.orders[0].placed, zone="Z9")
+    order = msgspec.msgpack.decode(changed.orders[0], type=OrderState)
+    order.placed = msgspec.structs.replace(order.placed, zone="Z9")
+    changed.orders[0] = msgspec.Raw(msgspec.msgpack.encode(order))
 
     assert "do not fit together" in unreadable(changed)
 
