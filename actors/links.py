@@ -178,7 +178,7 @@ class Link:
                 metrics.UNREACHABLE.labels(self._symbol).inc()
                 return Failed(Fault.UNAVAILABLE, f"{self._symbol} cannot be reached at the moment; nothing was done")
             connection = self._connection
-            if connection is None:
+            if connection is None or not connection.is_open:  # it closes at this moment: what is sent would be lost
                 return Failed(Fault.UNAVAILABLE, f"{self._symbol} cannot be reached at the moment; nothing was done")
         request_id = self._next_id
         self._next_id += 1
