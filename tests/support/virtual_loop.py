@@ -173,7 +173,7 @@ class Pipe(asyncio.Transport):
         """Nothing is ever buffered."""
 
     def pause_reading(self) -> None:
-        raise NotImplementedError("nobody pauses yet")
+        raise AssertionError("no protocol of ours pauses its reading; one that does needs a wire that can")
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default

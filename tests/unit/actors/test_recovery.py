@@ -28,10 +28,10 @@ class Kept:
                 yield snapshot
 
     async def save(self, snapshot: Snapshot) -> None:
-        raise NotImplementedError(snapshot)
+        raise AssertionError(f"recovery only reads, and saved {snapshot.sequence}")
 
     async def prune(self, market_id: int, keep: int) -> int:
-        raise NotImplementedError(market_id, keep)
+        raise AssertionError(f"recovery only reads, and pruned market {market_id} to {keep}")
 
 
 def pair() -> tuple[Snapshot, Snapshot]:
