@@ -25,6 +25,7 @@ PENDING_MAX: Final = 20_000
 ANSWER_SECONDS_MAX: Final = 10.0
 DIRECTORY_SECONDS: Final = 0.5
 DIRECTORY_SECONDS_WHILE_DOWN: Final = 0.1
+WATCH_AGAIN_SECONDS: Final = 0.2
 _BACKOFF_SECONDS_MAX: Final = 0.5
 
 _QUERIES: Final = get_args(Query)
@@ -219,9 +220,12 @@ class Link:
                 connection.close()
                 return
             if request_id == 0 or request_id == self._watch_id:
-                if isinstance(message, Failed):  # the market has lost its watchers
+                if isinstance(message, Failed):
                     self._tell(None)
-                    self._send_watch()
+                    if request_id == 0:  # the market has lost its watchers
+                        self._send_watch()
+                    else:  # it does not want any now: asking again at once would keep both ends busy with nothing else
+                        asyncio.get_running_loop().call_later(WATCH_AGAIN_SECONDS, self._send_watch)
                 else:
                     self._tell(message)
                 continue

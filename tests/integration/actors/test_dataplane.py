@@ -192,6 +192,31 @@ async def test_a_link_survives_a_directory_that_fails_and_follows_a_market_that_
     await second.stop()
 
 
+async def test_a_market_that_refuses_to_be_watched_is_asked_again_but_not_at_once() -> None:
+    import msgspec
+
+    class Refusing(Mailbox):
+        def received(self, connection: Connection, frames: list[bytes]) -> None:
+            super().received(connection, frames)
+            for frame in frames:
+                request_id = msgspec.msgpack.decode(frame)[0]
+                connection.send(msgspec.msgpack.encode((request_id, Failed(Fault.OVERLOADED, "busy"), 0)))
+
+    refusing = Refusing()
+    server = Server(SECRET, refusing)
+    links = Links(Places(await server.start("127.0.0.1")), SECRET)
+    running = asyncio.create_task(links.run())
+    await eventually(lambda: bool(refusing.open))
+
+    links.watch(1, frozenset(), True, lambda _: None)
+    await eventually(lambda: len(refusing.frames), lambda count: count >= 3)
+
+    assert len(refusing.frames) < 10
+    running.cancel()
+    await asyncio.wait([running])
+    await server.stop()
+
+
 async def test_an_unknown_market_is_unavailable_at_once() -> None:
     links = Links(Places(""), SECRET)
 
