@@ -1,10 +1,9 @@
 """The socket protocol between gateways and actors: length-prefixed msgpack frames, pipelined both ways.
 
-A frame is a 4-byte big-endian length and that many bytes. Before the first message both ends prove that they know the
-cluster's secret (HMAC-SHA256 over both nonces). A request is `[id, body]`, its answer `[id, answer, us]` with the time
-that it spent at the other end; id 0 is news that nobody asked for. Frames of one turn of the loop leave together, some
-dozens in a write. Whatever can grow has a bound; a peer that breaks one, or does not speak the protocol, is
-disconnected.
+A frame is a 4-byte big-endian length and that many bytes: a list of messages, those of one turn of the loop, some
+dozens at most. Before the first one both ends prove that they know the cluster's secret (HMAC-SHA256 over both nonces).
+A request is `[id, body]`, its answer `[id, answer, us]` with the time that it spent at the other end; id 0 is news that
+nobody asked for. Whatever can grow has a bound; a peer that breaks one, or speaks something else, is disconnected.
 """
 
 import asyncio
@@ -15,13 +14,17 @@ from typing import Final, Protocol, cast
 import structlog
 
 FRAME_BYTES_MAX: Final = 8 * 2**20
-FRAMES_AT_ONCE: Final = 32  # in a write: the peer works on these while the turn goes on; fewer would wake it too often
+MESSAGES_AT_ONCE: Final = (
+    32  # in a frame: the peer works on these while the turn goes on; fewer would wake it too often
+)
+BYTES_AT_ONCE: Final = 2**20  # in a frame of several messages
 UNSENT_BYTES_MAX: Final = 64 * 2**20  # a peer that lets this much pile up is gone
 HANDSHAKE_SECONDS: Final = 5.0
 _NONCE_BYTES: Final = 32
 _PROOF_BYTES: Final = 32
-_SERVER: Final = b"wattbook-dataplane-v1 server"
-_CLIENT: Final = b"wattbook-dataplane-v1 client"
+_SERVER: Final = b"wattbook-dataplane-v2 server"
+_CLIENT: Final = b"wattbook-dataplane-v2 client"
+_ARRAY_16: Final = b"\xdc"  # msgpack's list of as many as the next two bytes say
 
 log = structlog.get_logger()
 
@@ -60,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._out: list[bytes] = []
+        self._out_bytes = 0
         self._own_nonce = secrets.token_bytes(_NONCE_BYTES)
         self._ready = False
         self._timer: asyncio.TimerHandle | None = None
@@ -68,14 +72,15 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._ready and self._transport is not None and not self._transport.is_closing()
 
-    def send(self, frame: bytes) -> None:
+    def send(self, message: bytes) -> None:
         """Queue one encoded message; it leaves with others of this turn of the loop."""
-        out = self._out
-        if not out:
+        if self._out_bytes + len(message) > BYTES_AT_ONCE:
+            self._flush()
+        if not self._out:
             self._loop.call_soon(self._flush)
-        out.append(len(frame).to_bytes(4, "big"))
-        out.append(frame)
-        if len(out) >= 2 * FRAMES_AT_ONCE:
+        self._out.append(message)
+        self._out_bytes += len(message)
+        if len(self._out) >= MESSAGES_AT_ONCE:
             self._flush()
 
     def close(self) -> None:
@@ -104,18 +109,19 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         was_ready, self._ready, self._transport = self._ready, False, None
-        self._out.clear()
+        self._out, self._out_bytes = [], 0
         if was_ready or not self._is_server:
             self._receiver.lost(self)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        out, self._out = self._out, []
+        out, self._out, self._out_bytes = self._out, [], 0
         transport = self._transport
         if transport is None or transport.is_closing() or not out:
             return
-        transport.write(b"".join(out))
+        messages = b"".join((_ARRAY_16, len(out).to_bytes(2, "big"), *out))
+        transport.write(len(messages).to_bytes(4, "big") + messages)
         if transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
             self._refuse("does not read what it is sent")
 

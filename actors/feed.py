@@ -1,4 +1,4 @@
-"""What a market's watchers hear after each commit: gathered entry by entry, published once the commit has returned."""
+"""What a market's watchers hear of a commit: gathered entry by entry, composed before it, told once it has returned."""
 
 import asyncio
 from typing import Final
@@ -26,6 +26,16 @@ class _Watcher:
         self.is_quiet = not watch.book and not watch.participants  # wants to know how far the journal is, no more
 
 
+class News:
+    """Of one commit: who hears what, and how far the journal is then, for those who want to know no more."""
+
+    __slots__ = ("letters", "reached")
+
+    def __init__(self, reached: Feed) -> None:
+        self.letters: list[tuple[Connection, bytes]] = []
+        self.reached = reached
+
+
 class Newsroom:
     """Who watches what. Costs nothing per entry while nobody does."""
 
@@ -36,7 +46,7 @@ class Newsroom:
         self._wants_book = False
         self._trades: list[TradeView] = []
         self._updates: list[OrderUpdate] = []
-        self._reached: Feed | None = None  # how far the journal is, for those who want to know no more
+        self._reached: Feed | None = None
         self._notice: asyncio.TimerHandle | None = None
 
     def watch(self, connection: Connection, watch: Watch, book: OrderBook) -> None:
@@ -57,20 +67,12 @@ class Newsroom:
         if self._participants:
             self._updates.extend(updates(book, events, self._participants))
 
-    def drop_gathered(self) -> None:
-        """The commit failed: nothing of it may be told."""
-        self._trades, self._updates = [], []
-
-    def publish(self, book: OrderBook) -> None:
-        """Tell every watcher that the journal has come to the book's sequence, and what it wanted to hear."""
+    def compose(self, book: OrderBook) -> News:
+        """What every watcher wanted to hear of what was gathered, and that the journal comes to the book's sequence."""
         changes: tuple[LevelChange, ...] = level_changes(book) if self._wants_book else ()
-        for connection, watcher in list(self._watchers.items()):
-            if not connection.is_open:
-                continue
+        news = News(Feed(self._market_id, book.sequence, (), (), (), book.phase))
+        for connection, watcher in self._watchers.items():
             if watcher.is_quiet:
-                self._reached = Feed(self._market_id, book.sequence, (), (), (), book.phase)
-                if self._notice is None:
-                    self._notice = asyncio.get_running_loop().call_later(NOTICE_SECONDS, self._tell_quiet)
                 continue
             start, everyone = watcher.from_sequence, watcher.participants >= self._participants
             feed = Feed(
@@ -85,8 +87,18 @@ class Newsroom:
                 ),
                 book.phase,
             )
-            connection.send(_encode((0, feed, 0)))
-        self.drop_gathered()
+            news.letters.append((connection, _encode((0, feed, 0))))
+        self._trades, self._updates = [], []
+        return news
+
+    def tell(self, news: News) -> None:
+        """Now it is durable. Who began to watch meanwhile has a view of what came later."""
+        for connection, letter in news.letters:
+            if connection.is_open:
+                connection.send(letter)
+        self._reached = news.reached
+        if self._notice is None and any(watcher.is_quiet for watcher in self._watchers.values()):
+            self._notice = asyncio.get_running_loop().call_later(NOTICE_SECONDS, self._tell_quiet)
 
     def _tell_quiet(self) -> None:
         """A follower that woke up for each commit would cost the order path more than it gains by it."""
@@ -98,7 +110,7 @@ class Newsroom:
 
     def start_over(self) -> None:
         """The book was replayed, and what changed meanwhile was not told: everyone must look at it anew."""
-        self.drop_gathered()
+        self._trades, self._updates = [], []
         for connection in self._watchers:
             if connection.is_open:
                 connection.send(_WATCH_AGAIN)

@@ -6,9 +6,9 @@ again through the directory, and is opened again with back-off. Nothing here wai
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
-from typing import Any, Final, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
 import structlog
@@ -29,8 +29,11 @@ WATCH_AGAIN_SECONDS: Final = 0.2
 _BACKOFF_SECONDS_MAX: Final = 0.5
 
 _QUERIES: Final = get_args(Query)
+_NOT_YET: Final = Failed(Fault.OUTCOME_UNKNOWN, "not answered yet")
 _encode = msgspec.msgpack.Encoder().encode
-_decoder: msgspec.msgpack.Decoder[tuple[int, Any, int]] = msgspec.msgpack.Decoder(tuple[int, Answer | Feed, int])
+_decoder: msgspec.msgpack.Decoder[list[tuple[int, Any, int]]] = msgspec.msgpack.Decoder(
+    list[tuple[int, Answer | Feed, int]]
+)
 log = structlog.get_logger()
 
 
@@ -83,11 +86,9 @@ class Links:
         return await link.request(command) if link is not None else _unknown(market_id)
 
     async def submit_many(self, market_id: int, commands: list[Command]) -> list[Answer]:
-        """Answers in the order of the commands, which leave in one write."""
+        """Answers in the order of the commands, which leave together."""
         link = self._links.get(market_id)
-        if link is None:
-            return [_unknown(market_id)] * len(commands)
-        return list(await asyncio.gather(*(link.request(command) for command in commands)))
+        return await link.request_many(commands) if link is not None else [_unknown(market_id)] * len(commands)
 
     async def ask(self, market_id: int, query: Query) -> Answer:
         """The answer to a query; nothing is journaled for it."""
@@ -115,6 +116,32 @@ class Links:
             link.moved_to(place.address)
 
 
+class Together:
+    """Requests that are waited for together: their answers, in the order of the requests."""
+
+    __slots__ = ("answers", "done", "missing")
+
+    def __init__(self, count: int) -> None:
+        self.answers: list[Answer] = [_NOT_YET] * count
+        self.missing = count
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def take(self, place: int, answer: Answer) -> None:
+        self.answers[place] = answer
+        self.missing -= 1
+        if not self.missing and not self.done.done():
+            self.done.set_result(None)
+
+
+class Waiting(NamedTuple):
+    """A request without an answer, since when (seconds of monotonic)."""
+
+    together: Together
+    place: int
+    since: float
+    is_query: bool
+
+
 class Link:
     """One market's connection, with what is under way on it."""
 
@@ -122,7 +149,7 @@ class Link:
         self._symbol, self._secret, self._lost_sight = symbol, secret, lost_sight
         self._address = ""
         self._connection: Connection | None = None
-        self._pending: dict[int, tuple[asyncio.Future[Answer], float, bool]] = {}  # answer, since when, is it a query
+        self._pending: dict[int, Waiting] = {}
         self._next_id = 1
         self._up = asyncio.Event()
         self._moved = asyncio.Event()
@@ -168,25 +195,37 @@ class Link:
 
     async def request(self, body: Command | Query) -> Answer:
         """Send, and wait for the answer, for a reconnection at most as long as for an answer."""
-        if len(self._pending) >= PENDING_MAX:
-            return Failed(Fault.OVERLOADED, f"{self._symbol}: too many requests are under way")
+        return (await self.request_many((body,)))[0]
+
+    async def request_many(self, bodies: Sequence[Command | Query]) -> list[Answer]:
+        """Send all or none, and wait for all answers."""
+        count = len(bodies)
+        if len(self._pending) + count > PENDING_MAX:
+            return [Failed(Fault.OVERLOADED, f"{self._symbol}: too many requests are under way")] * count
         connection = self._connection
         if connection is None or not connection.is_open:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS_MAX / 2):
                     await self._up.wait()
             except TimeoutError:
-                metrics.UNREACHABLE.labels(self._symbol).inc()
-                return Failed(Fault.UNAVAILABLE, f"{self._symbol} cannot be reached at the moment; nothing was done")
+                return self._unreachable(count)
             connection = self._connection
             if connection is None or not connection.is_open:  # it closes at this moment: what is sent would be lost
-                return Failed(Fault.UNAVAILABLE, f"{self._symbol} cannot be reached at the moment; nothing was done")
-        request_id = self._next_id
-        self._next_id += 1
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._pending[request_id] = (answer, monotonic(), isinstance(body, _QUERIES))
-        connection.send(_encode((request_id, body)))
-        return await answer
+                return self._unreachable(count)
+        if not count:
+            return []
+        together, now, request_id = Together(count), monotonic(), self._next_id
+        self._next_id += count
+        for place, body in enumerate(bodies):
+            self._pending[request_id] = Waiting(together, place, now, isinstance(body, _QUERIES))
+            connection.send(_encode((request_id, body)))
+            request_id += 1
+        await together.done
+        return together.answers
+
+    def _unreachable(self, count: int) -> list[Answer]:
+        metrics.UNREACHABLE.labels(self._symbol).inc(count)
+        return [Failed(Fault.UNAVAILABLE, f"{self._symbol} cannot be reached at the moment; nothing was done")] * count
 
     def watch(self, watch: Watch, listener: Listener) -> None:
         self._watch, self._listener = watch, listener
@@ -195,13 +234,11 @@ class Link:
     def expire(self) -> None:
         """Give up on answers that are overdue; requests are in order of their time."""
         now = monotonic()
-        for request_id, (answer, since, is_query) in list(self._pending.items()):
-            if now - since < ANSWER_SECONDS_MAX:
+        for request_id, waiting in list(self._pending.items()):
+            if now - waiting.since < ANSWER_SECONDS_MAX:
                 break
             del self._pending[request_id]
-            metrics.UNREACHABLE.labels(self._symbol).inc()
-            if not answer.done():
-                answer.set_result(_no_answer(self._symbol, is_query))
+            self._give_up(waiting)
 
     # --- Receiver -------------------------------------------------------------------------------------------------
 
@@ -211,28 +248,31 @@ class Link:
         self._send_watch()
 
     def received(self, connection: Connection, frames: list[bytes]) -> None:
-        now = monotonic()
+        now, pending = monotonic(), self._pending
         for frame in frames:
             try:
-                request_id, message, market_us = _decoder.decode(frame)
+                messages = _decoder.decode(frame)
             except msgspec.MsgspecError as error:
                 log.error("link.bad_frame", market=self._symbol, why=str(error))
                 connection.close()
                 return
-            if request_id == 0 or request_id == self._watch_id:
-                if isinstance(message, Failed):
-                    self._tell(None)
-                    if request_id == 0:  # the market has lost its watchers
-                        self._send_watch()
-                    else:  # it does not want any now: asking again at once would keep both ends busy with nothing else
-                        asyncio.get_running_loop().call_later(WATCH_AGAIN_SECONDS, self._send_watch)
-                else:
-                    self._tell(message)
-                continue
-            waiting = self._pending.pop(request_id, None)
-            if waiting is not None and not waiting[0].done():
-                waiting[0].set_result(message)
-                self._hop(now - waiting[1] - market_us / 1_000_000)
+            for request_id, message, market_us in messages:
+                waiting = pending.pop(request_id, None)
+                if waiting is not None:
+                    waiting.together.take(waiting.place, message)
+                    self._hop(now - waiting.since - market_us / 1_000_000)
+                elif request_id == 0 or request_id == self._watch_id:
+                    self._hear(request_id, message)
+
+    def _hear(self, request_id: int, news: BookView | Feed | Failed) -> None:
+        if not isinstance(news, Failed):
+            self._tell(news)
+            return
+        self._tell(None)
+        if request_id == 0:  # the market has lost its watchers
+            self._send_watch()
+        else:  # it does not want any now: asking again at once would keep both ends busy with nothing else
+            asyncio.get_running_loop().call_later(WATCH_AGAIN_SECONDS, self._send_watch)
 
     def lost(self, connection: Connection) -> None:
         if connection is not self._connection and self._connection is not None:
@@ -241,11 +281,13 @@ class Link:
         self._up.clear()
         self._down.set()
         pending, self._pending = self._pending, {}
-        for answer, _, is_query in pending.values():
-            metrics.UNREACHABLE.labels(self._symbol).inc()
-            if not answer.done():
-                answer.set_result(_no_answer(self._symbol, is_query))
+        for waiting in pending.values():
+            self._give_up(waiting)
         self._tell(None)
+
+    def _give_up(self, waiting: Waiting) -> None:
+        metrics.UNREACHABLE.labels(self._symbol).inc()
+        waiting.together.take(waiting.place, _no_answer(self._symbol, waiting.is_query))
 
     def _tell(self, news: BookView | Feed | None) -> None:
         if self._listener is not None:

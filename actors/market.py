@@ -1,8 +1,8 @@
 """The actor of one market: a shell that gives its order book time, durability and a mailbox.
 
-Order of work, always: decide in memory, commit once, then speak. Commands that arrive during a commit wait and share
-the next one. The book is doubted from the moment it runs ahead of the journal until the append returns: when that fails
-or its outcome is unknown, the book is thrown away and replayed. Memory is never repaired.
+Order of work, always: decide in memory, commit once, then speak. Commands that arrive during a commit are decided at
+once and share the next one. So the book runs ahead of the journal, and what is ahead is told to nobody: when an append
+fails or its outcome is unknown, the book is thrown away and replayed. Memory is never repaired.
 
     starting -> recovering -> serving -> (recovering ...) -> draining -> stopped
                                       \\-> fenced              another process owns the market now
@@ -39,6 +39,7 @@ from engine.messages import (
     Command,
     Defund,
     Entry,
+    EpochOpened,
     Event,
     Fund,
     PlaceOrder,
@@ -56,7 +57,9 @@ WireCommand = (
     PlaceOrder | AmendOrder | CancelOrder | CancelAll | CancelAllAt | Defund | SetPhase | SetSpec | SetFees | Tick
 )
 _QUERIES: Final = (GetOrder, ListOpenOrders, GetBook, GetMarket, Watch)
-_decoder: msgspec.msgpack.Decoder[tuple[int, Any]] = msgspec.msgpack.Decoder(tuple[int, WireCommand | Query])
+_decoder: msgspec.msgpack.Decoder[list[tuple[int, Any]]] = msgspec.msgpack.Decoder(
+    list[tuple[int, WireCommand | Query]]
+)
 _encode = msgspec.msgpack.Encoder().encode
 _ARRAY_OF_3: Final = b"\x93"  # an encoded pair becomes a triple: the time is known only when the answer leaves
 
@@ -77,12 +80,14 @@ class MarketOptions(Struct, frozen=True):
 
 
 class Draft:
-    """One commit in the making."""
+    """One commit in the making: what was applied, and what is to be said once it is durable."""
 
     def __init__(self) -> None:
+        self.items: list[Item] = []
         self.entries: list[Entry] = []
         self.steps: list[list[Event]] = []
-        self.letters: list[tuple[Item, bytes]] = []  # answers, to be sent once durable
+        self.letters: list[tuple[Item, bytes]] = []
+        self.turns: list[tuple[int, float, float]] = []  # of the engine: its first letter, when it began and ended
         self.hash_state = False
 
 
@@ -110,6 +115,9 @@ class Market:
         self._journal_hash = GENESIS_HASH
         self._first: deque[Item] = deque()  # goes before what waits: funds that arrived and what they were for
         self._waiting: deque[Item] = deque()
+        self._draft = Draft()
+        self._is_writing = False  # the journal has the draft before, and what comes is applied to this one
+        self._bug: Exception | None = None  # of the engine, while the journal wrote
         self._parking = Parking(options.currency)
         self._wake = asyncio.Event()
         self._wants_wake = asyncio.Event()
@@ -211,7 +219,7 @@ class Market:
             draws = tasks.create_task(self._draw_what_is_wanted())
             idle = tasks.create_task(self._return_what_is_idle())
             rules = tasks.create_task(self._follow_rules())
-            await self._serve()
+            await self._serve(book)
             for task in (draws, idle, rules):
                 task.cancel()
 
@@ -248,23 +256,28 @@ class Market:
 
     def received(self, connection: Connection, frames: list[bytes]) -> None:
         """Frames of one read, in order. What does not decode ends the connection: gateways speak the protocol."""
-        room, now = self._options.waiting_max - self._load, perf_counter()
+        room, now = max(0, self._options.waiting_max - self._load), perf_counter()
         for frame in frames:
             try:
-                request_id, body = _decoder.decode(frame)
+                messages = _decoder.decode(frame)
             except msgspec.MsgspecError as error:
                 log.error("market.bad_frame", market=self.symbol, why=str(error))
                 connection.close()
-                return
+                break
             if self._draining or self._state == "fenced":
-                connection.send(_encode((request_id, Failed(Fault.UNAVAILABLE, f"the market is {self._state}"), 0)))
-            elif room <= 0:
-                metrics.OVERLOADED.labels(self.symbol).inc()
-                connection.send(_encode((request_id, Failed(Fault.OVERLOADED, "too many commands wait; slow down"), 0)))
-            else:
-                room -= 1
-                self._waiting.append(Item(connection, request_id, body, now))
-        self._wake.set()
+                self._refuse(connection, messages, Fault.UNAVAILABLE, f"the market is {self._state}")
+                continue
+            if len(messages) > room:
+                metrics.OVERLOADED.labels(self.symbol).inc(len(messages) - room)
+                self._refuse(connection, messages[room:], Fault.OVERLOADED, "too many commands wait; slow down")
+                del messages[room:]
+            room -= len(messages)
+            self._waiting.extend([Item(connection, request_id, body, now) for request_id, body in messages])
+        self._go_on()
+
+    def _refuse(self, connection: Connection, messages: list[tuple[int, Any]], fault: Fault, detail: str) -> None:
+        for request_id, _ in messages:
+            connection.send(_encode((request_id, Failed(fault, detail), 0)))
 
     def lost(self, connection: Connection) -> None:
         self._news.forget(connection)
@@ -283,66 +296,85 @@ class Market:
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
-    async def _serve(self) -> None:
-        """One batch after the other; a batch is whatever waits when the commit before has returned."""
-        while True:
-            if not self._first and not self._waiting:
-                if self._draining and not self._parking.count:
+    async def _serve(self, book: OrderBook) -> None:
+        """One commit after the other; each has what was applied while the one before was written."""
+        self._draft = Draft()
+        try:
+            while True:
+                self._fill(book)
+                if self._draining:
+                    self._become("draining")
+                if self._draft.items:
+                    draft, self._draft = self._draft, Draft()
+                    await self._commit(draft, book)
+                elif self._draining and not self._parking.count:
                     self._become("stopped")
                     return
-                self._wake.clear()
-                await self._wake.wait()
-            if self._draining:
-                self._become("draining")
-            batch = self._take_batch()
-            if batch:
-                await self._commit(batch)
-
-    def _take_batch(self) -> list[Item]:
-        first, waiting, room = self._first, self._waiting, self._options.batch_max
-        batch = [first.popleft() for _ in range(min(len(first), room))]
-        batch += [waiting.popleft() for _ in range(min(len(waiting), room - len(batch)))]
-        return batch
-
-    async def _commit(self, batch: list[Item]) -> None:
-        """Apply, append one row, then speak: answers to those who asked, news to those who watch."""
-        book, self._book = self._book, None  # about to run ahead of the journal: not trusted until the append returns
-        assert book is not None
-        started = perf_counter()
-        draft = Draft()
-        if self._crash is not None and any(isinstance(item.body, Fund) for item in batch):
-            self._crash("fund")
-        try:
-            for item in batch:
-                self._do(item, book, draft)
-            if draft.entries:
-                applied = perf_counter()
-                state_hash = state.state_hash(state.encode(book)) if draft.hash_state else NOT_HASHED
-                row = seal(self.market_id, draft.entries, draft.steps, self._journal_hash, state_hash)
-                if self._crash is not None:
-                    self._crash("apply")
-                async with asyncio.timeout(self._options.commit_seconds_max):
-                    await self._journal.append(row)
+                elif not self._first and not self._waiting:
+                    self._wake.clear()
+                    await self._wake.wait()
         except BaseException:
-            self._news.drop_gathered()
-            parked = {id(item) for item in self._parking.items()}
-            self._fail(
-                [item for item in batch if id(item) not in parked],
-                Fault.OUTCOME_UNKNOWN,
-                "the outcome is unknown: repeat with the same client_order_id",
-            )
+            self._forget(self._draft)
             raise
-        if draft.entries:
-            self._journal_hash = row.hash
-            self._commits += 1
-            self._measure(draft, started, applied, perf_counter())
-            self._note_idle(book, draft)
-        self._book = book
+
+    def _go_on(self) -> None:
+        """Something was put where commands wait."""
+        if not self._is_writing:
+            self._wake.set()
+            return
+        assert self._book is not None
+        try:
+            self._fill(self._book)
+        except Exception as error:  # noqa: BLE001 - raised where the market's owner hears of it
+            self._is_writing, self._bug = False, error
+
+    def _fill(self, book: OrderBook) -> None:
+        """Apply what waits, as far as the draft has room."""
+        draft, first, waiting = self._draft, self._first, self._waiting
+        room = self._options.batch_max - len(draft.items)
+        if room <= 0 or not (first or waiting):
+            return
+        letter, began = len(draft.letters), perf_counter()
+        while room > 0 and (first or waiting):
+            self._do(first.popleft() if first else waiting.popleft(), book, draft)
+            room -= 1
+        draft.turns.append((letter, began, perf_counter()))
+
+    async def _commit(self, draft: Draft, book: OrderBook) -> None:
+        """Append one row, then speak: answers to those who asked, news to those who watch."""
+        if not draft.entries:
+            self._send(draft.letters)
+            return
+        began = perf_counter()
+        try:
+            state_hash = state.state_hash(state.encode(book)) if draft.hash_state else NOT_HASHED
+            row = seal(self.market_id, draft.entries, draft.steps, self._journal_hash, state_hash)
+            news = self._news.compose(book)
+            if self._crash is not None:
+                self._crash("apply")
+            self._is_writing = True
+            async with asyncio.timeout(self._options.commit_seconds_max):
+                await self._journal.append(row)
+        except BaseException:
+            self._forget(draft)
+            raise
+        finally:
+            self._is_writing = False
+        self._journal_hash = row.hash
+        self._commits += 1
+        self._measure(draft, began, perf_counter())
         if self._crash is not None:
             await self._answer_some(draft, self._crash)
         self._send(draft.letters)
-        if draft.entries:
-            self._news.publish(book)
+        self._news.tell(news)
+        self._note_idle(book, draft)
+        if self._bug is not None:
+            bug, self._bug = self._bug, None
+            raise bug
+
+    def _forget(self, draft: Draft) -> None:
+        """What was applied for nothing; whether it was written is not known of all."""
+        self._fail(draft.items, Fault.OUTCOME_UNKNOWN, "the outcome is unknown: repeat with the same client_order_id")
 
     def _send(self, letters: list[tuple[Item, bytes]]) -> None:
         """Answers leave, each with the microseconds that its request has spent here."""
@@ -351,20 +383,23 @@ class Market:
             if item.connection is not None and item.connection.is_open:
                 item.connection.send(_ARRAY_OF_3 + letter[1:] + _encode(int((now - item.came) * 1_000_000)))
 
-    def _measure(self, draft: Draft, started: float, applied: float, committed: float) -> None:
+    def _measure(self, draft: Draft, began: float, committed: float) -> None:
+        """`began`: when the append did. Until then an order waits, but for its turn of the engine."""
+        letters, applied_seconds, last = draft.letters, 0.0, len(draft.letters)
+        for first, started, ended in reversed(draft.turns):
+            for item, _ in letters[first:last]:
+                self._stages.wait(started - item.came + began - ended)
+            self._stages.apply(ended - started, last - first)
+            applied_seconds += ended - started
+            last = first
+        self._stages.commit(committed - began, len(letters))
         self._batch_entries.observe(len(draft.entries))
-        self._apply_seconds.observe(applied - started)
-        self._commit_seconds.observe(committed - applied)
-        answers = len(draft.letters)
-        for item, _ in draft.letters:
-            self._stages.wait(started - item.came)
-        self._stages.apply(applied - started, answers)
-        self._stages.commit(committed - applied, answers)
+        self._apply_seconds.observe(applied_seconds)
+        self._commit_seconds.observe(committed - began)
 
     async def _answer_some(self, draft: Draft, crash: Reached) -> None:
         """The first half of the answers, on their way before the rest is sent or never will be."""
-        if draft.entries:
-            crash("commit")
+        crash("commit")
         some = len(draft.letters) // 2
         self._send(draft.letters[:some])
         del draft.letters[:some]
@@ -376,20 +411,26 @@ class Market:
         """Answer a query, or give a command its place and instant and apply it, or set it aside."""
         body = item.body
         if isinstance(body, _QUERIES):
+            draft.items.append(item)
             if item.connection is not None:
                 draft.letters.append((item, _encode((item.request_id, reply(book, body)))))
                 if isinstance(body, Watch):
                     self._news.watch(item.connection, body, book)
             return
+        if self._crash is not None and isinstance(body, Fund):
+            self._crash("fund")
         now_us = max(self._clock(), book.time_us)
         if now_us >= book.due_us and (book.sequence or isinstance(body, Tick)):
             # on its own, so that what a command is short of is known before it is applied
-            self._apply(Tick(), book, now_us, draft)
-            draft.hash_state = True
+            events = self._apply(Tick(), book, now_us, draft)
+            # once an epoch, for it takes a millisecond per thousand orders; an order's expiry alone must not
+            draft.hash_state |= any(isinstance(event, EpochOpened) for event in events)
         if isinstance(body, Tick):
+            draft.items.append(item)
             if item.connection is not None:
                 draft.letters.append((item, _encode((item.request_id, Applied(book.sequence)))))
         elif not self._park_if_short(item, book, now_us):
+            draft.items.append(item)
             events = self._apply(body, book, now_us, draft)
             if item.connection is not None:
                 draft.letters.append((item, _encode((item.request_id, answer(book, body, events)))))
@@ -441,7 +482,7 @@ class Market:
             if self._crash is not None:
                 self._crash("reserved")
             self._first = parking.resume(wants, granted, self._first)
-            self._wake.set()
+            self._go_on()
 
     def _unpark(self) -> None:
         """What waited for the ledger waits for the market again, before whatever its participant sent later."""
@@ -474,7 +515,7 @@ class Market:
                 del self._idle[participant_id]
                 self._waiting.append(Item(None, 0, Defund(participant_id, idle_only=True)))
             self._parking.forget_quiet()
-            self._wake.set()
+            self._go_on()
 
     async def _follow_rules(self) -> None:
         """Journal the catalogue's rules when they differ from the book's: an update that got lost, a cost now valid."""
@@ -483,5 +524,5 @@ class Market:
             book = self._book
             if book is not None and spec != book.spec:
                 self._waiting.append(Item(None, 0, SetSpec(spec)))
-                self._wake.set()
+                self._go_on()
             await asyncio.sleep(self._options.rules_every_seconds)

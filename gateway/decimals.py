@@ -5,11 +5,13 @@ never rounded. Out: prices with at least 3 decimals, energy with exactly 3, mone
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from engine.units import ENERGY_WH_MAX, FUND_MAX, MICRO, PRICE_MICRO_MAX, WH_PER_KWH, EnergyWh, MoneyMicro, PriceMicro
 from gateway.errors import invalid
 
+_REMEMBERED: Final = 16_384  # texts of amounts: prices lie on ticks and quantities on lots, so the same ones come again
 _DECIMAL: Final = re.compile(r"([0-9]{1,16})(?:\.([0-9]{1,12}))?", re.ASCII)
 
 
@@ -38,10 +40,12 @@ def parse_charge(text: str, field: str) -> PriceMicro:
     return _parse(text, field, 6, PRICE_MICRO_MAX, "100000", zero=True)
 
 
+@lru_cache(_REMEMBERED)
 def format_price(price_micro: int) -> str:
     return _format(price_micro, 6, 3)
 
 
+@lru_cache(_REMEMBERED)
 def format_energy(energy_wh: int) -> str:
     """A sign only where an account line has one."""
     sign, size = ("-", -energy_wh) if energy_wh < 0 else ("", energy_wh)

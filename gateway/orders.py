@@ -40,7 +40,7 @@ class BatchRequest(Struct, frozen=True, forbid_unknown_fields=True):
 class BatchAnswer(Struct, frozen=True):
     """The outcomes of the orders, then of the cancels, in order: each an order or a problem."""
 
-    results: list[dict[str, Any]]
+    results: list[Any]
 
 
 class Cancelled(Struct, frozen=True):

@@ -1,13 +1,15 @@
 """One WebSocket connection: frames in, answers and channels out, everything bounded.
 
 Text frames are JSON, binary frames msgpack; an answer comes as its request came, a channel as its subscription did.
-Requests start in the order they arrive and are answered as their markets answer. Pings every 20 s are the server's
+Requests start in the order they arrive and are answered as their markets answer; compact orders that arrive together
+start together, and those of one market are answered together. Pings every 20 s are the server's
 (uvicorn's ws_ping_interval), as is the largest frame it accepts. Close codes: 1009 frame too large, 4001 login over,
 4008 reads too slowly, 1013 too many connections.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Coroutine
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +22,7 @@ from gateway.context import Gateway
 from gateway.errors import GatewayCode, Problem, problem_of
 from gateway.feed import Message
 from gateway.limits import Buckets
-from gateway.stream_ops import Operations, problem_answer
+from gateway.stream_ops import Operations, is_compact, problem_answer
 
 _log = structlog.get_logger(__name__)
 _CLOSE_TOO_LARGE, _CLOSE_LOGIN_OVER, _CLOSE_LAGGED, _CLOSE_FULL = 1009, 4001, 4008, 1013
@@ -51,7 +53,8 @@ class Connection:
         self._wake = asyncio.Event()
         self._lagged = asyncio.Event()
         self._in_flight = asyncio.Semaphore(gateway.settings.socket_in_flight_max)
-        self._requests: set[asyncio.Task[None]] = set()
+        self._requests: set[asyncio.Task[int]] = set()
+        self._burst: list[list[Any]] | None = None  # compact orders that have arrived and not started
         self._messages = Buckets("messages", gateway.settings.socket_messages_limit, 1)
         self._stale_markets: set[int] = set()  # whose trades the balances do not show yet
         self._balances_stale = asyncio.Event()
@@ -81,6 +84,10 @@ class Connection:
         else:
             self._queue.append(frame)
         self._wake.set()
+
+    def answer(self, body: Any, *, binary: bool) -> None:
+        """Queue the answer to a request, in the encoding of the request."""
+        self.send(_encode_msgpack(body) if binary else _encode_json(body).decode())
 
     async def _write(self) -> None:
         while True:
@@ -117,8 +124,10 @@ class Connection:
                     _log.error("socket failed", task=task.get_name(), error=repr(error))
         finally:
             self._operations.leave()
-            for task in (*owned, *self._requests):
+            for task in owned:
                 task.cancel()
+            for request in self._requests:
+                request.cancel()
             await asyncio.gather(*owned, *self._requests, return_exceptions=True)
         await self._close()
 
@@ -145,28 +154,61 @@ class Connection:
                 self._close_code = _CLOSE_TOO_LARGE
                 return
             await self._in_flight.acquire()
-            task = asyncio.create_task(self._serve(frame))
-            self._requests.add(task)
-            task.add_done_callback(self._served)
+            binary = isinstance(frame, bytes)
+            request: Any = None
+            try:
+                request = _decoded(frame)
+                self._messages.take("")
+            except Problem as problem:
+                self.answer(problem_answer(request, problem), binary=binary)
+                self._in_flight.release()
+                continue
+            if not (binary and is_compact(request)):
+                self._burst = None  # what arrives from now on must not overtake this one
+                self._start(self._serve(request, binary))
+            elif self._burst is not None:
+                self._burst.append(request)
+            else:
+                burst = self._burst = [request]
+                self._start(self._serve_burst(burst))
 
-    def _served(self, task: "asyncio.Task[None]") -> None:
+    def _start(self, serving: Coroutine[Any, Any, int]) -> None:
+        task = asyncio.create_task(serving)
+        self._requests.add(task)
+        task.add_done_callback(self._served)
+
+    def _served(self, task: "asyncio.Task[int]") -> None:
         self._requests.discard(task)
-        self._in_flight.release()
+        if not task.cancelled():
+            for _ in range(task.result()):
+                self._in_flight.release()
 
-    async def _serve(self, frame: str | bytes) -> None:
-        """One request; whatever goes wrong is its answer."""
-        binary = isinstance(frame, bytes)
-        request: Any = None
+    async def _serve(self, request: Any, binary: bool) -> int:
+        """One request; whatever goes wrong is its answer. How many were served: one."""
         try:
-            request = _decoded(frame)
-            self._messages.take("")
             answer = await self._operations.serve(request, binary=binary)
         except Exception as error:  # noqa: BLE001 - it becomes the answer; a bug is logged with its trace
-            problem = problem_of(error, self.gateway.outages, read=False)
-            if problem.code is GatewayCode.INTERNAL:
-                _log.exception("socket request failed")
-            answer = problem_answer(request, problem)
-        self.send(_encode_msgpack(answer) if binary else _encode_json(answer).decode())
+            answer = problem_answer(request, self._problem(error))
+        self.answer(answer, binary=binary)
+        return 1
+
+    async def _serve_burst(self, burst: list[list[Any]]) -> int:
+        """Compact orders that arrived together, by now all of them. How many were served."""
+        if self._burst is burst:
+            self._burst = None
+        try:
+            await self._operations.serve_burst(burst)
+        except Exception as error:  # noqa: BLE001 - as above
+            problem = self._problem(error)
+            for request in burst:
+                self.answer(problem_answer(request, problem), binary=True)
+        return len(burst)
+
+    def _problem(self, error: Exception) -> Problem:
+        problem = problem_of(error, self.gateway.outages, read=False)
+        if problem.code is GatewayCode.INTERNAL:
+            _log.exception("socket request failed")
+        return problem
 
     # --- what it owes its login ------------------------------------------------------------------------------------
 

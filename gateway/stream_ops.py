@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, Protocol
 
-from msgspec import Meta, Struct, to_builtins
+from msgspec import Meta, Struct
 
 from engine.messages import OrderKind, PlaceOrder, RejectCode, Side, TimeInForce
 from engine.units import ENERGY_WH_MAX, PRICE_MICRO_MAX
@@ -26,7 +26,7 @@ from gateway.instants import format_instant
 from gateway.permissions import ANYONE, CHANNELS, OPERATIONS, check_role
 from gateway.requests import CLIENT_ID, convert
 from gateway.trading import BATCH_MAX, DEAD_MAN_SECONDS_MAX, AmendRequest, OrderRequest, Placement
-from gateway.wire import STATUS_NAMES, show_balance, show_order
+from gateway.wire import STATUS_NAMES, Order, show_balance, show_order
 
 POST_ONLY, IOC, FOK = 1, 2, 4
 _COMPACT_LENGTH: Final = 8
@@ -40,6 +40,8 @@ class Client(Protocol):
     binary: bool
 
     def push(self, message: Message) -> None: ...
+
+    def answer(self, body: Any, *, binary: bool) -> None: ...
 
     def balances_changed(self, market_id: int) -> None: ...
 
@@ -99,10 +101,8 @@ class Operations:
             "cancel_all_after": self._cancel_all_after,
         }
 
-    async def serve(self, request: Any, *, binary: bool) -> Any:
+    async def serve(self, request: Any, *, binary: bool) -> dict[str, Any]:
         """The answer to one decoded frame. Raises Problem for a refusal."""
-        if isinstance(request, list) and binary and request and request[0] == "o":
-            return await self._compact(request)
         if not isinstance(request, dict):
             raise Problem(RejectCode.VALIDATION_FAILED, "a request is an object with op and id")
         name = request.get("op")
@@ -264,19 +264,36 @@ class Operations:
         at_us = await self._gateway.trading.cancel_all_after(caller, seconds)
         return {"cancel_at": format_instant(at_us) if at_us else None}
 
-    async def _compact(self, request: list[Any]) -> list[Any]:
-        """The short form, for speed: integers instead of decimals, an array instead of an object."""
-        number = request[1] if len(request) > 1 else None
-        try:
-            await self._check(OPERATIONS["place"])
-            caller = await self._trader()
-            self._gateway.limits.orders.take(caller.user_id)
-            placement = self._compact_placement(request, caller)
-            order = (await self._gateway.trading.place(placement)).order
-        except Problem as problem:
-            return ["e", number, problem.code.name, problem.detail]
-        order_id = f"{placement.spec.market_id}-{order.order_id}"
-        return ["a", number, order_id, STATUS_NAMES[order.status], order.sequence, order.filled_wh]
+    async def serve_burst(self, burst: list[list[Any]]) -> None:
+        """Answer compact orders that arrived together: integers instead of decimals, an array instead of an object.
+
+        Raises Problem for the login, which is the refusal of them all.
+        """
+        await self._check(OPERATIONS["place"])
+        caller = await self._trader()
+        by_market: dict[int, tuple[list[Any], list[Placement]]] = {}
+        for request in burst:
+            try:
+                self._gateway.limits.orders.take(caller.user_id)
+                placement = self._compact_placement(request, caller)
+            except Problem as problem:
+                self._client.answer(problem_answer(request, problem), binary=True)
+                continue
+            requests, placements = by_market.setdefault(placement.spec.market_id, ([], []))
+            requests.append(request)
+            placements.append(placement)
+        await asyncio.gather(*(self._place_together(*together) for together in by_market.values()))
+
+    async def _place_together(self, requests: list[Any], placements: list[Placement]) -> None:
+        outcomes = await self._gateway.trading.place_many(placements)
+        for request, placement, outcome in zip(requests, placements, outcomes, strict=True):
+            if isinstance(outcome, Problem):
+                self._client.answer(problem_answer(request, outcome), binary=True)
+                continue
+            order = outcome.order
+            order_id = f"{placement.spec.market_id}-{order.order_id}"
+            status = STATUS_NAMES[order.status]
+            self._client.answer(["a", request[1], order_id, status, order.sequence, order.filled_wh], binary=True)
 
     def _compact_placement(self, request: list[Any], caller: Caller) -> Placement:
         if len(request) != _COMPACT_LENGTH:
@@ -320,39 +337,55 @@ _COMPACT_TIMES: Final = {
 
 async def batch(
     gateway: Gateway, caller: Caller, orders: list[dict[str, Any]], cancels: list[str]
-) -> list[dict[str, Any]]:
+) -> list[Order | dict[str, Any]]:
     """Cancels go first, so that what they free backs the orders; results are the orders', then the cancels'.
 
     Each has its own outcome: one bad order leaves the others alone.
     """
     trading = gateway.trading
     placements: list[Placement | Problem] = []
-    for fields in orders:
+    for request in _order_requests(orders):
         try:
-            placements.append(trading.placement(convert(fields, OrderRequest), caller))
+            placements.append(request if isinstance(request, Problem) else trading.placement(request, caller))
         except Problem as problem:
             placements.append(problem)
     cancelled = await trading.cancel_many(caller, cancels)
     good = [one for one in placements if not isinstance(one, Problem)]
     outcomes = iter(await trading.place_many(good))
-    results = []
+    results: list[Order | dict[str, Any]] = []
     for placement in placements:
         outcome = placement if isinstance(placement, Problem) else next(outcomes)
         if isinstance(outcome, Problem):
             results.append(outcome.body())
         else:
             assert not isinstance(placement, Problem)
-            shown = show_order(placement.spec, outcome.order, outcome.fills, repeated=outcome.repeated)
-            results.append(to_builtins(shown))
-    return results + [
-        one.body() if isinstance(one, Problem) else to_builtins(show_order(one[0], one[1].order, ()))
-        for one in cancelled
-    ]
+            results.append(show_order(placement.spec, outcome.order, outcome.fills, repeated=outcome.repeated))
+    results += [one.body() if isinstance(one, Problem) else show_order(one[0], one[1].order, ()) for one in cancelled]
+    return results
+
+
+def _order_requests(orders: list[dict[str, Any]]) -> list[OrderRequest] | list[OrderRequest | Problem]:
+    """All at once when all are good, which is three times as fast as one by one."""
+    try:
+        return convert(orders, list[OrderRequest])
+    except Problem:
+        return [_order_request(fields) for fields in orders]
+
+
+def _order_request(fields: dict[str, Any]) -> OrderRequest | Problem:
+    try:
+        return convert(fields, OrderRequest)
+    except Problem as problem:
+        return problem
+
+
+def is_compact(request: Any) -> bool:
+    return isinstance(request, list) and bool(request) and request[0] == "o"
 
 
 def problem_answer(request: Any, problem: Problem) -> Any:
     """A refusal in the form of the request it answers."""
-    if isinstance(request, list) and request and request[0] == "o":
+    if is_compact(request):
         return ["e", request[1] if len(request) > 1 else None, problem.code.name, problem.detail]
     number = request.get("id") if isinstance(request, dict) else None
     return {"id": number, "ok": False, "error": problem.body()}

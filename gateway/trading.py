@@ -224,6 +224,10 @@ class Trading:
         results: dict[int, OrderAnswer | Problem] = {}
         for (market_id, places), answers in zip(by_market.items(), answered, strict=True):
             for place, answer in zip(places, answers, strict=True):
+                if isinstance(answer, OrderAnswer):
+                    self._barrier.note(market_id, answer.order.sequence)
+                    results[place] = answer
+                    continue
                 try:
                     results[place] = await self._retried(market_id, commands[place][1], answer)
                 except Problem as problem:

@@ -181,7 +181,7 @@ class History:
             await asyncio.sleep(0.1)
         market = self.processes[-1].market
         await market.drain()
-        if market._parking.count or market._parking.items() or market._first or market._waiting:
+        if market._parking.count or market._parking.items() or market._first or market._waiting or market._draft.items:
             self.violations.append("commands were left behind")
         for process in self.processes[:-1]:
             process.kill()

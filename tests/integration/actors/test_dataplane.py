@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -14,6 +16,7 @@ from engine.messages import CancelAll, Tick
 from engine.views import Applied, Failed, Fault, GetMarket
 from tests.support.exchange import SECRET, eventually
 
+encode = msgspec.msgpack.encode
 SPEC = MarketSpec(market_id=1, symbol="M", zones=("Z1",), paths=(Path("Z1", "Z1", 0, 0),))
 
 
@@ -21,7 +24,8 @@ class Mailbox:
     """Keeps what a connection tells its owner."""
 
     def __init__(self, echo: bool = False) -> None:
-        self.frames: list[bytes] = []
+        self.frames = 0
+        self.messages: list[Any] = []
         self.open: list[Connection] = []
         self.lost_count = 0
         self._echo = echo
@@ -30,10 +34,16 @@ class Mailbox:
         self.open.append(connection)
 
     def received(self, connection: Connection, frames: list[bytes]) -> None:
-        self.frames += frames
+        for frame in frames:
+            self.frames += 1
+            messages = msgspec.msgpack.decode(frame)
+            self.messages += messages
+            for message in messages:
+                self.answer(connection, message)
+
+    def answer(self, connection: Connection, message: Any) -> None:
         if self._echo:
-            for frame in frames:
-                connection.send(frame)
+            connection.send(encode(message))
 
     def lost(self, connection: Connection) -> None:
         self.lost_count += 1
@@ -48,17 +58,33 @@ async def server() -> AsyncIterator[tuple[Server, Mailbox]]:
     await listening.stop()
 
 
-async def test_frames_arrive_whole_and_in_order(server: tuple[Server, Mailbox]) -> None:
+async def test_messages_arrive_whole_and_in_order(server: tuple[Server, Mailbox]) -> None:
     mailbox = Mailbox()
     connection = await connect(server[0].address, SECRET, mailbox)
     await eventually(lambda: bool(mailbox.open))
     sent = [bytes([number % 256]) * (number * 37 % 5_000) for number in range(200)]
 
-    for frame in sent:
-        connection.send(frame)
+    for message in sent:
+        connection.send(encode(message))
 
-    await eventually(lambda: len(mailbox.frames), lambda count: count == len(sent))
-    assert mailbox.frames == sent
+    await eventually(lambda: len(mailbox.messages), lambda count: count == len(sent))
+    assert mailbox.messages == sent
+
+
+async def test_messages_of_one_turn_share_frames_up_to_their_bounds(server: tuple[Server, Mailbox]) -> None:
+    connection = await connect(server[0].address, SECRET, Mailbox())
+    await eventually(lambda: bool(server[1].open))
+
+    for number in range(2 * dataplane.MESSAGES_AT_ONCE + 1):
+        connection.send(encode(number))
+    await eventually(lambda: len(server[1].messages), lambda count: count == 2 * dataplane.MESSAGES_AT_ONCE + 1)
+    assert server[1].frames == 3
+
+    large = b"x" * (dataplane.FRAME_BYTES_MAX - 100)
+    for message in (1, large, 2, large):
+        connection.send(encode(message))
+    await eventually(lambda: server[1].messages[-1], lambda last: last == large)
+    assert server[1].frames == 3 + 4
 
 
 async def test_a_client_with_another_secret_gets_nothing(server: tuple[Server, Mailbox]) -> None:
@@ -103,7 +129,7 @@ async def test_a_frame_beyond_the_bound_ends_the_connection(server: tuple[Server
     connection.send(b"x" * (dataplane.FRAME_BYTES_MAX + 1))
 
     await eventually(lambda: mailbox.lost_count)
-    assert server[1].frames == []
+    assert server[1].frames == 0
 
 
 async def test_a_peer_that_does_not_read_is_cut_off(
@@ -148,7 +174,7 @@ async def test_requests_under_way_on_a_broken_link_are_unknown_and_queries_are_n
 
     command = asyncio.create_task(links.submit(1, CancelAll(1)))
     query = asyncio.create_task(links.ask(1, GetMarket()))
-    await eventually(lambda: len(silent.frames), lambda count: count == 2)
+    await eventually(lambda: len(silent.messages), lambda count: count == 2)
     await server.stop()
 
     unknown, unavailable = await command, await query
@@ -161,13 +187,9 @@ async def test_requests_under_way_on_a_broken_link_are_unknown_and_queries_are_n
 
 
 async def test_a_link_survives_a_directory_that_fails_and_follows_a_market_that_moves() -> None:
-    import msgspec
-
     class Answering(Mailbox):
-        def received(self, connection: Connection, frames: list[bytes]) -> None:
-            for frame in frames:
-                request_id = msgspec.msgpack.decode(frame)[0]
-                connection.send(msgspec.msgpack.encode((request_id, Applied(7), 0)))
+        def answer(self, connection: Connection, message: Any) -> None:
+            connection.send(encode((message[0], Applied(7), 0)))
 
     first, second = Server(SECRET, Answering()), Server(SECRET, Answering())
     places = Places(await first.start("127.0.0.1"))
@@ -193,14 +215,9 @@ async def test_a_link_survives_a_directory_that_fails_and_follows_a_market_that_
 
 
 async def test_a_market_that_refuses_to_be_watched_is_asked_again_but_not_at_once() -> None:
-    import msgspec
-
     class Refusing(Mailbox):
-        def received(self, connection: Connection, frames: list[bytes]) -> None:
-            super().received(connection, frames)
-            for frame in frames:
-                request_id = msgspec.msgpack.decode(frame)[0]
-                connection.send(msgspec.msgpack.encode((request_id, Failed(Fault.OVERLOADED, "busy"), 0)))
+        def answer(self, connection: Connection, message: Any) -> None:
+            connection.send(encode((message[0], Failed(Fault.OVERLOADED, "busy"), 0)))
 
     refusing = Refusing()
     server = Server(SECRET, refusing)
@@ -209,9 +226,9 @@ async def test_a_market_that_refuses_to_be_watched_is_asked_again_but_not_at_onc
     await eventually(lambda: bool(refusing.open))
 
     links.watch(1, frozenset(), True, lambda _: None)
-    await eventually(lambda: len(refusing.frames), lambda count: count >= 3)
+    await eventually(lambda: len(refusing.messages), lambda count: count >= 3)
 
-    assert len(refusing.frames) < 10
+    assert len(refusing.messages) < 10
     running.cancel()
     await asyncio.wait([running])
     await server.stop()

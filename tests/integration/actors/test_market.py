@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.journal import JournalRow
+from engine.journal import NOT_HASHED, JournalRow
 from engine.market import Phase
 from engine.messages import (
     AmendOrder,
@@ -382,7 +382,9 @@ async def test_a_tick_with_nothing_due_leaves_no_trace(exchange: Exchange) -> No
     assert len(journal.appended) == rows
 
 
-async def test_a_tick_ends_what_has_expired_and_its_row_carries_the_state_hash(exchange: Exchange) -> None:
+async def test_a_tick_ends_what_has_expired_and_the_first_row_of_an_epoch_carries_the_state_hash(
+    exchange: Exchange,
+) -> None:
     await exchange.open_market("M")
     journal, now = FaultyJournal(exchange.dsn), [1_800_000_000 * SECOND_US]
     exchange.start_market("M", journal, clock=lambda: now[0])
@@ -396,6 +398,11 @@ async def test_a_tick_ends_what_has_expired_and_its_row_carries_the_state_hash(e
     shown = await exchange.links.ask(1, GetOrder(buyer, placed.order.order_id))
     assert isinstance(shown, OrderAnswer)
     assert shown.order.status is OrderStatus.EXPIRED
+    assert journal.appended[-1].state_hash == NOT_HASHED
+
+    now[0] += exchange.specs["M"].epoch_us
+    await exchange.submit("M", Tick())
+
     assert len(journal.appended[-1].state_hash) == 32
 
 
