@@ -180,6 +180,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
     from actors.stages import Stages, gathered
     from gateway.app import create_app
     from gateway.settings import GatewaySettings, Limit
+    from gateway.shared_limits import RedisBuckets
     from gateway.throttle import RedisThrottle
 
     settings = wiring.settings
@@ -190,6 +191,9 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
         default_zone=settings.default_zone,
         faucet_enabled=settings.faucet_is_open,
         cors_origins=settings.cors_origins,
+        hsts_seconds=settings.hsts_seconds,
+        trusted_proxies=settings.trusted_proxies,
+        connections_per_address_max=settings.connections_per_address_max,
         body_bytes_max=settings.body_bytes_max,
         request_seconds_max=settings.request_timeout_seconds,
         login_limit=Limit(2.0, 100),  # a campus is one address to us: its morning must fit
@@ -214,6 +218,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
         throttle=RedisThrottle(cache, options.login_failures_max, options.lockout_seconds),
         clock=clock_us,
         settings=options,
+        shared=RedisBuckets(cache),
         probes={"postgres": postgres_answers, "redis": redis_answers},
         registry=REGISTRY,
         stages=Stages(),

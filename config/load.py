@@ -23,7 +23,7 @@ FILE_SUFFIX: Final = "_FILE"
 SECRET_BYTES_MAX: Final = 65_536
 TRUE: Final = frozenset({"1", "true", "yes", "on"})
 FALSE: Final = frozenset({"0", "false", "no", "off"})
-LISTS: Final = frozenset({"solana_rpc_urls", "cors_origins"})
+LISTS: Final = frozenset({"solana_rpc_urls", "cors_origins", "trusted_proxies"})
 FIELDS: Final = {field.name: field for field in msgspec.structs.fields(Settings)}
 
 

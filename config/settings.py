@@ -4,6 +4,7 @@
 Each `description` completes the sentence "this setting must be ..." of an error.
 """
 
+from ipaddress import ip_network
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
@@ -30,7 +31,16 @@ Tariff = Annotated[
     str, _text(r"^[0-9]{1,6}(\.[0-9]{1,6})?$", 'a price per kWh as text with at most 6 decimals, such as "4.500"')
 ]
 RpcUrl = Annotated[str, _text(r"^https?://\S+$", "a list of http:// or https:// addresses")]
-Origin = Annotated[str, _text(r"^https?://[^\s/*]+$", "a list of origins, such as https://energy.example.org")]
+Origin = Annotated[
+    str,
+    _text(
+        r"^https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?$",
+        "a list of origins as browsers send them, in lower case and without a path, such as https://energy.example.org",
+    ),
+]
+Network = Annotated[
+    str, _text(r"^[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?$", "a list of addresses or networks, such as 10.0.0.0/8")
+]
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,6 +70,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dataplane_host: Host
     gateways: Annotated[int, _between(1, 64)]
     cors_origins: tuple[Origin, ...]
+    trusted_proxies: tuple[Network, ...]
+    hsts_seconds: Annotated[int, _between(0, 63_072_000)]
+    connections_per_address_max: Annotated[int, _between(1, 12_000)]
 
     # who
     admin_email: Annotated[str, _text(r"^([^@\s]+@[^@\s]+)?$", "an e-mail address")]
@@ -105,6 +118,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             found.append(f"batch_max = {self.batch_max}: must be at most waiting_max, which is {self.waiting_max}")
         if self.ray_address and len(self.cluster_secret) < 32:
             found.append("cluster_secret: must be at least 32 characters long when ray_address names a cluster")
+        for origin in self.cors_origins:
+            if (origin[:5], origin.rpartition(":")[2]) in (("http:", "80"), ("https", "443")):
+                found.append(f"cors_origins: {origin}: browsers leave the usual port out, so it would never match")
+        for network in self.trusted_proxies:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                found.append(f"trusted_proxies: {error}")
         return found
 
     def shown(self) -> dict[str, object]:

@@ -20,6 +20,7 @@ from gateway.context import Gateway
 from gateway.documentation import openapi_config
 from gateway.edge import Edge, request_id_of
 from gateway.errors import GatewayCode, Problem, problem_of
+from gateway.limits import NotShared, SharedBuckets
 from gateway.market_admin import MarketAdminController, ZoneController
 from gateway.markets import MarketController
 from gateway.metrics import Gather, at_once
@@ -47,6 +48,7 @@ def create_app(
     throttle: Throttle,
     clock: Clock,
     settings: GatewaySettings,
+    shared: SharedBuckets | None = None,
     probes: Mapping[str, Probe] | None = None,
     registry: CollectorRegistry | None = None,
     stages: Stages | None = None,
@@ -64,6 +66,7 @@ def create_app(
         history=history,
         markets=markets,
         throttle=throttle,
+        shared=shared or NotShared(),
         clock=clock,
         probes=probes or {},
         registry=registry or CollectorRegistry(),

@@ -18,7 +18,7 @@ from gateway.auth.tokens import AccessTokens
 from gateway.barrier import Barrier
 from gateway.feed import Feeds
 from gateway.health import Health
-from gateway.limits import Limits
+from gateway.limits import Limits, SharedBuckets
 from gateway.metrics import GatewayMetrics, Gather
 from gateway.ports import Catalogue, Clock, History, Ledger, Markets, People, Probe, Throttle
 from gateway.settings import GatewaySettings
@@ -35,6 +35,7 @@ class Gateway:
         history: History,
         markets: Markets,
         throttle: Throttle,
+        shared: SharedBuckets,
         clock: Clock,
         probes: Mapping[str, Probe],
         registry: CollectorRegistry,
@@ -47,7 +48,7 @@ class Gateway:
         self.markets, self.throttle, self.clock, self.settings = markets, throttle, clock, settings
         self.outages = outages
         self.metrics = GatewayMetrics(registry, gather)
-        self.limits = Limits(settings)
+        self.limits = Limits(settings, shared)
         self.keys = open_keys(settings.key_directory)
         self.tokens = AccessTokens(
             self.keys,

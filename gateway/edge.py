@@ -1,13 +1,14 @@
 """The outermost layer, plain ASGI: what holds for every request, whatever it asks for.
 
-Request id, security headers, CORS by exact origin, a bound on the body while it streams in, a bound on time, metrics,
-and msgpack answers for who asks for them. It knows no route.
+Request id, the client's address, security headers, CORS by exact origin, a bound on the body while it streams in, a
+bound on time, metrics, and msgpack answers for who asks for them. It knows no route.
 """
 
 import asyncio
 import itertools
 import re
 import secrets
+from http import HTTPStatus
 from time import perf_counter
 from typing import Any, Final
 
@@ -17,7 +18,9 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from engine.views import Fault
+from gateway.addresses import Proxies
 from gateway.errors import GatewayCode, Problem
+from gateway.limits import Drawn
 from gateway.metrics import GatewayMetrics
 from gateway.ports import Stages
 from gateway.settings import GatewaySettings
@@ -30,35 +33,71 @@ _SECURITY: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"cache-control", b"no-store"),
+    (b"cross-origin-resource-policy", b"same-origin"),
 )
-_CLOSED: Final = (
+CLOSED: Final = (  # what all answers carry but documents, which have a policy of their own
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
 )
-_CORS_METHODS: Final = b"GET, POST, PUT, PATCH, DELETE"
-_CORS_HEADERS: Final = b"Authorization, Content-Type, Idempotency-Key, X-Request-Id"
-_CORS_EXPOSED: Final = b"X-Request-Id, RateLimit, RateLimit-Policy, Retry-After, X-Projection-Lag"
-_HEADERS_KEY: Final = "wattbook.answer_headers"
-_REQUEST_ID_KEY: Final = "wattbook.request_id"
-_REQUEST_HEADERS_KEY: Final = "wattbook.request_headers"
-_MARKS_KEY: Final = "wattbook.marks"
-_DOCUMENT_KEY: Final = "wattbook.document_headers"
+_CORS_EXPOSED: Final = (
+    b"access-control-expose-headers",
+    b"X-Request-Id, RateLimit, RateLimit-Policy, Retry-After, X-Projection-Lag, Idempotent-Replayed",
+)
+_PREFLIGHT: Final = (
+    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
+    (b"access-control-allow-headers", b"Authorization, Content-Type, Idempotency-Key, X-Request-Id"),
+    (b"access-control-max-age", b"600"),
+)
+_STATE: Final = "wattbook.visit"
+
+
+class Visit:
+    """What the layers know of one request beside its scope, from its arrival to its answer."""
+
+    __slots__ = (
+        "answer_headers",
+        "answered",
+        "asked",
+        "authenticating",
+        "began",
+        "document",
+        "drawn",
+        "headers",
+        "request_id",
+    )
+
+    def __init__(self, request_id: str, headers: dict[bytes, bytes]) -> None:
+        self.request_id = request_id
+        self.headers = headers  # the request's, by lower-case name; of one that is repeated, the last
+        self.answer_headers: list[tuple[bytes, bytes]] = []
+        self.document: tuple[tuple[bytes, bytes], ...] = CLOSED
+        self.drawn: Drawn | None = None  # the limit that the request counts against
+        # instants (seconds of perf_counter) on an order's way, for the histograms of its stages
+        self.began = perf_counter()
+        self.authenticating = self.asked = self.answered = 0.0
+
+
+def visit_of(scope: Scope) -> Visit:
+    visit: Visit = scope["state"][_STATE]
+    return visit
 
 
 def answer_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     """Headers that the answer to this request will carry; add to it at any time before the answer starts."""
-    headers: list[tuple[bytes, bytes]] = scope.setdefault(_HEADERS_KEY, [])  # type: ignore[typeddict-item]
-    return headers
+    return visit_of(scope).answer_headers
 
 
 def request_headers(scope: Scope) -> dict[bytes, bytes]:
     """The request's headers by lower-case name; of one that is repeated, the last."""
-    headers: dict[bytes, bytes] = scope.get(_REQUEST_HEADERS_KEY, {})  # type: ignore[assignment]
-    return headers
+    return visit_of(scope).headers
+
+
+def request_id_of(scope: Scope) -> str:
+    return visit_of(scope).request_id
 
 
 def open_document(scope: Scope, policy: bytes) -> None:
     """This answer is a page that a browser shows: with what it may load instead of nothing at all."""
-    scope[_DOCUMENT_KEY] = (  # type: ignore[typeddict-unknown-key]
+    visit_of(scope).document = (
         (b"content-security-policy", policy),
         (b"referrer-policy", b"no-referrer"),
         (b"cross-origin-opener-policy", b"same-origin"),
@@ -66,141 +105,133 @@ def open_document(scope: Scope, policy: bytes) -> None:
     )
 
 
-def request_id_of(scope: Scope) -> str:
-    return str(scope.get(_REQUEST_ID_KEY, ""))
+def security_headers(settings: GatewaySettings) -> tuple[tuple[bytes, bytes], ...]:
+    """What every answer carries."""
+    if not settings.hsts_seconds:
+        return _SECURITY
+    return (*_SECURITY, (b"strict-transport-security", f"max-age={settings.hsts_seconds}".encode()))
 
 
-class Marks:
-    """The instants (seconds of perf_counter) on an order's way, for the histograms of its stages."""
+class RequestIds:
+    """Ids for requests that bring none: unique here, and hardly the same elsewhere."""
 
-    __slots__ = ("answered", "asked", "authenticating", "began")
+    def __init__(self) -> None:
+        self._ids = map(f"{secrets.token_hex(4)}-{{:x}}".format, itertools.count(1))
 
-    def __init__(self, began: float) -> None:
-        self.began = began
-        self.authenticating = self.asked = self.answered = 0.0
-
-
-def marks_of(scope: Scope) -> Marks:
-    marks: Marks = scope[_MARKS_KEY]  # type: ignore[typeddict-item]
-    return marks
+    def next(self) -> str:
+        return next(self._ids)
 
 
 class Edge:
     def __init__(self, app: ASGIApp, settings: GatewaySettings, metrics: GatewayMetrics, stages: Stages) -> None:
         self._app, self._settings, self._metrics, self._stages = app, settings, metrics, stages
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
-        self._ids = map(f"{secrets.token_hex(4)}-{{:x}}".format, itertools.count(1))
+        self._always = security_headers(settings) + (((b"vary", b"Origin"),) if self._origins else ())
+        self._proxies = Proxies(settings.trusted_proxies) if settings.trusted_proxies else None
+        self._ids = RequestIds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._proxies is not None and (peer := scope.get("client")) is not None:
+            scope["client"] = (self._proxies.client(peer[0], scope["headers"]), peer[1])
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         given = headers.get(b"x-request-id")
         if given is None or not _REQUEST_ID.fullmatch(request_id := given.decode("latin-1")):
-            request_id = next(self._ids)
-        scope[_REQUEST_ID_KEY] = request_id  # type: ignore[typeddict-unknown-key]
-        scope[_REQUEST_HEADERS_KEY] = headers  # type: ignore[typeddict-unknown-key]
-        origin = headers.get(b"origin", b"")
-        answer = _Answer(scope, send, self._outgoing(scope, request_id, origin), headers.get(b"accept", b""))
-        marks = scope[_MARKS_KEY] = Marks(perf_counter())  # type: ignore[typeddict-unknown-key]
+            request_id = self._ids.next()
+        visit = scope["state"][_STATE] = Visit(request_id, headers)
+        visit.answer_headers += ((b"x-request-id", request_id.encode()), *self._always)
+        is_ours = self._origins and headers.get(b"origin") in self._origins
+        if is_ours:
+            visit.answer_headers += ((b"access-control-allow-origin", headers[b"origin"]), _CORS_EXPOSED)
+        answer = _Answer(scope, visit, send)
         try:
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
-                await answer.empty(204)
+                await answer.empty(HTTPStatus.NO_CONTENT, _PREFLIGHT if is_ours else ())
             else:
-                await self._bounded(scope, _Body(receive, headers, self._settings.body_bytes_max), answer)
+                await self._bounded(scope, _Body(receive, visit, self._settings.body_bytes_max), answer)
         finally:
             ended = perf_counter()
             self._metrics.observe(
-                scope.get("path_template") or "unmatched", scope["method"], answer.status, ended - marks.began
+                scope.get("path_template") or "unmatched", scope["method"], answer.status, ended - visit.began
             )
-            if marks.answered:
-                self._stages.authenticate(marks.authenticating)
-                self._stages.parse(marks.asked - marks.began - marks.authenticating)
-                self._stages.answer(ended - marks.answered)
+            if visit.answered:
+                self._stages.authenticate(visit.authenticating)
+                self._stages.parse(visit.asked - visit.began - visit.authenticating)
+                self._stages.answer(ended - visit.answered)
 
-    def _outgoing(self, scope: HTTPScope, request_id: str, origin: bytes) -> list[tuple[bytes, bytes]]:
-        outgoing = answer_headers(scope)
-        outgoing.append((b"x-request-id", request_id.encode()))
-        outgoing.extend(_SECURITY)
-        if self._origins:
-            outgoing.append((b"vary", b"Origin"))
-            if origin in self._origins:
-                outgoing.extend(
-                    (
-                        (b"access-control-allow-origin", origin),
-                        (b"access-control-allow-methods", _CORS_METHODS),
-                        (b"access-control-allow-headers", _CORS_HEADERS),
-                        (b"access-control-expose-headers", _CORS_EXPOSED),
-                        (b"access-control-max-age", b"600"),
-                    )
-                )
-        else:
-            outgoing.append((b"cross-origin-resource-policy", b"same-origin"))
-        return outgoing
-
-    async def _bounded(self, scope: Scope, body: "_Body", answer: "_Answer") -> None:
+    async def _bounded(self, scope: HTTPScope, body: "_Body", answer: "_Answer") -> None:
         """Run the request within its time and size; whatever goes wrong still gets an answer."""
-        request_id = request_id_of(scope)
         try:
             body.check_announced()
             async with asyncio.timeout(self._settings.request_seconds_max):
                 await self._app(scope, body.receive, answer.send)
         except TimeoutError:
-            read = answer.method in _READS
-            _log.warning("request timed out", request_id=request_id, path=scope["path"])
-            await answer.problem(
-                Problem(Fault.UNAVAILABLE if read else Fault.OUTCOME_UNKNOWN, "the request took too long"), request_id
-            )
+            _log.warning("request timed out", request_id=request_id_of(scope), path=scope["path"])
+            await answer.problem(_late(scope["method"], body))
         except Problem as problem:
-            await answer.problem(problem, request_id)
+            await answer.problem(problem)
         except Exception:  # noqa: BLE001 - the last place before the wire: it is logged, and answered
-            _log.exception("request failed", request_id=request_id, path=scope["path"])
-            await answer.problem(Problem(GatewayCode.INTERNAL), request_id)
+            _log.exception("request failed", request_id=request_id_of(scope), path=scope["path"])
+            await answer.problem(Problem(GatewayCode.INTERNAL))
+
+
+def _late(method: str, body: "_Body") -> Problem:
+    if body.is_awaited:
+        return body.refused(GatewayCode.REQUEST_TIMEOUT)
+    return Problem(Fault.UNAVAILABLE if method in _READS else Fault.OUTCOME_UNKNOWN, "the request took too long")
 
 
 class _Body:
     """The request's body, cut off when it grows too large, whatever its length was announced to be."""
 
-    def __init__(self, receive: Receive, headers: dict[bytes, bytes], bytes_max: int) -> None:
-        self._receive, self._headers, self._bytes_max, self._bytes = receive, headers, bytes_max, 0
+    def __init__(self, receive: Receive, visit: Visit, bytes_max: int) -> None:
+        self._receive, self._visit, self._bytes_max, self._bytes = receive, visit, bytes_max, 0
+        self.is_awaited = False  # somebody reads it, and it has not ended
 
     def check_announced(self) -> None:
-        announced = self._headers.get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > self._bytes_max:
+        announced = self._visit.headers.get(b"content-length", b"0")
+        if announced.isdigit() and int(announced[:20]) > self._bytes_max:
             raise self._too_large()
 
     async def receive(self) -> Any:
+        self.is_awaited = True
         message = await self._receive()
         if message["type"] == "http.request":
             self._bytes += len(message.get("body", b""))
             if self._bytes > self._bytes_max:
                 raise self._too_large()
+            self.is_awaited = bool(message.get("more_body", False))
         return message
 
     def _too_large(self) -> Problem:
-        return Problem(GatewayCode.PAYLOAD_TOO_LARGE, f"a body has at most {self._bytes_max} bytes")
+        return self.refused(GatewayCode.PAYLOAD_TOO_LARGE, f"a body has at most {self._bytes_max} bytes")
+
+    def refused(self, code: GatewayCode, detail: str = "") -> Problem:
+        """The connection ends with this answer, because what follows on it is the rest of the body."""
+        self._visit.answer_headers.append((b"connection", b"close"))
+        return Problem(code, detail)
 
 
 class _Answer:
     """The way out: adds the headers, remembers the status, and writes msgpack when that is what the caller reads."""
 
-    def __init__(self, scope: HTTPScope, send: Send, headers: list[tuple[bytes, bytes]], accept: bytes) -> None:
+    def __init__(self, scope: HTTPScope, visit: Visit, send: Send) -> None:
         self.status = 0
-        self.method = scope["method"]
-        self._scope, self._send, self._headers = scope, send, headers
+        self._scope, self._visit, self._send = scope, visit, send
+        accept = visit.headers.get(b"accept", b"")
         self._msgpack = b"application/msgpack" in accept or b"application/x-msgpack" in accept
         self._start: Any = None  # held back until the body is known, when it is to be msgpack
         self._held = bytearray()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            visit = self._visit
             self.status = message["status"]
-            raw = message["headers"] = [
-                *message["headers"],
-                *self._headers,
-                *self._scope.get(_DOCUMENT_KEY, _CLOSED),  # type: ignore[misc]
-            ]
+            raw = message["headers"] = [*message["headers"], *visit.answer_headers, *visit.document]
+            if visit.drawn is not None:
+                raw += visit.drawn.headers()
             if self._msgpack and _is_json(raw):
                 self._start = message
                 return
@@ -211,15 +242,15 @@ class _Answer:
             return
         await self._send(message)
 
-    async def empty(self, status: int) -> None:
-        await self.send({"type": "http.response.start", "status": status, "headers": []})
+    async def empty(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def problem(self, problem: Problem, request_id: str) -> None:
+    async def problem(self, problem: Problem) -> None:
         """Nothing can be said any more when the answer has begun; the connection's end then says it."""
         if self.status:
             return
-        body = msgspec.json.encode(problem.body(request_id))
+        body = msgspec.json.encode(problem.body(self._visit.request_id))
         headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
         if problem.retry_after_seconds > 0:
             headers.append((b"retry-after", str(problem.retry_after_whole_seconds).encode()))

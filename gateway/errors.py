@@ -26,6 +26,8 @@ class GatewayCode(IntEnum):
     BAD_SIGNATURE = 9008
     WITHDRAWAL_SUSPENDED = 9009
     INTERNAL = 9010
+    REQUEST_TIMEOUT = 9011
+    HEAD_TOO_LARGE = 9012
 
 
 Code = RejectCode | Fault | GatewayCode
@@ -44,6 +46,7 @@ MEANING: Final[Mapping[Code, Meaning]] = {
     GatewayCode.BAD_SIGNATURE: Meaning(403, False, "A signature does not fit what it signs"),
     RejectCode.NOT_FOUND: Meaning(404, False, "There is no such thing, or it is somebody else's"),
     GatewayCode.METHOD_NOT_ALLOWED: Meaning(405, False, "The resource does not know this method"),
+    GatewayCode.REQUEST_TIMEOUT: Meaning(408, True, "The request did not arrive in time; nothing happened"),
     RejectCode.CLIENT_ORDER_ID_REUSED: Meaning(409, False, "The client_order_id belongs to another order"),
     RejectCode.MARKET_NOT_OPEN: Meaning(409, True, "The market takes no such order in its present phase"),
     RejectCode.ORDER_CLOSED: Meaning(409, False, "The order has ended"),
@@ -60,6 +63,7 @@ MEANING: Final[Mapping[Code, Meaning]] = {
     RejectCode.INSUFFICIENT_ENERGY: Meaning(422, True, "Not enough energy is free to back the order"),
     GatewayCode.ACCOUNT_LOCKED: Meaning(423, True, "Too many failed logins; `Retry-After` says when to try again"),
     GatewayCode.RATE_LIMITED: Meaning(429, True, "Too many requests; `Retry-After` says when to try again"),
+    GatewayCode.HEAD_TOO_LARGE: Meaning(431, False, "Address and headers are larger than allowed"),
     GatewayCode.INTERNAL: Meaning(500, False, "A bug of ours; report the request_id"),
     Fault.OUTCOME_UNKNOWN: Meaning(503, True, "It may have happened: repeat with the same client_order_id"),
     Fault.OVERLOADED: Meaning(503, True, "A queue is full; nothing happened"),

@@ -10,11 +10,12 @@ from typing import Final, NamedTuple
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from gateway.addresses import subscriber_of
 from gateway.auth.callers import Caller
 from gateway.context import Gateway
-from gateway.edge import answer_headers, marks_of, request_headers
+from gateway.edge import Visit, visit_of
 from gateway.errors import GatewayCode, Problem
-from gateway.limits import LOGIN, ORDERS, REGISTRATION, REQUESTS
+from gateway.limits import LOGIN, ORDERS, PASSWORD, REGISTRATION, REQUESTS, SHARED
 
 ANYONE: Final[frozenset[str]] = frozenset()  # also without a login
 STUDENT, FACULTY, ADMIN, AMI = "student", "faculty", "admin", "ami"
@@ -44,7 +45,7 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("POST", "/api/v1/auth/logout"): _PUBLIC,  # with an access or a refresh token: the handler looks
     ("GET", "/api/v1/users/me"): _ANY,
     ("PATCH", "/api/v1/users/me"): _ANY,
-    ("POST", "/api/v1/users/me/password"): Permission(ROLES, LOGIN),
+    ("POST", "/api/v1/users/me/password"): Permission(ROLES, PASSWORD),
     ("GET", "/api/v1/users/me/sessions"): _ANY,
     ("DELETE", "/api/v1/users/me/sessions"): _ANY,
     ("POST", "/api/v1/users/me/cancel-all-after"): _TRADE,
@@ -159,25 +160,33 @@ class Guard:
         if permission.checked:
             began = perf_counter()
             await self._check(scope, permission)
-            marks_of(scope).authenticating = perf_counter() - began
+            visit_of(scope).authenticating = perf_counter() - began
         await self._app(scope, receive, send)
 
     async def _check(self, scope: Scope, permission: Permission) -> None:
         gateway: Gateway = scope["app"].state["gateway"]
-        caller: Caller | None = None
-        scheme, _, token = request_headers(scope).get(b"authorization", b"").decode("latin-1").partition(" ")
-        if token and scheme.lower() == "bearer":
-            # a public route does not mind a stale token: it is somebody reading the market
-            try:
-                caller = await gateway.callers.of_token(token.strip())
-            except Problem:
-                if permission.roles:
-                    raise
-        check_role(caller.role if caller is not None else None, permission.roles)
+        visit, client = visit_of(scope), scope.get("client")
+        address = subscriber_of(client[0]) if client else ""
+        try:
+            caller = await self._caller(gateway, visit, permission)
+            check_role(caller.role if caller is not None else None, permission.roles)
+        except Problem:
+            visit.drawn = gateway.limits.drawn(REQUESTS, address, None)
+            gateway.limits.requests.take(address)  # who guesses is slowed down like who asks
+            raise
         scope["user"] = caller
-        buckets = gateway.limits.by_name[permission.limit]
-        client = scope.get("client")
-        # logins count by address, whoever says to be logged in already
-        key = client[0] if client else ""
-        left = buckets.take(key if caller is None or permission.limit == LOGIN else caller.user_id)
-        answer_headers(scope).extend(((b"ratelimit-policy", buckets.policy), (b"ratelimit", buckets.header(left))))
+        drawn = visit.drawn = gateway.limits.drawn(permission.limit, address, caller.user_id if caller else None)
+        drawn.buckets.take(drawn.key)
+        if permission.limit in SHARED:
+            await gateway.limits.take_shared(drawn)
+
+    async def _caller(self, gateway: Gateway, visit: Visit, permission: Permission) -> Caller | None:
+        scheme, _, token = visit.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if not token or scheme.lower() != "bearer":
+            return None
+        try:
+            return await gateway.callers.of_token(token.strip())
+        except Problem:
+            if permission.roles:
+                raise
+            return None  # a public route does not mind a stale token: it is somebody reading the market

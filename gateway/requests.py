@@ -21,7 +21,7 @@ from msgspec import Struct
 from engine.messages import RejectCode
 from gateway.auth.callers import Caller
 from gateway.context import Gateway
-from gateway.edge import answer_headers, marks_of, request_headers
+from gateway.edge import answer_headers, request_headers, visit_of
 from gateway.errors import GatewayCode, Problem, invalid
 
 _T = TypeVar("_T")
@@ -83,12 +83,12 @@ class GatewayRequest(Request[Caller, Any, State]):
 
     async def of_market(self, answer: Awaitable[_T]) -> _T:
         """Wait for the market's answer, which ends the stage `parse` and begins the stage `answer`."""
-        marks = marks_of(self.scope)
-        marks.asked = perf_counter()
+        visit = visit_of(self.scope)
+        visit.asked = perf_counter()
         try:
             return await answer
         finally:
-            marks.answered = perf_counter()
+            visit.answered = perf_counter()
 
     async def json(self) -> Any:
         """The body as the type that the handler declares for `data`. Litestar calls this once per request."""

@@ -3,54 +3,18 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import uvicorn
 from litestar import Litestar
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.connections import KEEP_ALIVE_SECONDS, Config, Connections, Http, WebSocket
+from gateway.context import Gateway
 
 BACKLOG: Final = 2_048
-KEEP_ALIVE_SECONDS: Final = 75
 DRAIN_SECONDS: Final = 3
 WS_PING_SECONDS: Final = 20.0
 WS_MESSAGE_BYTES_MAX: Final = 1 * 2**20
-CONNECTIONS_MAX: Final = 12_000  # HTTP and WebSocket together; the application bounds sockets at 10,000
-
-
-class WholeAnswers(HttpToolsProtocol):
-    """uvicorn's HTTP, with each answer in one write.
-
-    It writes head and body apart, which is two system calls, two packets, and a client that wakes up twice.
-    """
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast("asyncio.Transport", _Gathered(transport)))
-
-
-class _Gathered:
-    """A transport that writes once per turn of the loop; all else goes straight through."""
-
-    def __init__(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._call_soon = asyncio.get_running_loop().call_soon
-        self._out: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        if not self._out:
-            self._call_soon(self._flush)
-        self._out.append(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        out, self._out = self._out, []
-        if out and not self._transport.is_closing():
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
 
 class GatewayServer:
@@ -59,29 +23,30 @@ class GatewayServer:
     def __init__(
         self, number: int, app: Litestar, host: str, port: int, beside: Sequence[Callable[[], Awaitable[None]]]
     ) -> None:
-        self._number, self._app, self._host, self._port = number, app, host, port
-        self._beside = beside
+        self._number, self._host, self._port = number, host, port
+        gateway: Gateway = app.state["gateway"]
+        self.connections = Connections(gateway.settings)
+        self._beside = [self.connections.watch, *beside]
         self._draining = False
-        self.uvicorn = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                http=WholeAnswers,
-                ws="websockets-sansio",
-                loop="none",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,  # nobody may choose the address that limits count by
-                date_header=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=DRAIN_SECONDS,
-                ws_ping_interval=WS_PING_SECONDS,
-                ws_ping_timeout=WS_PING_SECONDS,
-                ws_max_size=WS_MESSAGE_BYTES_MAX,
-                limit_concurrency=CONNECTIONS_MAX,
-            )
+        config = Config(
+            app,
+            http=Http,
+            ws=WebSocket,
+            loop="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,  # the edge believes whom the settings name
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+            ws_ping_interval=WS_PING_SECONDS,
+            ws_ping_timeout=WS_PING_SECONDS,
+            ws_max_size=WS_MESSAGE_BYTES_MAX,
         )
+        config.connections = self.connections
+        self.uvicorn = uvicorn.Server(config)
 
     async def run(self) -> None:
         """Serve until drained."""
@@ -105,11 +70,10 @@ class GatewayServer:
         self.uvicorn.should_exit = True
 
     def status(self) -> dict[str, Any]:
-        state = self.uvicorn.server_state
         return {
             "state": "serving" if self.uvicorn.started else "starting",
-            "requests": state.total_requests,
-            "connections": len(state.connections),
+            "requests": self.uvicorn.server_state.total_requests,
+            "connections": len(self.connections),
         }
 
     @property

@@ -35,6 +35,12 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     faucet_enabled: bool = False
 
     cors_origins: tuple[str, ...] = ()
+    hsts_seconds: int = 0  # how long browsers shall come over TLS only; 0: not said
+    trusted_proxies: tuple[str, ...] = ()  # addresses and networks whose X-Forwarded-For is believed
+    connections_max: int = 12_000  # HTTP and WebSocket together
+    connections_per_address_max: int = 2_000  # of these; trusted proxies are not counted
+    head_seconds_max: float = 10.0  # from a request's first byte to the end of its headers
+    head_bytes_max: int = 65_536
     body_bytes_max: int = 2_000_000
     request_seconds_max: float = 15.0
     barrier_seconds_max: float = 2.0  # how long a read waits for the caller's own writes to be projected
@@ -48,6 +54,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     requests_limit: Limit = Limit(1_000, 3_000)  # per participant, or per address without a login
     login_limit: Limit = Limit(20 / 60, 20)  # per address
     registration_limit: Limit = Limit(20 / 60, 20)  # per address
+    password_limit: Limit = Limit(10 / 3_600, 10)  # per participant: changes of his password
     limited_keys_max: int = 100_000
 
     sockets_max: int = 10_000

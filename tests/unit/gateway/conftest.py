@@ -14,6 +14,7 @@ from engine.market import MarketSpec
 from engine.market import Path as GridPath
 from gateway.app import create_app
 from gateway.context import Gateway
+from gateway.limits import SharedBuckets
 from gateway.ports import Probe
 from gateway.settings import GatewaySettings
 from gateway.throttle import LocalThrottle
@@ -75,7 +76,11 @@ class World:
         return gateway
 
     def build(
-        self, probes: dict[str, Probe] | None = None, registry: CollectorRegistry | None = None, **changes: Any
+        self,
+        probes: dict[str, Probe] | None = None,
+        registry: CollectorRegistry | None = None,
+        shared: SharedBuckets | None = None,
+        **changes: Any,
     ) -> Litestar:
         """A new application with these settings changed; what it stands on stays."""
         self.settings = replace(self.settings, **changes)
@@ -88,6 +93,7 @@ class World:
             throttle=LocalThrottle(self.settings.login_failures_max, self.settings.lockout_seconds),
             clock=self.clock,
             settings=self.settings,
+            shared=shared,
             probes=probes,
             registry=registry,
         )

@@ -10,16 +10,47 @@ import pytest
 
 from tests.unit.gateway.conftest import World
 
+SECURITY = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "cache-control": "no-store",
+    "cross-origin-resource-policy": "same-origin",
+}
 
-async def test_every_answer_carries_a_request_id_and_security_headers(world: World) -> None:
-    for path in ("/api/v1/markets", "/nowhere", "/api/v1/orders", "/health/live", "/schema"):
-        answer = await world.client.get(path, headers={"X-Request-Id": "abc-1"})
 
-        assert answer.headers["x-request-id"] == "abc-1", path
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert "default-src 'none'" in answer.headers["content-security-policy"]
-    odd = await world.client.get("/health/live", headers={"X-Request-Id": "no spaces"})
-    assert odd.headers["x-request-id"] != "no spaces"
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/v1/markets", 200),
+        ("GET", "/nowhere", 404),
+        ("PUT", "/api/v1/auth/login", 405),
+        ("GET", "/api/v1/orders", 401),
+        ("POST", "/api/v1/auth/login", 400),
+        ("OPTIONS", "/api/v1/orders", 204),
+        ("HEAD", "/api/v1/markets", 405),
+        ("GET", "/health/live", 200),
+        ("GET", "/schema", 200),
+        ("GET", "/schema/openapi.json", 200),
+        ("TRACE", "/api/v1/orders", 405),
+    ],
+)
+async def test_every_answer_carries_each_security_header_once(
+    world: World, method: str, path: str, status: int
+) -> None:
+    answer = await world.client.request(method, path, headers={"X-Request-Id": "abc-1"})
+
+    assert answer.status_code == status
+    assert answer.headers.get_list("x-request-id") == ["abc-1"]
+    assert {name: answer.headers.get_list(name) for name in SECURITY} == {n: [v] for n, v in SECURITY.items()}
+    (policy,) = answer.headers.get_list("content-security-policy")
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+
+
+async def test_an_odd_request_id_is_replaced(world: World) -> None:
+    for odd in ("no spaces", "a" * 65, "a\tb", ""):
+        answer = await world.client.get("/health/live", headers={"X-Request-Id": odd})
+        assert answer.headers["x-request-id"] not in (odd, "")
 
 
 async def test_unknown_routes_and_methods_are_problems_too(world: World) -> None:
@@ -29,19 +60,69 @@ async def test_unknown_routes_and_methods_are_problems_too(world: World) -> None
     assert (method.status_code, method.json()["code"]) == (405, "METHOD_NOT_ALLOWED")
 
 
-async def test_cors_takes_an_origin_as_a_whole(world: World) -> None:
-    async def allowed(origin: str) -> str | None:
-        answer = await world.client.get("/api/v1/markets", headers={"Origin": origin})
-        header: str | None = answer.headers.get("access-control-allow-origin")
-        return header
+OWN = "https://app.example"
+STRANGERS = [
+    "https://app.example.evil",
+    "https://evil.app.example",
+    "https://app.exampl",
+    "https://app.example.",
+    "https://app.example/",
+    "https://app.example:443",
+    "https://app.example:8443",
+    "http://app.example",
+    "https://APP.example",
+    "https://app.example, https://evil.example",
+    " https://app.example",
+    "null",
+    "*",
+    "",
+]
+ASK_FIRST = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
 
-    assert await allowed("https://app.example") == "https://app.example"
-    assert await allowed("https://app.example.evil") is None
-    assert await allowed("https://evil.app.example") is None
-    assert await allowed("http://app.example") is None
-    ask = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
-    preflight = await world.client.options("/api/v1/orders", headers=ask)
-    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (204, "https://app.example")
+
+@pytest.mark.parametrize("origin", STRANGERS)
+async def test_cors_takes_an_origin_as_a_whole(world: World, origin: str) -> None:
+    plain = await world.client.get("/api/v1/markets", headers={"Origin": origin})
+    asked = await world.client.options("/api/v1/orders", headers={"Origin": origin, **ASK_FIRST})
+
+    for answer in (plain, asked):
+        assert [name for name in answer.headers if name.startswith("access-control-")] == []
+        assert answer.headers["vary"] == "Origin"
+
+
+async def test_cors_lets_known_pages_in_without_cookies(world: World) -> None:
+    plain = await world.client.get("/api/v1/markets", headers={"Origin": OWN})
+    refused = await world.client.get("/api/v1/balances", headers={"Origin": OWN})
+    asked = await world.client.options("/api/v1/orders", headers={"Origin": OWN, **ASK_FIRST})
+    unasked = await world.client.options("/api/v1/orders", headers={"Origin": OWN})
+
+    assert (plain.status_code, refused.status_code, asked.status_code) == (200, 401, 204)
+    for answer in (plain, refused, asked, unasked):
+        assert answer.headers["access-control-allow-origin"] == OWN
+        assert "RateLimit" in answer.headers["access-control-expose-headers"]
+        assert "access-control-allow-credentials" not in answer.headers
+        assert "set-cookie" not in answer.headers
+        assert answer.headers["vary"] == "Origin"
+    assert "PATCH" in asked.headers["access-control-allow-methods"]
+    assert "Authorization" in asked.headers["access-control-allow-headers"]
+    assert "access-control-allow-methods" not in plain.headers
+
+
+async def test_without_origins_no_answer_speaks_of_them(world: World) -> None:
+    world.build(cors_origins=())
+    asked = await world.client.options("/api/v1/orders", headers={"Origin": OWN, **ASK_FIRST})
+
+    assert asked.status_code == 204
+    assert not {"vary", "access-control-allow-origin", "access-control-allow-methods"} & set(asked.headers)
+
+
+async def test_tls_only_is_said_when_the_settings_say_so(world: World) -> None:
+    assert "strict-transport-security" not in (await world.client.get("/nowhere")).headers
+    world.build(hsts_seconds=86_400)
+
+    for path in ("/nowhere", "/schema", "/health/live"):
+        answer = await world.client.get(path)
+        assert answer.headers.get_list("strict-transport-security") == ["max-age=86400"]
 
 
 async def test_a_body_is_cut_off_when_it_grows_too_large_whatever_was_announced(world: World) -> None:
@@ -52,7 +133,9 @@ async def test_a_body_is_cut_off_when_it_grows_too_large_whatever_was_announced(
     announced = await world.client.post("/api/v1/auth/login", content=b" " * 2_000_001)
     streamed = await world.client.post("/api/v1/auth/login", content=endless())
 
-    assert [(one.status_code, one.json()["code"]) for one in (announced, streamed)] == [(413, "PAYLOAD_TOO_LARGE")] * 2
+    for answer in (announced, streamed):
+        assert (answer.status_code, answer.json()["code"]) == (413, "PAYLOAD_TOO_LARGE")
+        assert answer.headers["connection"] == "close"  # what follows is the rest of it
 
 
 async def test_msgpack_goes_both_ways(world: World) -> None:
