@@ -30,6 +30,7 @@ from gateway.wire import STATUS_NAMES, Order, show_balance, show_order
 
 POST_ONLY, IOC, FOK = 1, 2, 4
 _COMPACT_LENGTH: Final = 8
+_MARKET: Final = 2  # its place in a compact order
 _WATCH_SECONDS: Final = 2.0  # how long a subscription to own channels waits for the markets to confirm it
 _PREFIX: Final = ("op", "id")
 
@@ -265,26 +266,21 @@ class Operations:
         return {"cancel_at": format_instant(at_us) if at_us else None}
 
     async def serve_burst(self, burst: list[list[Any]]) -> None:
-        """Answer compact orders that arrived together: integers instead of decimals, an array instead of an object.
+        """Answer compact orders for one market that arrived together: integers and arrays, not decimals and objects.
 
         Raises Problem for the login, which is the refusal of them all.
         """
         await self._check(OPERATIONS["place"])
         caller = await self._trader()
-        by_market: dict[int, tuple[list[Any], list[Placement]]] = {}
+        requests: list[Any] = []
+        placements: list[Placement] = []
         for request in burst:
             try:
                 self._gateway.limits.orders.take(caller.user_id)
-                placement = self._compact_placement(request, caller)
+                placements.append(self._compact_placement(request, caller))
+                requests.append(request)
             except Problem as problem:
                 self._client.answer(problem_answer(request, problem), binary=True)
-                continue
-            requests, placements = by_market.setdefault(placement.spec.market_id, ([], []))
-            requests.append(request)
-            placements.append(placement)
-        await asyncio.gather(*(self._place_together(*together) for together in by_market.values()))
-
-    async def _place_together(self, requests: list[Any], placements: list[Placement]) -> None:
         outcomes = await self._gateway.trading.place_many(placements)
         for request, placement, outcome in zip(requests, placements, outcomes, strict=True):
             if isinstance(outcome, Problem):
@@ -381,6 +377,11 @@ def _order_request(fields: dict[str, Any]) -> OrderRequest | Problem:
 
 def is_compact(request: Any) -> bool:
     return isinstance(request, list) and bool(request) and request[0] == "o"
+
+
+def market_of(request: list[Any]) -> str:
+    """The market that a compact order names; whether it exists is looked at later."""
+    return request[_MARKET] if len(request) > _MARKET and isinstance(request[_MARKET], str) else ""
 
 
 def problem_answer(request: Any, problem: Problem) -> Any:

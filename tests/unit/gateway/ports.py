@@ -4,8 +4,9 @@ They are doubles of ports, not of behaviour: orders go through engine.book.order
 ledger as the market actor draws it, and history follows the books' events. `lag` holds projections back.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -40,6 +41,9 @@ from engine.views import Answer, BookView, Failed, Fault, Feed, FillView, OrderV
 from gateway.ports import FeedListener
 
 COSTS = {(a, b): (500_000, 100) if a == b else (1_000_000, 300) for a in ("Z1", "Z2") for b in ("Z1", "Z2")}
+
+
+_T = TypeVar("_T")
 
 
 class Clock:
@@ -203,7 +207,10 @@ class MemoryExchange:
 
     # --- Markets
 
-    async def submit(self, market_id: int, command: Command) -> Answer:
+    def submit(self, market_id: int, command: Command) -> Awaitable[Answer]:
+        return answered(self._submit(market_id, command))
+
+    def _submit(self, market_id: int, command: Command) -> Answer:
         if self.failing is not None:
             return self.failing
         self.commands.append(command)
@@ -218,11 +225,11 @@ class MemoryExchange:
                 self.apply(book, Fund(book.fund_number + 1, participant_id, asset, amount))
         return self.apply(book, command)
 
-    async def submit_many(self, market_id: int, commands: list[Command]) -> list[Answer]:
-        return [await self.submit(market_id, command) for command in commands]
+    def submit_many(self, market_id: int, commands: Sequence[Command]) -> Awaitable[list[Answer]]:
+        return answered([self._submit(market_id, command) for command in commands])
 
-    async def ask(self, market_id: int, query: Query) -> Answer:
-        return self.failing or reply(self.books[market_id], query)
+    def ask(self, market_id: int, query: Query) -> Awaitable[Answer]:
+        return answered(self.failing or reply(self.books[market_id], query))
 
     def watch(self, market_id: int, participants: frozenset[int], book: bool, listener: FeedListener) -> None:
         self.watches[market_id] = (participants, listener)
@@ -473,3 +480,7 @@ def _fill_key(market_id: int, view: FillView) -> tuple[int, int, int]:
 
 
 DOWN = Failed(Fault.UNAVAILABLE, "the market does not answer")
+
+
+async def answered(answer: _T) -> _T:
+    return answer
