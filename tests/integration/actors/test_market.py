@@ -2,7 +2,8 @@
 
 Seen to fail for: answering before the append, keeping the book after a failed append, not reading outstanding draws at
 start, ignoring a repeated client_order_id, letting another kind of command overtake a parked one of the same
-participant. Not for: offering funds for return while orders are open, which the engine refuses by itself.
+participant, telling the news of a commit before it, not applying during an append, not failing the second draft,
+swallowing an engine's bug during an append. Not for: offering funds for return while orders are open, which the engine refuses by itself.
 """
 
 import asyncio
@@ -161,7 +162,7 @@ async def test_a_failed_append_is_unknown_to_those_of_the_next_one_too(exchange:
     journal.hold.set()
     journal.hold = None
 
-    answers = await asyncio.gather(one, two)
+    answers = await asyncio.wait_for(asyncio.gather(one, two), 5)  # the link itself gives up after ten seconds
     assert [isinstance(a, Failed) and a.fault for a in answers] == [Fault.OUTCOME_UNKNOWN, Fault.OUTCOME_UNKNOWN]
     repeats = [
         await exchange.placed("M", order(buyer, Side.BUY, price, client_order_id=name))
@@ -190,7 +191,7 @@ async def test_a_bug_of_the_engine_during_an_append_spares_what_was_written(exch
     journal.hold.set()
     journal.hold = None
 
-    answer, failed = await asyncio.gather(one, two)
+    answer, failed = await asyncio.wait_for(asyncio.gather(one, two), 5)
     assert isinstance(answer, OrderAnswer)
     assert isinstance(failed, Failed)
     assert failed.fault is Fault.OUTCOME_UNKNOWN
