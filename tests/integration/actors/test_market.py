@@ -3,7 +3,8 @@
 Seen to fail for: answering before the append, keeping the book after a failed append, not reading outstanding draws at
 start, ignoring a repeated client_order_id, letting another kind of command overtake a parked one of the same
 participant, telling the news of a commit before it, not applying during an append, not failing the second draft,
-swallowing an engine's bug during an append. Not for: offering funds for return while orders are open, which the engine refuses by itself.
+swallowing an engine's bug during an append. Not for: offering funds for return while orders are open, which the engine
+refuses by itself.
 """
 
 import asyncio
