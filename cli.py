@@ -1,4 +1,4 @@
-"""The operator's command line (console script wattbook): look, migrate, audit, replay, load, demonstrate."""
+"""The operator's command line (console script wattbook): look, migrate, rotate, audit, replay, load, demonstrate."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import httpx
 import msgspec
@@ -32,7 +32,9 @@ from persistence.catalogue import PostgresCatalogue
 from persistence.embedded import AlreadyRunning, EmbeddedPostgres, StartFailed
 from persistence.journal import PostgresJournal
 from persistence.postgres import open_pool
+from persistence.sealing import MasterKeyFolder, MasterKeyProblem, master_keys
 from persistence.snapshots import PostgresSnapshots
+from persistence.wallets import Resealed, Vault
 
 app = typer.Typer(
     name="wattbook",
@@ -42,8 +44,11 @@ app = typer.Typer(
     add_completion=False,
 )
 migrations = typer.Typer(help="Look at and change the version of the database's tables.", no_args_is_help=True)
+keys = typer.Typer(help="Change the keys that seal what the database keeps secret.", no_args_is_help=True)
 app.add_typer(migrations, name="migrate")
+app.add_typer(keys, name="keys")
 console = Console(highlight=False)
+WALLETS_PER_BATCH: Final = 200
 T = TypeVar("T")
 
 
@@ -117,6 +122,20 @@ def migrate_status() -> None:
     for row in _run(lambda dsn: migrate.status(dsn)):
         table.add_row(row.name, "yes" if row.applied_us else "no")
     console.print(table)
+
+
+@keys.command("rotate-wallets")
+def rotate_wallets() -> None:
+    """Seal the secrets of all platform wallets with a new master key. Interrupted, the next call goes on.
+
+    Keys that are files get a new one; with wallet_master_keys, add the next version to the setting first.
+    """
+    settings = load_settings()
+    damaged = _run(lambda dsn: rotated_wallets(dsn, settings))
+    for address in damaged:
+        console.print(f"[red]does not open[/] {address}: its master key is gone, or its row was changed")
+    if damaged:
+        raise Failure(f"{len(damaged)} wallets could not be sealed anew; they are as they were")
 
 
 @app.command()
@@ -242,6 +261,33 @@ def read_acknowledged(path: Path) -> list[Acknowledged]:
     return found
 
 
+async def rotated_wallets(dsn: str, settings: Settings) -> list[str]:
+    """Seal every platform wallet with the newest master key; the addresses of those that do not open."""
+    pool = await open_pool(dsn, 2, "rotate wallets")
+    try:
+        held = master_keys(settings.wallet_master_keys, Path(settings.data_dir) / "keys")
+        vault = Vault(pool, held)
+        done, damaged = await _resealed(vault, held.newest())  # what an interrupted call has left
+        if isinstance(held, MasterKeyFolder) and not done:
+            done, damaged = await _resealed(vault, held.add())
+        console.print(f"{done} wallets are sealed with master key {held.newest()} now")
+        return damaged
+    finally:
+        await pool.close()
+
+
+async def _resealed(vault: Vault, version: int) -> tuple[int, list[str]]:
+    """How many wallets were sealed anew with this key, the newest, and the addresses of those that do not open."""
+    done, damaged, batch = 0, list[str](), Resealed("", 0, [])
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(f"master key {version}", total=await vault.behind())
+        while (batch := await vault.reseal(batch.last, WALLETS_PER_BATCH)).last:
+            done += batch.done
+            damaged += batch.damaged
+            progress.update(task, completed=done + len(damaged))
+    return done, damaged
+
+
 async def _replay(dsn: str, symbol: str) -> int:
     """How many journals are broken; prints a line for each."""
     pool = await open_pool(dsn, 2, "replay")
@@ -317,7 +363,7 @@ def main() -> None:
 
     try:
         app()
-    except (Failure, SettingsWrong, migrate.MigrationProblem, ApiError) as error:
+    except (Failure, SettingsWrong, migrate.MigrationProblem, MasterKeyProblem, ApiError) as error:
         console.print(f"[red]{error}[/]")
         sys.exit(1)
     except ConnectionError as error:

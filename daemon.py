@@ -53,7 +53,9 @@ from persistence.ledger import PostgresLedger
 from persistence.people import PostgresPeople
 from persistence.postgres import OUTAGES, Claim, Pool, open_pool
 from persistence.projections import PostgresProjections
+from persistence.sealing import MasterKeyProblem, master_keys
 from persistence.snapshots import PostgresSnapshots
+from persistence.wallets import PostgresWallets, Vault
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -186,6 +188,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
     options = GatewaySettings(
         key_directory=wiring.keys,
         version=VERSION,
+        site=settings.site,
         currency=settings.currency,
         default_zone=settings.default_zone,
         faucet_enabled=settings.faucet_is_open,
@@ -207,6 +210,8 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
 
     return create_app(
         people=PostgresPeople(pool),
+        wallets=PostgresWallets(pool),
+        vault=Vault(pool, master_keys(settings.wallet_master_keys, wiring.keys)),
         catalogue=PostgresCatalogue(pool),
         ledger=PostgresLedger(pool),
         history=PostgresHistory(pool),
@@ -319,6 +324,10 @@ class Daemon:
         self._check_ports()
         if not settings.cluster_secret:
             _write_once(_data_dir(settings) / "keys" / "cluster-secret", secrets.token_bytes(32))
+        try:
+            master_keys(settings.wallet_master_keys, _data_dir(settings) / "keys")
+        except MasterKeyProblem as error:
+            raise CannotStart(f"The master keys of platform wallets cannot be used: {error}.") from error
         with self._step("PostgreSQL"):
             dsn = settings.database_url or await self._embedded(stack, EmbeddedPostgres(_data_dir(settings)))
         with self._step("Valkey"):

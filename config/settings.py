@@ -12,7 +12,9 @@ PASSWORD_LENGTH_MIN: Final = 12
 PASSWORD_LENGTH_MAX: Final = 128
 
 # Never shown, may be given as WATTBOOK_NAME_FILE: a file that holds the value.
-SECRETS: Final = frozenset({"admin_password", "database_url", "redis_url", "solana_rpc_urls", "cluster_secret"})
+SECRETS: Final = frozenset(
+    {"admin_password", "cluster_secret", "database_url", "redis_url", "solana_rpc_urls", "wallet_master_keys"}
+)
 
 
 def _text(pattern: str, description: str) -> Any:
@@ -60,11 +62,19 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dataplane_host: Host
     gateways: Annotated[int, _between(1, 64)]
     cors_origins: tuple[Origin, ...]
+    public_url: Annotated[str, _text(r"^(https?://[^\s]+)?$", "an http:// or https:// address")]
 
     # who
     admin_email: Annotated[str, _text(r"^([^@\s]+@[^@\s]+)?$", "an e-mail address")]
     admin_password: str
     default_zone: ZoneId
+    wallet_master_keys: Annotated[
+        str,
+        _text(
+            r"^([1-9]\d{0,3}:[A-Za-z0-9+/]{43}=(,[1-9]\d{0,3}:[A-Za-z0-9+/]{43}=)*)?$",
+            "versions with the base64 of 32 bytes each, such as 1:<base64>,2:<base64>",
+        ),
+    ]
     faucet_enabled: bool
 
     # money
@@ -86,6 +96,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def faucet_is_open(self) -> bool:
         """Deposits that nobody paid for exist beside the private chain only, never beside a real one."""
         return self.faucet_enabled and not self.solana_rpc_urls
+
+    @property
+    def site(self) -> str:
+        """Where people find this exchange."""
+        return self.public_url or f"http://{self.http_host}:{self.http_port}"
 
     def problems(self) -> list[str]:
         """Rules between and beyond types, each as a sentence that names its setting; never with a secret's value."""

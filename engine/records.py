@@ -24,6 +24,22 @@ class NumberTaken(Exception):
     """A transfer into the market with this number exists already: another owner of the market made it."""
 
 
+class AddressTaken(Exception):
+    """The Solana address is somebody's wallet already; it is not said whose."""
+
+
+class ChallengeGone(Exception):
+    """The challenge was used, has expired, or was replaced by a newer one."""
+
+
+class PlatformWalletKept(Exception):
+    """A platform wallet is there: there is one per person, and it is never removed, for it holds its only key."""
+
+
+class WalletsFull(Exception):
+    """This person has as many wallets, or open challenges, as one may have."""
+
+
 class ReferenceReused(Exception):
     """A transfer with this reference exists already, with other contents."""
 
@@ -56,6 +72,16 @@ class RotateOutcome(IntEnum):
     OK = 1
     REUSED = 2  # an old refresh token came back: the whole family has been ended
     UNKNOWN = 3
+
+
+class WalletRecord(Struct, frozen=True):
+    """kind: linked (its owner proved it by a signature) or platform (we keep its secret, sealed)."""
+
+    address: str  # base58 of 32 bytes
+    user_id: ParticipantId
+    kind: str
+    primary: bool
+    created_us: TimeUs
 
 
 class ZoneRecord(Struct, frozen=True):

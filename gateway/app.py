@@ -26,11 +26,25 @@ from gateway.metrics import Gather, at_once
 from gateway.operations import health, jwks, live, ready
 from gateway.orders import DeadManController, OrderController
 from gateway.permissions import Guard, permission_of
-from gateway.ports import Catalogue, Clock, History, Ledger, Markets, NoStages, People, Probe, Stages, Throttle
+from gateway.ports import (
+    Catalogue,
+    Clock,
+    History,
+    Ledger,
+    Markets,
+    NoStages,
+    People,
+    Probe,
+    Stages,
+    Throttle,
+    Vault,
+    Wallets,
+)
 from gateway.requests import GatewayRequest, WireResponse
 from gateway.settings import GatewaySettings
 from gateway.stream import stream
 from gateway.users import AuthController, ProfileController, UserAdminController
+from gateway.wallets import WalletController
 
 API: Final = "/api/v1"
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -40,6 +54,8 @@ _log = structlog.get_logger(__name__)
 def create_app(
     *,
     people: People,
+    wallets: Wallets,
+    vault: Vault,
     catalogue: Catalogue,
     ledger: Ledger,
     history: History,
@@ -59,6 +75,8 @@ def create_app(
     """
     gateway = Gateway(
         people=people,
+        wallets=wallets,
+        vault=vault,
         catalogue=catalogue,
         ledger=ledger,
         history=history,
@@ -77,6 +95,7 @@ def create_app(
         route_handlers=[
             AuthController,
             ProfileController,
+            WalletController,
             UserAdminController,
             MarketController,
             MarketAdminController,

@@ -20,7 +20,7 @@ from gateway.feed import Feeds
 from gateway.health import Health
 from gateway.limits import Limits
 from gateway.metrics import GatewayMetrics, Gather
-from gateway.ports import Catalogue, Clock, History, Ledger, Markets, People, Probe, Throttle
+from gateway.ports import Catalogue, Clock, History, Ledger, Markets, People, Probe, Throttle, Vault, Wallets
 from gateway.settings import GatewaySettings
 from gateway.trading import Trading
 
@@ -30,6 +30,8 @@ class Gateway:
         self,
         *,
         people: People,
+        wallets: Wallets,
+        vault: Vault,
         catalogue: Catalogue,
         ledger: Ledger,
         history: History,
@@ -44,6 +46,7 @@ class Gateway:
         settings: GatewaySettings,
     ) -> None:
         self.people, self.catalogue, self.ledger, self.history = people, catalogue, ledger, history
+        self.wallets, self.vault = wallets, vault
         self.markets, self.throttle, self.clock, self.settings = markets, throttle, clock, settings
         self.outages = outages
         self.metrics = GatewayMetrics(registry, gather)

@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 from engine.messages import RejectCode
-from engine.records import EmailTaken, ReferenceReused, SymbolTaken
+from engine.records import AddressTaken, EmailTaken, PlatformWalletKept, ReferenceReused, SymbolTaken, WalletsFull
 from engine.views import Failed, Fault, Refusal
 
 
@@ -137,7 +137,7 @@ def problem_of(error: Exception, outages: tuple[type[Exception], ...], *, read: 
     """What any exception is to the client. `outages` are those that mean: a dependency is down."""
     if isinstance(error, Problem):
         return error
-    if isinstance(error, (EmailTaken, SymbolTaken, ReferenceReused)):
+    if type(error) in _CONFLICTS:
         return Problem(RejectCode.CONFLICT, _CONFLICTS[type(error)])
     if isinstance(error, (*outages, OSError, TimeoutError)):
         return Problem(Fault.UNAVAILABLE if read else Fault.OUTCOME_UNKNOWN)
@@ -145,9 +145,12 @@ def problem_of(error: Exception, outages: tuple[type[Exception], ...], *, read: 
 
 
 _CONFLICTS: Final[Mapping[type[Exception], str]] = {
+    AddressTaken: "the address is a wallet already",
     EmailTaken: "another account has this address",
-    SymbolTaken: "another market has this symbol",
+    PlatformWalletKept: "there is one platform wallet per person, and it stays: it holds its only key",
     ReferenceReused: "the Idempotency-Key belongs to a request with other contents",
+    SymbolTaken: "another market has this symbol",
+    WalletsFull: "no more wallets, or open challenges, than you have",
 }
 
 

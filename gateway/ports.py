@@ -25,6 +25,7 @@ from engine.records import (
     StoredOrder,
     TrialLine,
     UserRecord,
+    WalletRecord,
     ZoneRecord,
 )
 from engine.views import Answer, BookView, Feed, Query, TradeView
@@ -72,6 +73,30 @@ class People(Protocol):
     async def sessions(self, user_id: int) -> list[SessionRecord]: ...
 
     async def ended_sessions(self, since_us: int) -> list[str]: ...
+
+
+class Wallets(Protocol):
+    """Errors are those of engine/records.py: AddressTaken, ChallengeGone, PlatformWalletKept, WalletsFull."""
+
+    async def put_challenge(
+        self, user_id: int, address: str, challenge: str, now_us: int, expires_us: int, open_max: int
+    ) -> None: ...
+
+    async def challenge(self, user_id: int, address: str, now_us: int) -> str | None: ...
+
+    async def link(self, user_id: int, address: str, challenge: str, now_us: int, wallets_max: int) -> WalletRecord: ...
+
+    async def wallets(self, user_id: int) -> list[WalletRecord]: ...
+
+    async def make_primary(self, user_id: int, address: str) -> WalletRecord | None: ...
+
+    async def remove(self, user_id: int, address: str) -> bool: ...
+
+
+class Vault(Protocol):
+    """Keeps the secrets of platform wallets. The gateway can ask for a new one, and for none of them."""
+
+    async def make(self, user_id: int, now_us: int, wallets_max: int) -> WalletRecord: ...
 
 
 class Catalogue(Protocol):

@@ -30,6 +30,11 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     login_failures_max: int = 5
     lockout_seconds: int = 900
 
+    site: str = "http://127.0.0.1:8080"  # where people find this exchange: stands in what they sign
+    challenge_seconds: int = 300
+    challenges_max: int = 5  # open at once, per person
+    wallets_max: int = 10  # per person
+
     currency: str = "THB"
     default_zone: str = "Z1"
     faucet_enabled: bool = False

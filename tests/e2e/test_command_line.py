@@ -9,7 +9,10 @@ from typer.testing import CliRunner
 import cli
 from tests.support.installation import Installation
 
-COMMANDS = ("", "status", "markets", "migrate", "migrate up", "migrate down", "migrate status", "audit", "replay")
+COMMANDS = (
+    *("", "status", "markets", "audit", "replay"),
+    *("migrate", "migrate up", "migrate down", "migrate status", "keys", "keys rotate-wallets"),
+)
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "load", "demo"])
@@ -75,6 +78,17 @@ def test_migrate_status_shows_every_migration_applied(installation: Installation
     lines = [line for line in status.stdout.splitlines() if line.lstrip().startswith("0")]
     assert len(lines) >= 6
     assert all(line.rstrip().endswith("yes") for line in lines)
+
+
+def test_wallets_get_a_new_master_key_beside_the_running_exchange(installation: Installation) -> None:
+    installation.person().register().call("POST", "/users/me/wallets", {"platform": True})
+
+    rotated = installation.command("wattbook", "keys", "rotate-wallets")
+
+    assert rotated.returncode == 0, rotated.stdout + rotated.stderr
+    assert "1 wallets are sealed with master key 2 now" in rotated.stdout
+    made = installation.person().register().call("POST", "/users/me/wallets", {"platform": True})
+    assert made["primary"] is True
 
 
 def test_a_second_daemon_says_what_runs_and_harms_nothing(installation: Installation) -> None:

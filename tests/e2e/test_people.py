@@ -1,5 +1,7 @@
 """Registration, login and what a login is good for."""
 
+from solders.keypair import Keypair
+
 from tests.support.installation import Installation, Person
 
 
@@ -48,3 +50,22 @@ def test_others_orders_are_not_there_and_admin_routes_are_forbidden(seller: Pers
     assert buyer.refused("DELETE", f"/orders/{order_id}") == "NOT_FOUND"
     assert buyer.refused("GET", "/admin/ledger/trial-balance") == "FORBIDDEN"
     assert buyer.refused("POST", "/markets/CAMPUS/halt") == "FORBIDDEN"
+
+
+def test_an_address_is_linked_by_a_signature_and_belongs_to_one(installation: Installation) -> None:
+    person, other, key = installation.person().register(), installation.person().register(), Keypair()
+    address = str(key.pubkey())
+
+    asked = person.call("POST", "/users/me/wallets/challenge", {"address": address})
+    body = {"address": address, "signature": str(key.sign_message(asked["challenge"].encode()))}
+    assert f"Site: {installation.url}" in asked["challenge"]
+    assert other.refused("POST", "/users/me/wallets", body) == "BAD_SIGNATURE"
+    wallet = person.call("POST", "/users/me/wallets", body)
+
+    assert (wallet["address"], wallet["kind"], wallet["primary"]) == (address, "linked", True)
+    assert person.call("GET", "/users/me/wallets")["items"] == [wallet]
+    assert person.refused("POST", "/users/me/wallets", body) == "BAD_SIGNATURE"
+    asked = other.call("POST", "/users/me/wallets/challenge", {"address": address})
+    body["signature"] = str(key.sign_message(asked["challenge"].encode()))
+    assert other.refused("POST", "/users/me/wallets", body) == "CONFLICT"
+    assert other.refused("DELETE", f"/users/me/wallets/{address}") == "NOT_FOUND"

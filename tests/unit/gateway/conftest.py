@@ -17,6 +17,7 @@ from gateway.context import Gateway
 from gateway.ports import Probe
 from gateway.settings import GatewaySettings
 from gateway.throttle import LocalThrottle
+from tests.unit.gateway.memory_wallets import MemoryWallets
 from tests.unit.gateway.ports import COSTS, Clock, MemoryCatalogue, MemoryExchange, MemoryHistory, MemoryPeople
 
 PASSWORD = "sunny-roof-and-battery"
@@ -54,6 +55,7 @@ class World:
     def __init__(self, directory: Path) -> None:
         self.clock = Clock()
         self.people = MemoryPeople()
+        self.wallets = MemoryWallets()
         self.exchange = MemoryExchange(self.clock)
         self.history = MemoryHistory(self.exchange)
         self.catalogue = MemoryCatalogue(self.exchange)
@@ -81,6 +83,8 @@ class World:
         self.settings = replace(self.settings, **changes)
         self.app = create_app(
             people=self.people,
+            wallets=self.wallets,
+            vault=self.wallets,
             catalogue=self.catalogue,
             ledger=self.exchange,
             history=self.history,
