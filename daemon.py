@@ -43,6 +43,7 @@ from config.logs import log_to
 from config.markets import DEFAULT_FILE, load_markets
 from config.settings import Settings
 from engine.market import MarketSpec, Phase
+from engine.records import DirectoryDown
 from engine.units import MICRO, TimeUs
 from persistence import migrate
 from persistence.catalogue import PostgresCatalogue
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from actors.epoch_clock import EpochClock
     from actors.links import Links
     from actors.supervisor import Supervisor
+    from gateway.directory.ldap import LdapOptions
     from gateway.server import GatewayServer
 
 VERSION: Final = version("wattbook")
@@ -181,6 +183,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
 
     from actors.stages import Stages, gathered
     from gateway.app import create_app
+    from gateway.directory.ldap import LdapDirectory
     from gateway.settings import GatewaySettings, Limit
     from gateway.throttle import RedisThrottle
 
@@ -197,7 +200,9 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
         request_seconds_max=settings.request_timeout_seconds,
         login_limit=Limit(2.0, 100),  # a campus is one address to us: its morning must fit
         registration_limit=Limit(2.0, 100),
+        directory_grace_seconds=settings.ldap_grace_seconds,
     )
+    directory = LdapDirectory(ldap_options(settings)) if settings.ldap_url else None
     cache = redis.asyncio.from_url(
         wiring.redis_url, socket_timeout=0.2, socket_connect_timeout=0.2, health_check_interval=15
     )
@@ -208,6 +213,9 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
     async def redis_answers() -> None:
         await cache.ping()
 
+    probes = {"postgres": postgres_answers, "redis": redis_answers}
+    if directory is not None:
+        probes["directory"] = directory.answers
     return create_app(
         people=PostgresPeople(pool),
         wallets=PostgresWallets(pool),
@@ -219,11 +227,33 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
         throttle=RedisThrottle(cache, options.login_failures_max, options.lockout_seconds),
         clock=clock_us,
         settings=options,
-        probes={"postgres": postgres_answers, "redis": redis_answers},
+        directory=directory,
+        probes=probes,
         registry=REGISTRY,
         stages=Stages(),
         gather=gathered,
         outages=OUTAGES,
+    )
+
+
+def ldap_options(settings: Settings) -> "LdapOptions":
+    from gateway.directory.ldap import LdapOptions
+
+    return LdapOptions(
+        url=settings.ldap_url,
+        ca_file=settings.ldap_ca_file,
+        bind_dn=settings.ldap_bind_dn,
+        bind_password=settings.ldap_bind_password,
+        base_dn=settings.ldap_base_dn,
+        login_attribute=settings.ldap_login_attribute,
+        name_attribute=settings.ldap_name_attribute,
+        id_attribute=settings.ldap_id_attribute,
+        groups={
+            "admin": settings.ldap_admin_groups,
+            "faculty": settings.ldap_faculty_groups,
+            "student": settings.ldap_student_groups,
+        },
+        seconds_max=settings.ldap_timeout_seconds,
     )
 
 
@@ -339,6 +369,9 @@ class Daemon:
         await self._claim(stack, dsn)
         with self._step("Markets and people") as step:
             step(await first_rows(self._wiring))
+        if settings.ldap_url:
+            with self._step("Directory") as step:
+                step(await self._look_at_directory())
         with self._step("Metrics"):
             self._serve_metrics(stack)
         with self._step("Ray"):
@@ -362,6 +395,20 @@ class Daemon:
             )
         stack.push_async_callback(claim.release)
         self._keep(stack, "claim", keeper.keep_claim(claim, self._say))
+
+    async def _look_at_directory(self) -> str:
+        """Its people can log in later, too; a wrong certificate file or password should be known now."""
+        from gateway.directory.ldap import LdapDirectory
+
+        try:
+            directory = LdapDirectory(ldap_options(self._settings))
+        except OSError as error:
+            raise CannotStart(f"ldap_ca_file = {self._settings.ldap_ca_file!r} cannot be used ({error}).") from error
+        try:
+            await directory.answers()
+        except DirectoryDown as error:
+            return f"does not answer: {error.__cause__ or error}; its people cannot log in until it does"
+        return "answers"
 
     async def _embedded(self, stack: contextlib.AsyncExitStack, server: EmbeddedServer) -> str:
         try:

@@ -13,7 +13,15 @@ PASSWORD_LENGTH_MAX: Final = 128
 
 # Never shown, may be given as WATTBOOK_NAME_FILE: a file that holds the value.
 SECRETS: Final = frozenset(
-    {"admin_password", "cluster_secret", "database_url", "redis_url", "solana_rpc_urls", "wallet_master_keys"}
+    {
+        "admin_password",
+        "cluster_secret",
+        "database_url",
+        "ldap_bind_password",
+        "redis_url",
+        "solana_rpc_urls",
+        "wallet_master_keys",
+    }
 )
 
 
@@ -33,6 +41,12 @@ Tariff = Annotated[
 ]
 RpcUrl = Annotated[str, _text(r"^https?://\S+$", "a list of http:// or https:// addresses")]
 Origin = Annotated[str, _text(r"^https?://[^\s/*]+$", "a list of origins, such as https://energy.example.org")]
+
+Attribute = Annotated[str, _text(r"^[A-Za-z][A-Za-z0-9-]{0,63}$", "the name of an LDAP attribute, such as mail")]
+Groups = Annotated[
+    tuple[Annotated[str, _text(r"^[^=\s]+=.+$", "a list of distinguished names")], ...],
+    Meta(max_length=16, description="a list of at most 16 distinguished names"),
+]
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,6 +91,21 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ]
     faucet_enabled: bool
 
+    # the directory
+    ldap_url: Annotated[str, _text(r"^(ldaps?://[^\s/]+/?)?$", 'an ldap:// or ldaps:// address, or "" for none')]
+    ldap_ca_file: str
+    ldap_bind_dn: str
+    ldap_bind_password: str
+    ldap_base_dn: str
+    ldap_login_attribute: Attribute
+    ldap_name_attribute: Attribute
+    ldap_id_attribute: Attribute
+    ldap_student_groups: Groups
+    ldap_faculty_groups: Groups
+    ldap_admin_groups: Groups
+    ldap_timeout_seconds: Annotated[float, _between(0.1, 60)]
+    ldap_grace_seconds: Annotated[float, _between(0, 30 * 86_400)]
+
     # money
     currency: Annotated[str, _text(r"^[A-Z]{3,10}$", "3 to 10 capital letters, such as THB")]
     retail_tariff: Tariff
@@ -120,6 +149,21 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             found.append(f"batch_max = {self.batch_max}: must be at most waiting_max, which is {self.waiting_max}")
         if self.ray_address and len(self.cluster_secret) < 32:
             found.append("cluster_secret: must be at least 32 characters long when ray_address names a cluster")
+        if self.ldap_url:
+            found += self._problems_of_the_directory()
+        return found
+
+    def _problems_of_the_directory(self) -> list[str]:
+        found = []
+        if not self.ldap_base_dn:
+            found.append("ldap_base_dn: is needed with ldap_url")
+        if bool(self.ldap_bind_dn) != bool(self.ldap_bind_password):
+            found.append("ldap_bind_dn, ldap_bind_password: set both, or none to search anonymously")
+        if self.ldap_timeout_seconds >= self.request_timeout_seconds:
+            found.append(
+                f"ldap_timeout_seconds = {self.ldap_timeout_seconds}: must be less than request_timeout_seconds, "
+                f"which is {self.request_timeout_seconds}"
+            )
         return found
 
     def shown(self) -> dict[str, object]:

@@ -40,12 +40,19 @@ class WalletsFull(Exception):
     """This person has as many wallets, or open challenges, as one may have."""
 
 
+class DirectoryDown(Exception):
+    """The directory does not answer, or not as it should: nobody knows who somebody is."""
+
+
 class ReferenceReused(Exception):
     """A transfer with this reference exists already, with other contents."""
 
 
 class UserRecord(Struct, frozen=True):
-    """role: student, faculty, admin, ami; status: active, suspended. The hash never leaves the gateway's auth code."""
+    """role: student, faculty, admin, ami; status: active, suspended. The hash never leaves the gateway's auth code.
+
+    source: local, or directory, whose people have no password here. confirmed_us: when the directory last knew him.
+    """
 
     user_id: ParticipantId
     email: str
@@ -55,9 +62,21 @@ class UserRecord(Struct, frozen=True):
     zone: str
     password_hash: bytes
     created_us: TimeUs
+    source: str = "local"
+    directory_id: bytes = b""
+    confirmed_us: TimeUs = 0
 
     def __repr__(self) -> str:  # keeps the hash out of logs and tracebacks
         return f"UserRecord(user_id={self.user_id}, role={self.role!r}, status={self.status!r})"
+
+
+class DirectoryPerson(Struct, frozen=True):
+    """Somebody as the directory describes him. directory_id never changes and never belongs to somebody else."""
+
+    directory_id: bytes
+    email: str
+    name: str
+    role: str
 
 
 class SessionRecord(Struct, frozen=True):

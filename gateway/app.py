@@ -29,6 +29,7 @@ from gateway.permissions import Guard, permission_of
 from gateway.ports import (
     Catalogue,
     Clock,
+    Directory,
     History,
     Ledger,
     Markets,
@@ -63,12 +64,13 @@ def create_app(
     throttle: Throttle,
     clock: Clock,
     settings: GatewaySettings,
+    directory: Directory | None = None,
     probes: Mapping[str, Probe] | None = None,
     registry: CollectorRegistry | None = None,
     stages: Stages | None = None,
     gather: Gather = at_once,
     outages: tuple[type[Exception], ...] = (),
-    not_needed: frozenset[str] = frozenset({"redis"}),
+    not_needed: frozenset[str] = frozenset({"redis", "directory"}),
 ) -> Litestar:
     """`probes`: dependencies by name, for health, of which readiness ignores those that are `not_needed` to trade;
     `outages`: what ports raise when a dependency is down.
@@ -77,6 +79,7 @@ def create_app(
         people=people,
         wallets=wallets,
         vault=vault,
+        directory=directory,
         catalogue=catalogue,
         ledger=ledger,
         history=history,

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry
 
 from gateway.auth.callers import Callers
+from gateway.auth.entrance import Entrance
 from gateway.auth.keys import open_keys
-from gateway.auth.logins import Logins
 from gateway.auth.passwords import Passwords
 from gateway.auth.revocations import Revocations
 from gateway.auth.sessions import Sessions
@@ -20,7 +20,7 @@ from gateway.feed import Feeds
 from gateway.health import Health
 from gateway.limits import Limits
 from gateway.metrics import GatewayMetrics, Gather
-from gateway.ports import Catalogue, Clock, History, Ledger, Markets, People, Probe, Throttle, Vault, Wallets
+from gateway.ports import Catalogue, Clock, Directory, History, Ledger, Markets, People, Probe, Throttle, Vault, Wallets
 from gateway.settings import GatewaySettings
 from gateway.trading import Trading
 
@@ -32,6 +32,7 @@ class Gateway:
         people: People,
         wallets: Wallets,
         vault: Vault,
+        directory: Directory | None,
         catalogue: Catalogue,
         ledger: Ledger,
         history: History,
@@ -60,6 +61,21 @@ class Gateway:
             seconds=settings.access_seconds,
             remembered_max=settings.tokens_max,
         )
+        self.passwords = Passwords(
+            settings.bcrypt_cost,
+            settings.password_workers,
+            settings.password_waiting_max,
+            allow_low_cost=settings.bcrypt_cost_lowered_for_tests,
+        )
+        self.entrance = Entrance(
+            people,
+            self.passwords,
+            throttle,
+            directory,
+            clock,
+            default_zone=settings.default_zone,
+            grace_seconds=settings.directory_grace_seconds,
+        )
         self.sessions = Sessions(
             people,
             self.tokens,
@@ -68,13 +84,6 @@ class Gateway:
             refresh_seconds=settings.refresh_seconds,
         )
         self.callers = Callers(people, self.tokens, clock, settings.callers_fresh_seconds, settings.callers_max)
-        self.passwords = Passwords(
-            settings.bcrypt_cost,
-            settings.password_workers,
-            settings.password_waiting_max,
-            allow_low_cost=settings.bcrypt_cost_lowered_for_tests,
-        )
-        self.logins = Logins()
         self.revocations = Revocations(
             people,
             self.tokens,

@@ -14,6 +14,7 @@ from engine.records import (
     CapacityRecord,
     CostRecord,
     DepositRecord,
+    DirectoryPerson,
     EpochRecord,
     Holding,
     LedgerLine,
@@ -54,6 +55,10 @@ class People(Protocol):
         zone: str | None = None,
     ) -> UserRecord | None: ...
 
+    async def admit(self, person: DirectoryPerson, zone: str, now_us: int) -> UserRecord:
+        """The account of somebody whom the directory knows, made or brought up to date. Raises EmailTaken."""
+        ...
+
     async def set_password(self, user_id: int, password_hash: bytes) -> None: ...
 
     async def search(self, text: str, after_id: int, limit: int) -> list[UserRecord]: ...
@@ -73,6 +78,16 @@ class People(Protocol):
     async def sessions(self, user_id: int) -> list[SessionRecord]: ...
 
     async def ended_sessions(self, since_us: int) -> list[str]: ...
+
+
+class Directory(Protocol):
+    """Somebody else's list of people. Raises DirectoryDown when nobody can tell."""
+
+    async def check(self, name: str, password: str | None) -> DirectoryPerson | None:
+        """None for every kind of no. Without a password it takes the same steps and is always None."""
+        ...
+
+    async def find(self, directory_id: bytes) -> DirectoryPerson | None: ...
 
 
 class Wallets(Protocol):

@@ -35,6 +35,8 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     challenges_max: int = 5  # open at once, per person
     wallets_max: int = 10  # per person
 
+    directory_grace_seconds: float = 3_600.0  # sessions of its people go on so long while it does not answer
+
     currency: str = "THB"
     default_zone: str = "Z1"
     faucet_enabled: bool = False

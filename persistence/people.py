@@ -8,7 +8,7 @@ from typing import Final
 
 import asyncpg
 
-from engine.records import EmailTaken, RotateOutcome, SessionRecord, UserRecord
+from engine.records import DirectoryPerson, EmailTaken, RotateOutcome, SessionRecord, UserRecord
 from engine.units import SECOND_US
 from persistence.catalogue import UnknownZone
 from persistence.postgres import Pool
@@ -17,7 +17,10 @@ ENDED_SESSIONS_MAX: Final = 10_000
 SWEPT_MAX: Final = 1_000  # a sweep's share, so that no login pays for a long one
 SESSIONS_KEPT_US: Final = 30 * 86_400 * SECOND_US  # after they have expired
 
-_USER = "user_id, email, name, role, status, zone, password_hash, created_us"
+NO_PASSWORD: Final = b"!"  # no hash: nothing matches it
+
+_USER = """user_id, email, name, role, status, zone, password_hash, created_us,
+        source, coalesce(directory_id, ''), coalesce(confirmed_us, 0)"""
 
 CREATE = f"""
     /* people.create */
@@ -35,6 +38,26 @@ UPDATE = f"""
         status = coalesce($4, status),
         zone = coalesce($5, zone)
     WHERE user_id = $1
+    RETURNING {_USER}
+"""
+RENEW = f"""
+    /* people.renew */
+    UPDATE users AS u
+    SET email = CASE
+            WHEN EXISTS (SELECT FROM users AS other WHERE other.email = $2 AND other.user_id <> u.user_id) THEN u.email
+            ELSE $2
+        END,
+        name = $3,
+        role = $4,
+        confirmed_us = greatest(confirmed_us, $5)
+    WHERE directory_id = $1
+    RETURNING {_USER}
+"""
+ADMIT = f"""
+    /* people.admit */
+    INSERT INTO users (directory_id, email, name, role, confirmed_us, created_us, zone, password_hash, source)
+    VALUES ($1, $2, $3, $4, $5, $5, $6, $7, 'directory')
+    ON CONFLICT (directory_id) DO NOTHING
     RETURNING {_USER}
 """
 SET_HASH = "/* people.set_hash */ UPDATE users SET password_hash = $2 WHERE user_id = $1"
@@ -189,6 +212,25 @@ class PostgresPeople:
             return _user(await self._pool.fetchrow(UPDATE, user_id, name, role, status, zone))
         except asyncpg.ForeignKeyViolationError as error:
             raise UnknownZone(zone) from error
+
+    async def admit(self, person: DirectoryPerson, zone: str, now_us: int) -> UserRecord:
+        """The account of somebody whom the directory knows: brought up to date, or made, without a password.
+
+        An address that another account has meanwhile is left as it was. Raises EmailTaken for a new account.
+        """
+        values = (person.directory_id, person.email, person.name, person.role, now_us)
+        for _ in range(2):  # the second time finds what somebody else made between our two statements
+            try:
+                row = await self._pool.fetchrow(RENEW, *values) or await self._pool.fetchrow(
+                    ADMIT, *values, zone, NO_PASSWORD
+                )
+            except asyncpg.UniqueViolationError as error:
+                raise EmailTaken(person.email) from error
+            except asyncpg.ForeignKeyViolationError as error:
+                raise UnknownZone(zone) from error
+            if row is not None:
+                return UserRecord(*row)
+        raise AssertionError("a user of the directory is never removed")
 
     async def set_password(self, user_id: int, password_hash: bytes) -> None:
         await self._pool.execute(SET_HASH, user_id, password_hash)

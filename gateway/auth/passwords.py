@@ -110,10 +110,9 @@ class Passwords:
         return await self._run(partial(_hash, _digest(password), self._cost))
 
     async def matches(self, password: str, password_hash: bytes | None) -> bool:
-        """Whether this is the password; None (no such account) takes as long and is always False."""
-        compared = password_hash or self._nobody
-        same = await self._run(partial(_matches, _digest(password), compared))
-        return same and password_hash is not None
+        """Whether this is the password; without a hash (no such account) it takes as long and is always False."""
+        same = await self._run(partial(_matches, _digest(password), password_hash or self._nobody))
+        return same and bool(password_hash)
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)

@@ -6,7 +6,8 @@ has copied it, and the whole family ends.
 
 import hashlib
 import secrets
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
 from uuid import uuid4
 
 from msgspec import Struct
@@ -18,6 +19,7 @@ from gateway.errors import GatewayCode, Problem
 from gateway.ports import Clock, People
 
 _PARTS: Final = 3
+Stay: TypeAlias = Callable[[UserRecord], Awaitable[UserRecord | None]]  # the user as he is now, if he may stay
 
 
 class TokenPair(Struct, frozen=True):
@@ -39,14 +41,21 @@ class Sessions:
         await self._people.open_session(session_id, user.user_id, _hash(secret), now_us, self._expires_us(now_us))
         return self._pair(user, session_id, secret)
 
-    async def refresh(self, token: str) -> TokenPair:
-        """A new pair for a refresh token that was never used. Raises UNAUTHENTICATED for every other one."""
+    async def refresh(self, token: str, stay: Stay) -> TokenPair:
+        """A new pair for a refresh token that was never used. Raises UNAUTHENTICATED for every other one.
+
+        `stay` says who may; who may not any more loses all his sessions. What it raises leaves the token good.
+        """
         user_id, session_id, secret = _parts(token)
         # the session's owner comes from the store: what the token says of itself is only where to look
         if not any(session.session_id == session_id for session in await self._people.sessions(user_id)):
             raise _unknown()
         user = await self._people.by_id(user_id)
         if user is None or user.status != "active":
+            raise _unknown()
+        user = await stay(user)
+        if user is None:
+            await self.end_all(user_id)
             raise _unknown()
         fresh = secrets.token_urlsafe(32)
         await self._rotate(session_id, secret, fresh)

@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from engine.records import EmailTaken, RotateOutcome, UserRecord, ZoneRecord
+from engine.records import DirectoryPerson, EmailTaken, RotateOutcome, UserRecord, ZoneRecord
 from persistence.catalogue import PostgresCatalogue, UnknownZone
-from persistence.people import SESSIONS_KEPT_US, PostgresPeople
+from persistence.people import NO_PASSWORD, SESSIONS_KEPT_US, PostgresPeople
 
 
 @pytest_asyncio.fixture
@@ -145,3 +145,35 @@ async def test_login_failures_count_in_a_window_that_ends(people: PostgresPeople
     assert await people.add_login_failure("a@example.org", 110, 100) == (1, 210)
     await people.forget_login_failures("a@example.org", 120)
     assert await people.login_failures("a@example.org", 120) == (0, 0)
+
+
+async def test_people_of_the_directory_are_known_by_its_identity(people: PostgresPeople) -> None:
+    fay = DirectoryPerson(b"id-1", "fay@example.org", "Fay", "faculty")
+
+    done = await asyncio.gather(*(people.admit(fay, "Z1", 10 + n) for n in range(5)))
+    renamed = await people.admit(DirectoryPerson(b"id-1", "fay.new@example.org", "Fay New", "student"), "Z2", 50)
+
+    assert {user.user_id for user in done} == {renamed.user_id}
+    assert (renamed.source, renamed.directory_id, renamed.confirmed_us) == ("directory", b"id-1", 50)
+    assert (renamed.email, renamed.name, renamed.role, renamed.zone) == (
+        "fay.new@example.org",
+        "Fay New",
+        "student",
+        "Z1",
+    )
+    assert renamed.password_hash == NO_PASSWORD
+    assert await people.by_id(renamed.user_id) == renamed
+
+
+async def test_the_directory_takes_nobodys_address(people: PostgresPeople) -> None:
+    local = await make(people)
+    await people.admit(DirectoryPerson(b"id-1", "fay@example.org", "Fay", "student"), "Z1", 10)
+
+    with pytest.raises(EmailTaken):
+        await people.admit(DirectoryPerson(b"id-2", "a@example.org", "Eve", "admin"), "Z1", 10)
+    moved = await people.admit(DirectoryPerson(b"id-1", "a@example.org", "Fay", "student"), "Z1", 20)
+    with pytest.raises(UnknownZone):
+        await people.admit(DirectoryPerson(b"id-3", "new@example.org", "New", "student"), "Z9", 10)
+
+    assert moved.email == "fay@example.org"
+    assert await people.by_id(local.user_id) == local

@@ -14,7 +14,7 @@ from engine.market import MarketSpec
 from engine.market import Path as GridPath
 from gateway.app import create_app
 from gateway.context import Gateway
-from gateway.ports import Probe
+from gateway.ports import Directory, Probe
 from gateway.settings import GatewaySettings
 from gateway.throttle import LocalThrottle
 from tests.unit.gateway.memory_wallets import MemoryWallets
@@ -77,7 +77,11 @@ class World:
         return gateway
 
     def build(
-        self, probes: dict[str, Probe] | None = None, registry: CollectorRegistry | None = None, **changes: Any
+        self,
+        probes: dict[str, Probe] | None = None,
+        registry: CollectorRegistry | None = None,
+        directory: Directory | None = None,
+        **changes: Any,
     ) -> Litestar:
         """A new application with these settings changed; what it stands on stays."""
         self.settings = replace(self.settings, **changes)
@@ -92,6 +96,7 @@ class World:
             throttle=LocalThrottle(self.settings.login_failures_max, self.settings.lockout_seconds),
             clock=self.clock,
             settings=self.settings,
+            directory=directory,
             probes=probes,
             registry=registry,
         )

@@ -19,6 +19,7 @@ from engine.records import (
     CapacityRecord,
     CostRecord,
     DepositRecord,
+    DirectoryPerson,
     EmailTaken,
     EpochRecord,
     Holding,
@@ -100,6 +101,19 @@ class MemoryPeople:
         changes = {key: value for key, value in given.items() if value is not None}
         self.users[user_id] = replace(self.users[user_id], **changes)
         return self.users[user_id]
+
+    async def admit(self, person: DirectoryPerson, zone: str, now_us: int) -> UserRecord:
+        known = next((user for user in self.users.values() if user.directory_id == person.directory_id), None)
+        holder = await self.by_email(person.email)
+        if known is None:
+            if holder is not None:
+                raise EmailTaken
+            made = await self.create(person.email, person.name, b"!", person.role, zone, now_us)
+            known = replace(made, source="directory", directory_id=person.directory_id)
+        email = person.email if holder in (None, known) else known.email
+        known = replace(known, email=email, name=person.name, role=person.role, confirmed_us=now_us)
+        self.users[known.user_id] = known
+        return known
 
     async def set_password(self, user_id: int, password_hash: bytes) -> None:
         self.users[user_id] = replace(self.users[user_id], password_hash=password_hash)
