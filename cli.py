@@ -31,6 +31,7 @@ from persistence.audit import PostgresAudit
 from persistence.catalogue import PostgresCatalogue
 from persistence.embedded import AlreadyRunning, EmbeddedPostgres, StartFailed
 from persistence.journal import PostgresJournal
+from persistence.people import PostgresPeople
 from persistence.postgres import open_pool
 from persistence.sealing import MasterKeyFolder, MasterKeyProblem, master_keys
 from persistence.snapshots import PostgresSnapshots
@@ -47,6 +48,8 @@ migrations = typer.Typer(help="Look at and change the version of the database's 
 keys = typer.Typer(help="Change the keys that seal what the database keeps secret.", no_args_is_help=True)
 app.add_typer(migrations, name="migrate")
 app.add_typer(keys, name="keys")
+users = typer.Typer(help="Help people whom the API cannot help any more.", no_args_is_help=True)
+app.add_typer(users, name="users")
 console = Console(highlight=False)
 WALLETS_PER_BATCH: Final = 200
 T = TypeVar("T")
@@ -136,6 +139,14 @@ def rotate_wallets() -> None:
         console.print(f"[red]does not open[/] {address}: its master key is gone, or its row was changed")
     if damaged:
         raise Failure(f"{len(damaged)} wallets could not be sealed anew; they are as they were")
+
+
+@users.command("password")
+def users_password(email: Annotated[str, typer.Argument(help="Of a local account.")]) -> None:
+    """Give somebody a new password, and end all of his sessions: for the admin who has lost his."""
+    password = typer.prompt("New password", hide_input=True, confirmation_prompt=True)
+    ended = _run(lambda dsn: new_password(dsn, email, password))
+    console.print(f"{email} has a new password; {ended} sessions ended")
 
 
 @app.command()
@@ -259,6 +270,27 @@ def read_acknowledged(path: Path) -> list[Acknowledged]:
         except (msgspec.MsgspecError, ValueError, IndexError) as error:
             raise Failure(f"{path}, line {number}: not an acknowledgement ({error})") from error
     return found
+
+
+async def new_password(dsn: str, email: str, password: str) -> int:
+    """How many sessions it ended. Raises Failure for an unknown account, one of the directory, a weak password."""
+    from gateway.auth.passwords import COST_MIN, Passwords, check_acceptable
+    from gateway.errors import Problem
+
+    pool, passwords = await open_pool(dsn, 2, "new password"), Passwords(COST_MIN, 1, 1)
+    try:
+        people = PostgresPeople(pool)
+        user = await people.by_email(email.strip().lower())
+        if user is None or user.source != "local":
+            raise Failure(f"there is no local account {email}")
+        check_acceptable(password, user.email, user.name)
+        await people.set_password(user.user_id, await passwords.hash(password))
+        return await people.end_sessions(user.user_id, time.time_ns() // 1_000)
+    except Problem as problem:
+        raise Failure(problem.detail) from None
+    finally:
+        passwords.close()
+        await pool.close()
 
 
 async def rotated_wallets(dsn: str, settings: Settings) -> list[str]:

@@ -4,14 +4,23 @@ from pathlib import Path
 
 import httpx
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import cli
 from tests.support.installation import Installation
 
 COMMANDS = (
     *("", "status", "markets", "audit", "replay"),
-    *("migrate", "migrate up", "migrate down", "migrate status", "keys", "keys rotate-wallets"),
+    *(
+        "migrate",
+        "migrate up",
+        "migrate down",
+        "migrate status",
+        "keys",
+        "keys rotate-wallets",
+        "users",
+        "users password",
+    ),
 )
 
 
@@ -89,6 +98,25 @@ def test_wallets_get_a_new_master_key_beside_the_running_exchange(installation: 
     assert "1 wallets are sealed with master key 2 now" in rotated.stdout
     made = installation.person().register().call("POST", "/users/me/wallets", {"platform": True})
     assert made["primary"] is True
+
+
+def test_who_has_lost_his_password_gets_another_from_the_operator(installation: Installation) -> None:
+    person = installation.person().register()
+    environment = {**installation.environment, "WATTBOOK_DATABASE_URL": ""}
+
+    def given(password: str) -> Result:
+        typed = f"{password}\n{password}\n"
+        return CliRunner().invoke(cli.app, ["users", "password", person.email], input=typed, env=environment)
+
+    weak, done = given("short"), given("harbour-violet-cello-77")
+
+    assert isinstance(weak.exception, cli.Failure)
+    assert "12 to 128" in str(weak.exception)
+    assert "1 sessions ended" in done.output, done.output
+    assert "harbour" not in done.output
+    assert installation.person(person.email, "harbour-violet-cello-77").login().user_id == person.user_id
+    login = {"email": person.email, "password": person.password}
+    assert person.refused("POST", "/auth/login", login) == "UNAUTHENTICATED"
 
 
 def test_a_second_daemon_says_what_runs_and_harms_nothing(installation: Installation) -> None:

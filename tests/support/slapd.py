@@ -150,7 +150,7 @@ TLSCACertificateFile {self.folder}/ca.pem
 TLSCertificateFile {self.folder}/server.pem
 TLSCertificateKeyFile {self.folder}/server.key
 security simple_bind=56
-allow bind_anon_cred
+allow bind_anon_dn
 database mdb
 suffix {BASE}
 rootdn {_ROOT[0]}

@@ -1,8 +1,8 @@
 """The directory against a real OpenLDAP server: TLS or nothing, one person or nobody, and never longer than allowed.
 
 Seen to fail for: a certificate or its name not checked, a password sent without TLS after StartTLS was refused, answers
-from before TLS believed, names put into a filter as text, an empty password sent, locked people let in, of two people
-the first taken, groups not asked, a circuit that never opens or never closes.
+from before TLS believed, other spellings of a name looked for, an empty password sent, locked people let in, of two
+people the first taken, groups not asked, a circuit that never opens or never closes, waiting without a bound.
 """
 
 import asyncio
@@ -210,6 +210,23 @@ async def test_no_password_is_said_before_tls_stands(server: Slapd, answer: byte
 
     assert PASSWORD.encode() not in heard
     assert READER[1].encode() not in heard
+
+
+async def test_what_was_slipped_in_before_tls_is_never_read_as_an_answer(server: Slapd) -> None:
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", server.ldap_port)
+        to_server.write(await reader.read(1_000))
+        writer.write(await from_server.read(1_000) + BIND_DONE)  # in one piece, as somebody on the line would
+        await asyncio.gather(relay(reader, to_server), relay(from_server, writer))
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as line:
+        url = f"ldap://localhost:{line.sockets[0].getsockname()[1]}"
+        assert await LdapDirectory(options(server, url=url)).check(ANN, PASSWORD) is not None
 
 
 async def test_a_wrong_password_of_ours_is_an_outage_and_not_a_no(server: Slapd) -> None:

@@ -1,7 +1,7 @@
 """Wallets over HTTP: what must be signed, by whom, and what is refused.
 
-Seen to fail for: a challenge without the user's id, verification left out, a challenge that stays open after its use,
-addresses off the curve or of small order taken, another one's wallet found by its address.
+Seen to fail for: a challenge without the user's id, verification left out, addresses off the curve or of small order
+taken, points of small order known by one sign only.
 """
 
 import hashlib

@@ -1,0 +1,59 @@
+"""The permission table as Markdown, and where it stands in docs/security.md.
+
+python -m gateway.permission_page docs/security.md      writes it anew; a test says when that is due
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from gateway.permissions import ADMIN, AMI, CHANNELS, FACULTY, OPERATIONS, ROLES, ROUTES, STUDENT
+
+BEGIN: Final = "<!-- written by python -m gateway.permission_page -->\n"
+END: Final = "<!-- until here -->\n"
+_ORDER: Final = (STUDENT, FACULTY, ADMIN, AMI)
+
+
+def permission_table() -> str:
+    """Routes, then the operations and channels of the WebSocket, in the order of the code."""
+    return "\n".join(_lines()) + "\n"
+
+
+def with_table(page: str) -> str:
+    """The page with the table of today between its two marks. Raises ValueError when it lacks them."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page has no place for the table: {BEGIN}...{END}")
+    return f"{before}{BEGIN}\n{permission_table()}\n{END}{after}"
+
+
+def _lines() -> Iterator[str]:
+    routes = [
+        (f"`{method} {path}`", _who(permission.roles), permission.limit if permission.checked else "none")
+        for (method, path), permission in ROUTES.items()
+    ]
+    yield from _table(("route", "who", "limit"), routes)
+    yield ""
+    yield from _table(("operation of the WebSocket", "who"), [(f"`{op}`", _who(who)) for op, who in OPERATIONS.items()])
+    yield ""
+    yield from _table(("channel of the WebSocket", "who"), [(f"`{name}`", _who(who)) for name, who in CHANNELS.items()])
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{' --- |' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def _who(roles: frozenset[str]) -> str:
+    if not roles:
+        return "anyone"
+    return "every role" if roles == ROLES else ", ".join(role for role in _ORDER if role in roles)
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(with_table(path.read_text("utf-8")), "utf-8")
