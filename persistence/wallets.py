@@ -251,7 +251,8 @@ class Vault:
         row = await self._pool.fetchrow(SEALED_OF_USER, user_id)
         if row is None:
             raise NoPlatformWallet(user_id)
-        return self._unsealed(_row(row))
+        found = _row(row)
+        return unseal(self._keys, found.sealed, found.belongs_to)
 
     async def behind(self) -> int:
         """How many wallets are not sealed with the newest master key."""
@@ -267,20 +268,13 @@ class Vault:
             for row in map(_row, await connection.fetch(SEALED_BEFORE, newest, after, limit)):
                 last = row.address
                 try:
-                    fresh = seal(self._keys, self._unsealed(row), row.belongs_to)
+                    fresh = seal(self._keys, unseal(self._keys, row.sealed, row.belongs_to), row.belongs_to)
                 except (SealBroken, MasterKeyProblem):
                     damaged.append(row.address)
                     continue
                 await connection.execute(RESEAL, row.address, fresh.key_version, fresh.nonce, fresh.ciphertext)
                 done += 1
         return Resealed(last, done, damaged)
-
-    def _unsealed(self, row: _Row) -> bytes:
-        seed = unseal(self._keys, row.sealed, row.belongs_to)
-        public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
-        if str(Pubkey.from_bytes(public)) != row.address:
-            raise SealBroken("the seed is not that of its address")
-        return seed
 
 
 def _row(row: asyncpg.Record) -> _Row:
