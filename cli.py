@@ -1,4 +1,4 @@
-"""The operator's command line (console script wattbook): look, migrate, audit, replay, load, demonstrate."""
+"""The operator's command line (console script wattbook): look, migrate, audit, replay, rotate, load, demonstrate."""
 
 import asyncio
 import contextlib
@@ -23,11 +23,13 @@ from actors.recovery import NothingToRecover
 from config.load import SettingsWrong
 from config.load import load as load_settings
 from config.settings import Settings
+from engine.audit import Chain
 from engine.book import state
 from engine.journal import JournalBroken
 from engine.market import MarketSpec
 from persistence import migrate
 from persistence.audit import PostgresAudit
+from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
 from persistence.embedded import AlreadyRunning, EmbeddedPostgres, StartFailed
 from persistence.journal import PostgresJournal
@@ -43,8 +45,15 @@ app = typer.Typer(
 )
 migrations = typer.Typer(help="Look at and change the version of the database's tables.", no_args_is_help=True)
 app.add_typer(migrations, name="migrate")
+audits = typer.Typer(invoke_without_command=True)
+app.add_typer(audits, name="audit")
+audit_log = typer.Typer(help="The audit log: who changed what.", no_args_is_help=True)
+audits.add_typer(audit_log, name="log")
+keys = typer.Typer(help="The keys that sign access tokens.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 console = Console(highlight=False)
 T = TypeVar("T")
+AUDIT_ROWS_AT_ONCE = 1_000
 
 
 class Failure(Exception):
@@ -119,13 +128,16 @@ def migrate_status() -> None:
     console.print(table)
 
 
-@app.command()
+@audits.callback()
 def audit(
+    context: typer.Context,
     acknowledged: Annotated[
         Path | None, typer.Option("--acknowledged", help="A client's log of acknowledgements, one JSON object a line.")
     ] = None,
 ) -> None:
     """Hold every table and every acknowledgement against a replay of the journals. Status 1 on any violation."""
+    if context.invoked_subcommand is not None:
+        return
     settings = load_settings()
     report = _run(lambda dsn: audit_of(settings, dsn, read_acknowledged(acknowledged) if acknowledged else []))
     console.print(
@@ -137,6 +149,33 @@ def audit(
     if report.violations:
         raise Failure(f"{len(report.violations)} violations")
     console.print("[green]no violations[/]: journal, tables, ledger and acknowledgements agree to the unit")
+
+
+@audit_log.command("verify")
+def audit_log_verify() -> None:
+    """Recompute the chain of the audit log. Status 1, and the first broken row, when one was changed or removed."""
+    with console.status("audit log") as shown:
+        chain, broken = _run(lambda dsn: verified_log(dsn, lambda number: shown.update(f"audit log: {number} rows")))
+    if broken:
+        raise Failure(f"the audit log is broken at {broken}; {chain.number} rows before it are as they were written")
+    console.print(f"[green]verified[/]: {chain.number} rows, the last one {chain.hash.hex()}", soft_wrap=True)
+
+
+@keys.command("rotate")
+def keys_rotate(
+    now: Annotated[
+        bool, typer.Option("--now", help="A key is known to others: remove all old ones, which ends all access tokens.")
+    ] = False,
+) -> None:
+    """Make a new key, which signs from half a minute on, and remove those that no living token was signed with."""
+    from gateway.auth.keys import rotate
+    from gateway.settings import ACCESS_SECONDS
+
+    folder = Path(load_settings().data_dir) / "keys"
+    if not folder.is_dir():
+        raise Failure(f"{folder} is not there: nothing has been started with this data directory yet")
+    rotation = rotate(folder, ACCESS_SECONDS, now=now)
+    console.print(f"made {rotation.made}" + "".join(f"\nremoved {name}" for name in rotation.removed))
 
 
 @app.command()
@@ -213,6 +252,22 @@ async def audit_of(settings: Settings, dsn: str, acknowledged: list[Acknowledged
         )
     finally:
         await journal.close()
+        await pool.close()
+
+
+async def verified_log(dsn: str, progress: Callable[[int], None]) -> tuple[Chain, str]:
+    """The audit log's chain as far as it holds, and where and why it breaks, or the empty string."""
+    pool = await open_pool(dsn, 2, "audit log")
+    try:
+        log, chain = PostgresAuditLog(pool), Chain()
+        number, hash_ = await log.head()
+        while chain.number < number and (rows := await log.after(chain.number, AUDIT_ROWS_AT_ONCE)):
+            for row in rows[: number - chain.number]:
+                if broken := chain.take(row):
+                    return chain, broken
+            progress(chain.number)
+        return chain, chain.end(number, hash_)
+    finally:
         await pool.close()
 
 

@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry
 
 from engine.messages import RejectCode
 from gateway.accounts import AccountController
+from gateway.api_keys import ApiKeyController, HeadEndController
+from gateway.audit import AuditController
 from gateway.context import Gateway
 from gateway.documentation import openapi_config
 from gateway.edge import Edge, request_id_of
@@ -26,7 +28,19 @@ from gateway.metrics import Gather, at_once
 from gateway.operations import health, jwks, live, ready
 from gateway.orders import DeadManController, OrderController
 from gateway.permissions import Guard, permission_of
-from gateway.ports import Catalogue, Clock, History, Ledger, Markets, NoStages, People, Probe, Stages, Throttle
+from gateway.ports import (
+    ApiKeys,
+    AuditLog,
+    Catalogue,
+    Clock,
+    History,
+    Ledger,
+    Markets,
+    NoStages,
+    People,
+    Probe,
+    Stages,
+)
 from gateway.requests import GatewayRequest, WireResponse
 from gateway.settings import GatewaySettings
 from gateway.stream import stream
@@ -40,11 +54,12 @@ _log = structlog.get_logger(__name__)
 def create_app(
     *,
     people: People,
+    api_keys: ApiKeys,
+    audit: AuditLog,
     catalogue: Catalogue,
     ledger: Ledger,
     history: History,
     markets: Markets,
-    throttle: Throttle,
     clock: Clock,
     settings: GatewaySettings,
     probes: Mapping[str, Probe] | None = None,
@@ -59,11 +74,12 @@ def create_app(
     """
     gateway = Gateway(
         people=people,
+        api_keys=api_keys,
+        audit=audit,
         catalogue=catalogue,
         ledger=ledger,
         history=history,
         markets=markets,
-        throttle=throttle,
         clock=clock,
         probes=probes or {},
         registry=registry or CollectorRegistry(),
@@ -77,7 +93,10 @@ def create_app(
         route_handlers=[
             AuthController,
             ProfileController,
+            ApiKeyController,
             UserAdminController,
+            HeadEndController,
+            AuditController,
             MarketController,
             MarketAdminController,
             ZoneController,

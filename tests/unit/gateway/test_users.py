@@ -1,12 +1,9 @@
 """People: registration, login, sessions, tokens, and what each refusal must not give away."""
 
-import stat
-
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.auth.keys import KeyUnsafe, open_keys
 from gateway.auth.passwords import Passwords
 from gateway.settings import Limit
 from tests.unit.gateway.conftest import PASSWORD, World
@@ -250,24 +247,6 @@ async def test_profile_changes_are_ones_own_and_only_the_name(world: World) -> N
     assert self_made.status_code == 403
     assert nowhere.status_code == 400
     assert [one["id"] for one in found.json()["items"]] == [str(ann.user_id)]
-
-
-async def test_keys_are_private_files_and_the_newest_signs(world: World) -> None:
-    directory = world.settings.key_directory
-    (path,) = directory.glob("*.pem")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    first = open_keys(directory)
-    open_keys(directory / "other")
-    (directory / "other" / "jwt-0001.pem").rename(directory / "jwt-0002.pem")
-
-    both = open_keys(directory)
-
-    assert both.kid != first.kid
-    assert both.public_key(first.kid) is not None
-    assert "PRIVATE" not in repr(both)
-    path.chmod(0o644)
-    with pytest.raises(KeyUnsafe, match="0600"):
-        open_keys(directory)
 
 
 async def test_who_was_suspended_elsewhere_is_out_within_seconds(world: World) -> None:
