@@ -228,6 +228,7 @@ async def test_no_secret_is_told_and_the_chain_holds(world: StoredWorld, databas
     everything = repr(await world.audit.after(0, 1_000))
 
     kept = await world.pool.fetchrow("SELECT password_hash, secret_hash FROM users CROSS JOIN api_keys")
+    assert kept is not None
     hidden = [PASSWORD, NEW_PASSWORD, ann.token, *ann.refresh_token.split(".")[2:], secret, secret[20:]]
     hidden += [bytes(value).hex() for value in kept]
     assert not [one for one in hidden if one in everything]

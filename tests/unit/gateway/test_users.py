@@ -1,5 +1,6 @@
 """People: registration, login, sessions, tokens, and what each refusal must not give away."""
 
+import bcrypt
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -69,6 +70,30 @@ async def test_a_login_does_not_tell_whether_the_account_exists(world: World) ->
 
     assert wrong.status_code == nobody.status_code == 401
     assert {**wrong.json(), "request_id": ""} == {**nobody.json(), "request_id": ""}
+
+
+@pytest.mark.parametrize("email", ["ann@campus.example", "nobody@campus.example", "directory@campus.example"])
+async def test_every_login_compares_one_password_of_the_same_cost(
+    world: World, monkeypatch: pytest.MonkeyPatch, email: str
+) -> None:
+    await world.person("ann@campus.example")
+    await world.people.create("directory@campus.example", "Dee", b"", "student", "Z1", 1)  # without a password
+    compared: list[bytes] = []
+
+    def compare(digest: bytes, password_hash: bytes) -> bool:
+        compared.append(password_hash)
+        return False
+
+    monkeypatch.setattr(bcrypt, "checkpw", compare)
+    answer = await world.client.post("/api/v1/auth/login", json={"email": email, "password": "nobody"})
+
+    assert answer.status_code == 401
+    assert [one[:7] for one in compared] == [b"$2b$04$"]
+
+
+async def test_an_account_without_a_password_has_none_that_fits(world: World) -> None:
+    assert not await world.gateway.passwords.matches("nobody", b"")
+    assert not await world.gateway.passwords.matches("", b"")
 
 
 async def test_five_failures_lock_the_account_even_for_the_right_password(world: World) -> None:
@@ -177,6 +202,9 @@ async def test_tokens_of_others_are_not_believed(world: World) -> None:
         jwt.encode(claims | {"aud": "elsewhere"}, ours, "EdDSA", headers={"kid": kid}),
         jwt.encode(claims | {"iss": "elsewhere"}, ours, "EdDSA", headers={"kid": kid}),
         jwt.encode(claims | {"nbf": claims["nbf"] + 60}, ours, "EdDSA", headers={"kid": kid}),
+        jwt.encode(claims | {"iat": claims["iat"] + 60}, ours, "EdDSA", headers={"kid": kid}),
+        jwt.encode(claims | {"exp": float("inf")}, ours, "EdDSA", headers={"kid": kid}),
+        jwt.encode({k: v for k, v in claims.items() if k != "jti"}, ours, "EdDSA", headers={"kid": kid}),
         jwt.encode({k: v for k, v in claims.items() if k != "sid"}, ours, "EdDSA", headers={"kid": kid}),
         jwt.encode({k: v for k, v in claims.items() if k != "exp"}, ours, "EdDSA", headers={"kid": kid}),
         "x" * 5_000,
