@@ -1,4 +1,4 @@
-"""The operator's command line (console script wattbook): look, migrate, rotate, audit, replay, load, demonstrate."""
+"""The operator's command line (console script wattbook): look, migrate, audit, replay, rotate, load, demonstrate."""
 
 import asyncio
 import contextlib
@@ -23,11 +23,13 @@ from actors.recovery import NothingToRecover
 from config.load import SettingsWrong
 from config.load import load as load_settings
 from config.settings import Settings
+from engine.audit import Chain
 from engine.book import state
 from engine.journal import JournalBroken
 from engine.market import MarketSpec
 from persistence import migrate
 from persistence.audit import PostgresAudit
+from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
 from persistence.embedded import AlreadyRunning, EmbeddedPostgres, StartFailed
 from persistence.journal import PostgresJournal
@@ -45,14 +47,19 @@ app = typer.Typer(
     add_completion=False,
 )
 migrations = typer.Typer(help="Look at and change the version of the database's tables.", no_args_is_help=True)
-keys = typer.Typer(help="Change the keys that seal what the database keeps secret.", no_args_is_help=True)
+keys = typer.Typer(help="New keys: those that sign access tokens, those that seal wallets.", no_args_is_help=True)
 app.add_typer(migrations, name="migrate")
+audits = typer.Typer(invoke_without_command=True)
+app.add_typer(audits, name="audit")
+audit_log = typer.Typer(help="The audit log: who changed what.", no_args_is_help=True)
+audits.add_typer(audit_log, name="log")
 app.add_typer(keys, name="keys")
 users = typer.Typer(help="Help people whom the API cannot help any more.", no_args_is_help=True)
 app.add_typer(users, name="users")
 console = Console(highlight=False)
 WALLETS_PER_BATCH: Final = 200
 T = TypeVar("T")
+AUDIT_ROWS_AT_ONCE = 1_000
 
 
 class Failure(Exception):
@@ -149,13 +156,16 @@ def users_password(email: Annotated[str, typer.Argument(help="Of a local account
     console.print(f"{email} has a new password; {ended} sessions ended")
 
 
-@app.command()
+@audits.callback()
 def audit(
+    context: typer.Context,
     acknowledged: Annotated[
         Path | None, typer.Option("--acknowledged", help="A client's log of acknowledgements, one JSON object a line.")
     ] = None,
 ) -> None:
     """Hold every table and every acknowledgement against a replay of the journals. Status 1 on any violation."""
+    if context.invoked_subcommand is not None:
+        return
     settings = load_settings()
     report = _run(lambda dsn: audit_of(settings, dsn, read_acknowledged(acknowledged) if acknowledged else []))
     console.print(
@@ -167,6 +177,33 @@ def audit(
     if report.violations:
         raise Failure(f"{len(report.violations)} violations")
     console.print("[green]no violations[/]: journal, tables, ledger and acknowledgements agree to the unit")
+
+
+@audit_log.command("verify")
+def audit_log_verify() -> None:
+    """Recompute the chain of the audit log. Status 1, and the first broken row, when one was changed or removed."""
+    with console.status("audit log") as shown:
+        chain, broken = _run(lambda dsn: verified_log(dsn, lambda number: shown.update(f"audit log: {number} rows")))
+    if broken:
+        raise Failure(f"the audit log is broken at {broken}; {chain.number} rows before it are as they were written")
+    console.print(f"[green]verified[/]: {chain.number} rows, the last one {chain.hash.hex()}", soft_wrap=True)
+
+
+@keys.command("rotate")
+def keys_rotate(
+    now: Annotated[
+        bool, typer.Option("--now", help="A key is known to others: remove all old ones, which ends all access tokens.")
+    ] = False,
+) -> None:
+    """Make a new key, which signs from half a minute on, and remove those that no living token was signed with."""
+    from gateway.auth.keys import rotate
+    from gateway.settings import ACCESS_SECONDS
+
+    folder = Path(load_settings().data_dir) / "keys"
+    if not folder.is_dir():
+        raise Failure(f"{folder} is not there: nothing has been started with this data directory yet")
+    rotation = rotate(folder, ACCESS_SECONDS, now=now)
+    console.print(f"made {rotation.made}" + "".join(f"\nremoved {name}" for name in rotation.removed))
 
 
 @app.command()
@@ -246,6 +283,22 @@ async def audit_of(settings: Settings, dsn: str, acknowledged: list[Acknowledged
         await pool.close()
 
 
+async def verified_log(dsn: str, progress: Callable[[int], None]) -> tuple[Chain, str]:
+    """The audit log's chain as far as it holds, and where and why it breaks, or the empty string."""
+    pool = await open_pool(dsn, 2, "audit log")
+    try:
+        log, chain = PostgresAuditLog(pool), Chain()
+        number, hash_ = await log.head()
+        while chain.number < number and (rows := await log.after(chain.number, AUDIT_ROWS_AT_ONCE)):
+            for row in rows[: number - chain.number]:
+                if broken := chain.take(row):
+                    return chain, broken
+            progress(chain.number)
+        return chain, chain.end(number, hash_)
+    finally:
+        await pool.close()
+
+
 def read_acknowledged(path: Path) -> list[Acknowledged]:
     """A client's log in the engine's units. Raises Failure with the line that cannot be read."""
     from bench.client import Acknowledgement
@@ -284,8 +337,10 @@ async def new_password(dsn: str, email: str, password: str) -> int:
         if user is None or user.source != "local":
             raise Failure(f"there is no local account {email}")
         check_acceptable(password, user.email, user.name)
-        await people.set_password(user.user_id, await passwords.hash(password))
-        return await people.end_sessions(user.user_id, time.time_ns() // 1_000)
+        now_us = time.time_ns() // 1_000
+        open_ones = len(await people.sessions(user.user_id, now_us))
+        await people.set_password(user.user_id, await passwords.hash(password), "", now_us)
+        return open_ones
     except Problem as problem:
         raise Failure(problem.detail) from None
     finally:

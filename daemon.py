@@ -46,6 +46,8 @@ from engine.market import MarketSpec, Phase
 from engine.records import DirectoryDown
 from engine.units import MICRO, TimeUs
 from persistence import migrate
+from persistence.api_keys import PostgresApiKeys
+from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
 from persistence.embedded import EmbeddedPostgres, EmbeddedServer, EmbeddedValkey, StartFailed
 from persistence.history import PostgresHistory
@@ -185,11 +187,14 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
     from gateway.app import create_app
     from gateway.directory.ldap import LdapDirectory
     from gateway.settings import GatewaySettings, Limit
-    from gateway.throttle import RedisThrottle
 
     settings = wiring.settings
     options = GatewaySettings(
         key_directory=wiring.keys,
+        api_key_pepper=settings.api_key_pepper.encode(),
+        api_keys_max=settings.api_keys_max,
+        api_key_days=settings.api_key_days,
+        api_key_days_max=settings.api_key_days_max,
         version=VERSION,
         site=settings.site,
         currency=settings.currency,
@@ -220,11 +225,12 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
         people=PostgresPeople(pool),
         wallets=PostgresWallets(pool),
         vault=Vault(pool, master_keys(settings.wallet_master_keys, wiring.keys)),
+        api_keys=PostgresApiKeys(pool),
+        audit=PostgresAuditLog(pool),
         catalogue=PostgresCatalogue(pool),
         ledger=PostgresLedger(pool),
         history=PostgresHistory(pool),
         markets=links,
-        throttle=RedisThrottle(cache, options.login_failures_max, options.lockout_seconds),
         clock=clock_us,
         settings=options,
         directory=directory,

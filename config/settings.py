@@ -10,11 +10,13 @@ from msgspec import Meta, Struct
 
 PASSWORD_LENGTH_MIN: Final = 12
 PASSWORD_LENGTH_MAX: Final = 128
+SECRET_LENGTH_MIN: Final = 32
 
 # Never shown, may be given as WATTBOOK_NAME_FILE: a file that holds the value.
 SECRETS: Final = frozenset(
     {
         "admin_password",
+        "api_key_pepper",
         "cluster_secret",
         "database_url",
         "ldap_bind_password",
@@ -90,6 +92,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ]
     faucet_enabled: bool
+    api_key_pepper: str
+    api_keys_max: Annotated[int, _between(1, 1_000)]
+    api_key_days: Annotated[int, _between(1, 3_650)]
+    api_key_days_max: Annotated[int, _between(1, 3_650)]
 
     # the directory
     ldap_url: Annotated[str, _text(r"^(ldaps?://[^\s/]+/?)?$", 'an ldap:// or ldaps:// address, or "" for none')]
@@ -145,10 +151,15 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         length = len(self.admin_password)
         if self.admin_password and not PASSWORD_LENGTH_MIN <= length <= PASSWORD_LENGTH_MAX:
             found.append(f"admin_password: must be {PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters long")
+        if self.api_key_pepper and len(self.api_key_pepper) < SECRET_LENGTH_MIN:
+            found.append(f"api_key_pepper: must be at least {SECRET_LENGTH_MIN} characters long")
+        if self.api_key_days > self.api_key_days_max:
+            found.append(f"api_key_days = {self.api_key_days}: must be at most api_key_days_max")
         if self.batch_max > self.waiting_max:
             found.append(f"batch_max = {self.batch_max}: must be at most waiting_max, which is {self.waiting_max}")
-        if self.ray_address and len(self.cluster_secret) < 32:
-            found.append("cluster_secret: must be at least 32 characters long when ray_address names a cluster")
+        if self.ray_address and len(self.cluster_secret) < SECRET_LENGTH_MIN:
+            length = SECRET_LENGTH_MIN
+            found.append(f"cluster_secret: must be at least {length} characters long when ray_address names a cluster")
         if self.ldap_url:
             found += self._problems_of_the_directory()
         return found

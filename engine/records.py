@@ -44,6 +44,14 @@ class DirectoryDown(Exception):
     """The directory does not answer, or not as it should: nobody knows who somebody is."""
 
 
+class LastAdmin(Exception):
+    """The change would leave nobody who can administer."""
+
+
+class TooManyKeys(Exception):
+    """The person, or the exchange for its head-ends, has as many API keys as there may be."""
+
+
 class ReferenceReused(Exception):
     """A transfer with this reference exists already, with other contents."""
 
@@ -85,6 +93,28 @@ class SessionRecord(Struct, frozen=True):
     created_us: TimeUs
     used_us: TimeUs
     expires_us: TimeUs
+
+
+class ApiKeyRecord(Struct, frozen=True):
+    """A key for a program. user_id None: a head-end system's, with nobody behind it, which may speak for meter_ids.
+
+    key_id is public: the prefix of the secret. number is for where an integer is needed; public_key has 32 bytes.
+    """
+
+    key_id: str
+    number: int
+    user_id: ParticipantId | None
+    name: str
+    scopes: tuple[str, ...]
+    secret_hash: bytes
+    meter_ids: tuple[str, ...]
+    public_key: bytes | None
+    created_us: TimeUs
+    expires_us: TimeUs
+    used_us: TimeUs | None
+
+    def __repr__(self) -> str:  # keeps the hash out of logs and tracebacks
+        return f"ApiKeyRecord(key_id={self.key_id!r}, user_id={self.user_id}, scopes={self.scopes})"
 
 
 class RotateOutcome(IntEnum):

@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry
 
 from engine.messages import RejectCode
 from gateway.accounts import AccountController
+from gateway.api_keys import ApiKeyController, HeadEndController
+from gateway.audit import AuditController
 from gateway.context import Gateway
 from gateway.documentation import openapi_config
 from gateway.edge import Edge, request_id_of
@@ -27,6 +29,8 @@ from gateway.operations import health, jwks, live, ready
 from gateway.orders import DeadManController, OrderController
 from gateway.permissions import Guard, permission_of
 from gateway.ports import (
+    ApiKeys,
+    AuditLog,
     Catalogue,
     Clock,
     Directory,
@@ -37,7 +41,6 @@ from gateway.ports import (
     People,
     Probe,
     Stages,
-    Throttle,
     Vault,
     Wallets,
 )
@@ -57,11 +60,12 @@ def create_app(
     people: People,
     wallets: Wallets,
     vault: Vault,
+    api_keys: ApiKeys,
+    audit: AuditLog,
     catalogue: Catalogue,
     ledger: Ledger,
     history: History,
     markets: Markets,
-    throttle: Throttle,
     clock: Clock,
     settings: GatewaySettings,
     directory: Directory | None = None,
@@ -80,11 +84,12 @@ def create_app(
         wallets=wallets,
         vault=vault,
         directory=directory,
+        api_keys=api_keys,
+        audit=audit,
         catalogue=catalogue,
         ledger=ledger,
         history=history,
         markets=markets,
-        throttle=throttle,
         clock=clock,
         probes=probes or {},
         registry=registry or CollectorRegistry(),
@@ -98,8 +103,11 @@ def create_app(
         route_handlers=[
             AuthController,
             ProfileController,
+            ApiKeyController,
             WalletController,
             UserAdminController,
+            HeadEndController,
+            AuditController,
             MarketController,
             MarketAdminController,
             ZoneController,

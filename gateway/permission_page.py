@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from gateway.permissions import ADMIN, AMI, CHANNELS, FACULTY, OPERATIONS, ROLES, ROUTES, STUDENT
+from gateway.permissions import ADMIN, AMI, CHANNELS, FACULTY, OPERATIONS, ROLES, ROUTES, STUDENT, Permission
 
 BEGIN: Final = "<!-- written by python -m gateway.permission_page -->\n"
 END: Final = "<!-- until here -->\n"
@@ -31,14 +31,19 @@ def with_table(page: str) -> str:
 
 def _lines() -> Iterator[str]:
     routes = [
-        (f"`{method} {path}`", _who(permission.roles), permission.limit if permission.checked else "none")
+        (
+            f"`{method} {path}`",
+            _who(permission.roles),
+            _key(permission),
+            permission.limit if permission.checked else "none",
+        )
         for (method, path), permission in ROUTES.items()
     ]
-    yield from _table(("route", "who", "limit"), routes)
-    yield ""
-    yield from _table(("operation of the WebSocket", "who"), [(f"`{op}`", _who(who)) for op, who in OPERATIONS.items()])
-    yield ""
-    yield from _table(("channel of the WebSocket", "who"), [(f"`{name}`", _who(who)) for name, who in CHANNELS.items()])
+    yield from _table(("route", "who", "with an API key", "limit"), routes)
+    for what, table in (("operation", OPERATIONS), ("channel", CHANNELS)):
+        rows = [(f"`{name}`", _who(permission.roles), _key(permission)) for name, permission in table.items()]
+        yield ""
+        yield from _table((f"{what} of the WebSocket", "who", "with an API key"), rows)
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
@@ -46,6 +51,11 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[s
     yield f"|{' --- |' * len(head)}"
     for row in rows:
         yield f"| {' | '.join(row)} |"
+
+
+def _key(permission: Permission) -> str:
+    """The scope that a key needs; anyone needs none, and some things take a login."""
+    return permission.scope or ("yes" if not permission.roles else "no")
 
 
 def _who(roles: frozenset[str]) -> str:

@@ -4,7 +4,7 @@ A role is never read from a body of the person it applies to. Whether an account
 answer, nor from how long it takes.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from litestar import Controller, delete, get, patch, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
@@ -62,9 +62,13 @@ class PasswordChange(Struct, frozen=True, forbid_unknown_fields=True):
         return "PasswordChange(...)"
 
 
+Role: TypeAlias = Literal["student", "faculty", "admin", "ami"]
+Status: TypeAlias = Literal["active", "suspended"]
+
+
 class UserChange(Struct, frozen=True, forbid_unknown_fields=True):
-    role: Literal["student", "faculty", "admin", "ami"] | None = None
-    status: Literal["active", "suspended"] | None = None
+    role: Role | None = None
+    status: Status | None = None
     zone: str | None = None
 
 
@@ -104,8 +108,9 @@ class AuthController(Controller):
             raise invalid("name", "must be readable")
         check_acceptable(data.password, email, name)
         password_hash = await gateway.passwords.hash(data.password)
-        zone = gateway.settings.default_zone
-        return _show(await gateway.people.create(email, name, password_hash, "student", zone, gateway.clock()))
+        zone, now_us = gateway.settings.default_zone, gateway.clock()
+        user = await gateway.people.create(email, name, password_hash, "student", zone, now_us, request.origin)
+        return _show(user)
 
     @post("/login", status_code=200)
     async def login(self, request: GatewayRequest, data: JSONBody[LoginRequest]) -> TokenPair:
@@ -113,20 +118,23 @@ class AuthController(Controller):
 
         People of the directory use its address or name and its password.
         """
-        return await request.gateway.sessions.open(await request.gateway.entrance.enter(data.email, data.password))
+        gateway, origin = request.gateway, request.origin
+        return await gateway.sessions.open(await gateway.entrance.enter(data.email, data.password, origin), origin)
 
     @post("/refresh", status_code=200)
     async def refresh(self, request: GatewayRequest, data: JSONBody[RefreshRequest]) -> TokenPair:
         """A new pair; the old refresh token is used up, and using it again ends the whole family."""
-        return await request.gateway.sessions.refresh(data.refresh_token, request.gateway.entrance.stay)
+        gateway = request.gateway
+        return await gateway.sessions.refresh(data.refresh_token, request.origin, gateway.entrance.stay)
 
     @post("/logout", status_code=204)
     async def logout(self, request: GatewayRequest, data: JSONBody[RefreshRequest | None] = None) -> None:
         """End the session of the access token, or of the refresh token in the body."""
-        if request.visitor is not None:
-            await request.gateway.sessions.end(request.visitor.session_id)
+        visitor = request.visitor
+        if visitor is not None and visitor.session_id:
+            await request.gateway.sessions.end(visitor.session_id, visitor.user_id, request.origin)
         elif data is not None:
-            await request.gateway.sessions.end_by_refresh_token(data.refresh_token)
+            await request.gateway.sessions.end_by_refresh_token(data.refresh_token, request.origin)
         else:
             raise Problem(GatewayCode.UNAUTHENTICATED, "this needs an access token or a refresh token")
 
@@ -143,14 +151,16 @@ class ProfileController(Controller):
     @patch()
     async def rename(self, request: GatewayRequest, data: JSONBody[ProfileChange]) -> User:
         """Change one's name; nothing else of the profile is one's own to change."""
-        name = data.name.strip()
+        gateway, name = request.gateway, data.name.strip()
         if not name or not name.isprintable():
             raise invalid("name", "must be readable")
         _check_kept_here(await _self(request), "name")
-        user = await request.gateway.people.update(request.caller.user_id, name=name)
+        user = await gateway.people.update(
+            request.caller.user_id, name=name, now_us=gateway.clock(), origin=request.origin
+        )
         if user is None:
             raise not_found("user")
-        request.gateway.callers.forget(user.user_id)
+        gateway.callers.forget(user.user_id)
         return _show(user)
 
     @post("/password", status_code=204)
@@ -161,8 +171,10 @@ class ProfileController(Controller):
         if not await gateway.passwords.matches(data.current_password, user.password_hash):
             raise invalid("current_password", "is wrong")
         check_acceptable(data.new_password, user.email, user.name, "new_password")
-        await gateway.people.set_password(user.user_id, await gateway.passwords.hash(data.new_password))
-        await gateway.sessions.end_all(user.user_id, except_id=request.caller.session_id)
+        password_hash = await gateway.passwords.hash(data.new_password)
+        kept, now_us = request.caller.session_id, gateway.clock()
+        await gateway.people.set_password(user.user_id, password_hash, kept, now_us, request.origin)
+        await gateway.revocations.read()
 
     @get("/sessions")
     async def sessions(self, request: GatewayRequest) -> Page[SessionShown]:
@@ -190,9 +202,15 @@ class ProfileController(Controller):
     ) -> SessionsEnded:
         """End all of one's sessions, at once and everywhere."""
         caller = request.caller
-        return SessionsEnded(
-            await request.gateway.sessions.end_all(caller.user_id, caller.session_id if keep_current else "")
-        )
+        kept = caller.session_id if keep_current else ""
+        return SessionsEnded(await request.gateway.sessions.end_all(caller.user_id, kept, request.origin))
+
+    @delete("/sessions/{session_id:str}", status_code=204)
+    async def end_session(self, request: GatewayRequest, session_id: FromPath[str]) -> None:
+        """End one of one's sessions, at once and everywhere."""
+        known = session_id.isprintable()
+        if not known or not await request.gateway.sessions.end(session_id, request.caller.user_id, request.origin):
+            raise not_found("session")
 
 
 class UserAdminController(Controller):
@@ -201,11 +219,19 @@ class UserAdminController(Controller):
 
     @get()
     async def search(
-        self, request: GatewayRequest, q: FromQuery[str] = "", limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
+        self,
+        request: GatewayRequest,
+        q: FromQuery[str] = "",
+        role: FromQuery[Role | None] = None,
+        status: FromQuery[Status | None] = None,
+        limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
     ) -> Page[User]:
-        """Users whose address or name contains `q`, by id."""
+        """Users whose address or name contains `q`, with this role and status, by id."""
         after = parse_cursor(cursor, 1)
-        rows = await request.gateway.people.search(q[:100], after[0] if after else 0, limit)
+        if not q.isprintable():
+            return Page([])
+        rows = await request.gateway.people.search(q[:100], after[0] if after else 0, limit, role, status)
         return Page([_show(row) for row in rows], cursor_of(rows[-1].user_id) if len(rows) == limit else None)
 
     @get("/{user_id:str}")
@@ -218,7 +244,10 @@ class UserAdminController(Controller):
 
     @patch("/{user_id:str}")
     async def change(self, request: GatewayRequest, user_id: FromPath[str], data: JSONBody[UserChange]) -> User:
-        """Change role, status or zone. A suspended user's sessions end at once. Not one's own role or status."""
+        """Change role, status or zone. New role or status: the user's sessions end. Not one's own role or status.
+
+        The last admin stays one, whoever asks.
+        """
         gateway, number = request.gateway, _user_id(user_id)
         if number == request.caller.user_id and (data.role is not None or data.status is not None):
             raise Problem(GatewayCode.FORBIDDEN, "an admin cannot change his own role or status")
@@ -226,12 +255,27 @@ class UserAdminController(Controller):
             _check_kept_here(known, "role")
         if data.zone is not None and data.zone not in {zone.zone_id for zone in await gateway.catalogue.zones()}:
             raise invalid("zone", "is not known")
-        user = await gateway.people.update(number, role=data.role, status=data.status, zone=data.zone)
+        user = await gateway.people.update(
+            number,
+            role=data.role,
+            status=data.status,
+            zone=data.zone,
+            now_us=gateway.clock(),
+            origin=request.origin,
+        )
         if user is None:
             raise not_found("user")
         gateway.callers.forget(number)
-        if data.status == "suspended":
-            await gateway.sessions.end_all(number)
+        await gateway.revocations.read()
+        return _show(user)
+
+    @post("/{user_id:str}/unlock", status_code=200)
+    async def unlock(self, request: GatewayRequest, user_id: FromPath[str]) -> User:
+        """Forget the failed logins of a user, so that he can try again at once."""
+        user = await request.gateway.people.by_id(_user_id(user_id))
+        if user is None:
+            raise not_found("user")
+        await request.gateway.logins.unlock(user.user_id, user.email, request.origin)
         return _show(user)
 
 

@@ -89,10 +89,11 @@ class WalletController(Controller):
     async def add(self, request: GatewayRequest, data: JSONBody[WalletRequest]) -> Wallet:
         """Link an address by the signature of its challenge, or have a platform wallet made. The first is primary."""
         gateway, user_id, now_us = request.gateway, request.caller.user_id, request.gateway.clock()
+        most = gateway.settings.wallets_max
         if data.platform:
             if data.address is not None or data.signature is not None:
                 raise invalid("platform", "stands alone: the address is made here")
-            return _show(await gateway.vault.make(user_id, now_us, gateway.settings.wallets_max))
+            return _show(await gateway.vault.make(user_id, now_us, most, request.origin))
         if data.address is None or data.signature is None:
             raise invalid("address" if data.address is None else "signature", "is missing")
         public_key, signature = _public_key(data.address), _signature(data.signature)
@@ -102,7 +103,7 @@ class WalletController(Controller):
         if challenge is None or not signature.verify(public_key, challenge.encode()):
             raise _not_signed()
         try:
-            row = await gateway.wallets.link(user_id, address, challenge, now_us, gateway.settings.wallets_max)
+            row = await gateway.wallets.link(user_id, address, challenge, now_us, most, request.origin)
         except ChallengeGone:
             raise _not_signed() from None
         return _show(row)
@@ -112,7 +113,7 @@ class WalletController(Controller):
         """Make this one's primary wallet."""
         if not data.primary:
             raise invalid("primary", "make another wallet the primary one instead")
-        row = await request.gateway.wallets.make_primary(request.caller.user_id, _known(address))
+        row = await request.gateway.wallets.make_primary(request.caller.user_id, _known(address), request.origin)
         if row is None:
             raise not_found("wallet")
         return _show(row)
@@ -120,7 +121,7 @@ class WalletController(Controller):
     @delete("/{address:str}", status_code=204)
     async def remove(self, request: GatewayRequest, address: FromPath[str]) -> None:
         """Forget a linked wallet. A platform wallet stays."""
-        if not await request.gateway.wallets.remove(request.caller.user_id, _known(address)):
+        if not await request.gateway.wallets.remove(request.caller.user_id, _known(address), request.origin):
             raise not_found("wallet")
 
 

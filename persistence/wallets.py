@@ -11,7 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import Struct
 from solders.pubkey import Pubkey
 
+from engine.audit import SYSTEM, Origin
 from engine.records import AddressTaken, ChallengeGone, PlatformWalletKept, WalletRecord, WalletsFull
+from persistence.audit_log import append
+from persistence.people import subject_of
 from persistence.postgres import Pool
 from persistence.sealing import MasterKeyProblem, MasterKeys, SealBroken, Sealed, seal, unseal
 
@@ -86,7 +89,14 @@ ONE = """
     WHERE user_id = $1
         AND address = $2
 """
-UNSET_PRIMARY = "/* wallets.unset_primary */ UPDATE wallets SET is_primary = false WHERE user_id = $1 AND is_primary"
+UNSET_PRIMARY = """
+    /* wallets.unset_primary */
+    UPDATE wallets
+    SET is_primary = false
+    WHERE user_id = $1
+        AND is_primary
+    RETURNING address
+"""
 SET_PRIMARY = """
     /* wallets.set_primary */
     UPDATE wallets
@@ -151,7 +161,9 @@ class PostgresWallets:
         found: str | None = await self._pool.fetchval(CHALLENGE, user_id, address, now_us)
         return found
 
-    async def link(self, user_id: int, address: str, challenge: str, now_us: int, wallets_max: int) -> WalletRecord:
+    async def link(
+        self, user_id: int, address: str, challenge: str, now_us: int, wallets_max: int, origin: Origin = SYSTEM
+    ) -> WalletRecord:
         """Use the challenge up and add the address; a person's first wallet is his primary one.
 
         Raises ChallengeGone; WalletsFull, which leaves the challenge; AddressTaken, which does not.
@@ -163,6 +175,9 @@ class PostgresWallets:
             if await connection.fetchval(USE_CHALLENGE, user_id, address, challenge, now_us) is None:
                 raise ChallengeGone
             row = await connection.fetchrow(ADD, address, user_id, "linked", now_us, None, None, None)
+            if row is not None:
+                after = {"address": address, "primary": row["is_primary"]}
+                await append(connection, origin, "wallet.linked", subject_of(user_id), None, after)
         if row is None:
             raise AddressTaken
         return WalletRecord(*row)
@@ -171,18 +186,21 @@ class PostgresWallets:
         """This person's wallets, oldest first."""
         return [WalletRecord(*row) for row in await self._pool.fetch(OF_USER, user_id)]
 
-    async def make_primary(self, user_id: int, address: str) -> WalletRecord | None:
+    async def make_primary(self, user_id: int, address: str, origin: Origin = SYSTEM) -> WalletRecord | None:
         """None: this person has no such wallet, and nothing has changed."""
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(HOLD_USER, user_id)
-            if await connection.fetchrow(ONE, user_id, address) is None:
-                return None
-            await connection.execute(UNSET_PRIMARY, user_id)
+            row = await connection.fetchrow(ONE, user_id, address)
+            if row is None or row["is_primary"]:
+                return WalletRecord(*row) if row is not None else None
+            before = await connection.fetchval(UNSET_PRIMARY, user_id)
             row = await connection.fetchrow(SET_PRIMARY, user_id, address)
-        assert row is not None, "it was there, and its owner's row is held"
+            assert row is not None, "it was there, and its owner's row is held"
+            was, is_now = {"primary": before}, {"primary": address}
+            await append(connection, origin, "wallet.chosen", subject_of(user_id), was, is_now)
         return WalletRecord(*row)
 
-    async def remove(self, user_id: int, address: str) -> bool:
+    async def remove(self, user_id: int, address: str, origin: Origin = SYSTEM) -> bool:
         """False: this person has no such wallet. After the primary one, the oldest is. Raises PlatformWalletKept."""
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(HOLD_USER, user_id)
@@ -195,6 +213,8 @@ class PostgresWallets:
             await connection.execute(REMOVE, user_id, address)
             if found.primary:
                 await connection.execute(PROMOTE_OLDEST, user_id)
+            was = {"address": address, "primary": found.primary}
+            await append(connection, origin, "wallet.removed", subject_of(user_id), was, None)
         return True
 
 
@@ -227,7 +247,7 @@ class Vault:
     def __repr__(self) -> str:
         return f"Vault({self._keys!r})"
 
-    async def make(self, user_id: int, now_us: int, wallets_max: int) -> WalletRecord:
+    async def make(self, user_id: int, now_us: int, wallets_max: int, origin: Origin = SYSTEM) -> WalletRecord:
         """A new key pair for this person. Raises PlatformWalletKept for a second one, WalletsFull."""
         private_key = Ed25519PrivateKey.generate()
         address = str(Pubkey.from_bytes(private_key.public_key().public_bytes_raw()))
@@ -240,7 +260,9 @@ class Vault:
             if await connection.fetchval(COUNT, user_id) >= wallets_max:
                 raise WalletsFull(wallets_max)
             row = await connection.fetchrow(ADD, address, user_id, "platform", now_us, *values)
-        assert row is not None, "nobody else has a key that was drawn a moment ago"
+            assert row is not None, "nobody else has a key that was drawn a moment ago"
+            after = {"address": address, "primary": row["is_primary"], "key_version": sealed.key_version}
+            await append(connection, origin, "wallet.made", subject_of(user_id), None, after)
         return WalletRecord(*row)
 
     async def open(self, user_id: int) -> bytes:
@@ -274,6 +296,10 @@ class Vault:
                     continue
                 await connection.execute(RESEAL, row.address, fresh.key_version, fresh.nonce, fresh.ciphertext)
                 done += 1
+            if done:
+                await append(
+                    connection, SYSTEM, "wallet.resealed", "wallets", None, {"key_version": newest, "count": done}
+                )
         return Resealed(last, done, damaged)
 
 

@@ -6,18 +6,18 @@ the directory, and the directory never opens a local account, whatever address i
 
 import asyncio
 import contextlib
-import hashlib
 
 import structlog
 
-from engine.records import DirectoryDown, DirectoryPerson, EmailTaken, UserRecord
+from engine.audit import Origin
+from engine.records import DirectoryDown, DirectoryPerson, EmailTaken, LastAdmin, UserRecord
 from engine.units import SECOND_US
 from engine.views import Fault
 from gateway.auth.addresses import normal_email
 from gateway.auth.logins import Logins
 from gateway.auth.passwords import Passwords
 from gateway.errors import GatewayCode, Problem
-from gateway.ports import Clock, Directory, People, Throttle
+from gateway.ports import Clock, Directory, People
 
 LOCAL, DIRECTORY = "local", "directory"
 _RETRY_SECONDS = 5.0
@@ -29,7 +29,7 @@ class Entrance:
         self,
         people: People,
         passwords: Passwords,
-        throttle: Throttle,
+        logins: Logins,
         directory: Directory | None,
         clock: Clock,
         *,
@@ -37,36 +37,33 @@ class Entrance:
         grace_seconds: float,
     ) -> None:
         """`grace_seconds`: how long sessions of the directory's people go on while it does not answer."""
-        self._people, self._passwords, self._throttle, self._directory = people, passwords, throttle, directory
+        self._people, self._passwords, self._logins, self._directory = people, passwords, logins, directory
         self._clock, self._default_zone, self._grace_us = clock, default_zone, int(grace_seconds * SECOND_US)
-        self._logins = Logins()
 
-    async def enter(self, typed: str, password: str) -> UserRecord:
+    async def enter(self, typed: str, password: str, origin: Origin) -> UserRecord:
         """Raises ACCOUNT_LOCKED, UNAUTHENTICATED, FORBIDDEN for a suspended account, UNAVAILABLE.
 
         UNAVAILABLE says that the directory does not answer: it counts as a failure for everybody, because who has a
         local account must not be the only one to be told that his password is wrong.
         """
         name = typed.strip().lower()
-        key = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
-        async with self._logins.one_at_a_time(key):
-            locked_seconds = await self._throttle.locked_seconds(key)
-            if locked_seconds > 0:
-                raise Problem(GatewayCode.ACCOUNT_LOCKED, retry_after_seconds=locked_seconds)
+        async with self._logins.attempt(name):
+            # what no account can be called is not worth a question, but just as long an answer
+            known = await self._people.by_email(name) if name.isprintable() else None
             try:
-                user = await self._known(name, password)
+                user = await self._proven(name, known, password, origin)
             except DirectoryDown:
-                await self._throttle.fail(key)
+                await self._logins.failed(name, known.user_id if known else None, origin)
                 raise _directory_down() from None
             if user is None:
-                await self._throttle.fail(key)
+                await self._logins.failed(name, known.user_id if known else None, origin)
                 raise Problem(GatewayCode.UNAUTHENTICATED, "the address or the password is wrong")
-            await self._throttle.clear(key)
+            await self._logins.succeeded(name)
         if user.status != "active":
             raise Problem(GatewayCode.FORBIDDEN, "the account is suspended")
         return user
 
-    async def stay(self, user: UserRecord) -> UserRecord | None:
+    async def stay(self, user: UserRecord, origin: Origin) -> UserRecord | None:
         """The user as he is now; None for somebody whom the directory knows no more. Raises UNAVAILABLE.
 
         While the directory does not answer, its people stay for as long as the grace lasts.
@@ -81,12 +78,11 @@ class Entrance:
             if self._clock() - user.confirmed_us <= self._grace_us:
                 return user
             raise _directory_down() from None
-        return await self._admitted(person) if person is not None else None
+        return await self._admitted(person, origin) if person is not None else None
 
-    async def _known(self, name: str, password: str) -> UserRecord | None:
+    async def _proven(self, name: str, known: UserRecord | None, password: str, origin: Origin) -> UserRecord | None:
         """Whom name and password belong to. Raises DirectoryDown when only the directory could know."""
-        user = await self._people.by_email(name)
-        local = user if user is not None and user.source == LOCAL else None
+        local = known if known is not None and known.source == LOCAL else None
         compared = local.password_hash if local is not None else None
         if self._directory is None:
             return local if await self._passwords.matches(password, compared) else None
@@ -100,21 +96,22 @@ class Entrance:
             asked.cancel()
             with contextlib.suppress(asyncio.CancelledError, DirectoryDown):
                 await asked
-        return await self._admitted(person) if person is not None else None
+        return await self._admitted(person, origin) if person is not None else None
 
-    async def _admitted(self, person: DirectoryPerson) -> UserRecord | None:
-        """His account, made or brought up to date; None when his address is that of a local one."""
+    async def _admitted(self, person: DirectoryPerson, origin: Origin) -> UserRecord | None:
+        """His account, made or brought up to date; None when it cannot be what the directory says."""
         email = normal_email(person.email)
         if email is None:
             _log.warning("directory.address_unusable", directory_id=person.directory_id.hex())
             return None
         try:
-            return await self._people.admit(
-                DirectoryPerson(person.directory_id, email, person.name, person.role), self._default_zone, self._clock()
-            )
+            person = DirectoryPerson(person.directory_id, email, person.name, person.role)
+            return await self._people.admit(person, self._default_zone, self._clock(), origin)
         except EmailTaken:
             _log.warning("directory.address_taken", directory_id=person.directory_id.hex())
-            return None
+        except LastAdmin:  # he left the group that made him one, and nobody else can administer
+            _log.error("directory.last_admin", directory_id=person.directory_id.hex())
+        return None
 
 
 def _directory_down() -> Problem:

@@ -1,5 +1,7 @@
 """The operator's two programs beside a running installation, and what they say to mistakes."""
 
+import re
+import time
 from pathlib import Path
 
 import httpx
@@ -7,20 +9,23 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import cli
-from tests.support.installation import Installation
+from tests.support.installation import Installation, Person
 
 COMMANDS = (
-    *("", "status", "markets", "audit", "replay"),
-    *(
-        "migrate",
-        "migrate up",
-        "migrate down",
-        "migrate status",
-        "keys",
-        "keys rotate-wallets",
-        "users",
-        "users password",
-    ),
+    "",
+    "status",
+    "markets",
+    "migrate",
+    "migrate up",
+    "migrate down",
+    "migrate status",
+    "audit",
+    "audit log",
+    "audit log verify",
+    "replay",
+    "keys rotate",
+    "keys rotate-wallets",
+    "users password",
 )
 
 
@@ -70,6 +75,36 @@ def test_the_audit_sees_an_acknowledgement_that_nobody_gave(installation: Instal
 
     assert audit.returncode == 1
     assert "sequence 999999 is not in the journal" in audit.stdout
+
+
+def test_the_audit_log_is_verified(installation: Installation, admin: Person) -> None:
+    verified = installation.command("wattbook", "audit", "log", "verify")
+
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    number, last_hash = re.findall(r"verified: (\d+) rows, the last one ([0-9a-f]{64})", verified.stdout)[0]
+    rows = {row["number"]: row["hash"] for row in admin.call("GET", "/admin/audit?limit=1000")["items"]}
+    assert rows[number] == last_hash
+
+
+def test_tokens_go_on_through_a_rotation_of_keys(installation: Installation, admin: Person) -> None:
+    before = httpx.get(installation.url + "/.well-known/jwks.json").json()["keys"]
+
+    rotated = installation.command("wattbook", "keys", "rotate")
+
+    assert rotated.returncode == 0, rotated.stdout + rotated.stderr
+    assert "made jwt-0002.pem" in rotated.stdout
+    deadline = time.monotonic() + 20
+    while len(httpx.get(installation.url + "/.well-known/jwks.json").json()["keys"]) == len(before):
+        assert time.monotonic() < deadline, "the gateway does not know the new key"
+        time.sleep(0.2)
+    assert admin.call("GET", "/users/me")["role"] == "admin"
+
+
+def test_keys_are_not_rotated_where_nothing_was_started(installation: Installation, tmp_path: Path) -> None:
+    nowhere = installation.command("wattbook", "keys", "rotate", WATTBOOK_DATA_DIR=str(tmp_path / "none"))
+
+    assert nowhere.returncode == 1
+    assert "nothing has been started" in nowhere.stdout
 
 
 def test_replay_verifies_the_journal_of_every_market(installation: Installation) -> None:

@@ -17,7 +17,9 @@ from solders.pubkey import Pubkey
 
 from cli import rotated_wallets
 from config.load import load
+from engine.audit import Origin
 from engine.records import AddressTaken, ChallengeGone, PlatformWalletKept, WalletRecord, WalletsFull, ZoneRecord
+from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
 from persistence.people import PostgresPeople
 from persistence.sealing import GivenMasterKeys, MasterKeyFolder, MasterKeyProblem, SealBroken
@@ -154,6 +156,38 @@ async def test_a_platform_wallet_is_one_per_person_sealed_and_kept(
         await vault.open(BOB)
     with pytest.raises(WalletsFull):
         await vault.make(BOB, 10, 0)
+
+
+async def test_every_change_stands_in_the_audit_log_without_a_secret(
+    wallets: PostgresWallets, vault: Vault, pool: asyncpg.Pool, tmp_path: Path
+) -> None:
+    origin = Origin(f"user:{ANN}", "session:s1", "192.0.2.1", "r1")
+    mine = address()
+    await wallets.put_challenge(ANN, mine, "sign me", 10, 100, 5)
+    await wallets.link(ANN, mine, "sign me", 20, 10, origin)
+    made = await vault.make(ANN, 30, 10, origin)
+    await wallets.make_primary(ANN, made.address, origin)
+    await wallets.make_primary(ANN, made.address, origin)
+    await wallets.remove(ANN, mine, origin)
+    await wallets.remove(ANN, mine, origin)
+    seed = await vault.open(ANN)
+    MasterKeyFolder(tmp_path / "keys").add()
+    await vault.reseal("", 10)
+
+    rows = await PostgresAuditLog(pool).find(1_000, 5)
+
+    assert [row.action for row in rows] == [
+        "wallet.resealed",
+        "wallet.removed",
+        "wallet.chosen",
+        "wallet.made",
+        "wallet.linked",
+    ]
+    assert {(row.actor, row.subject) for row in rows[1:]} == {(f"user:{ANN}", f"user:{ANN}")}
+    said = "".join(f"{row.before}{row.after}" for row in rows)
+    assert mine in said
+    assert "sign me" not in said
+    assert seed.hex() not in said
 
 
 async def test_a_sealed_seed_does_not_open_for_somebody_else(vault: Vault, pool: asyncpg.Pool) -> None:

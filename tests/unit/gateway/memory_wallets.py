@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 from solders.keypair import Keypair
 
+from engine.audit import Origin
 from engine.records import AddressTaken, ChallengeGone, PlatformWalletKept, WalletRecord, WalletsFull
 
 
@@ -27,7 +28,9 @@ class MemoryWallets:
         text, end = self.open.get((user_id, address), ("", 0))
         return text if end > now_us else None
 
-    async def link(self, user_id: int, address: str, challenge: str, now_us: int, wallets_max: int) -> WalletRecord:
+    async def link(
+        self, user_id: int, address: str, challenge: str, now_us: int, wallets_max: int, origin: Origin
+    ) -> WalletRecord:
         if await self.challenge(user_id, address, now_us) != challenge:
             raise ChallengeGone
         self._check_room(user_id, wallets_max)
@@ -36,7 +39,7 @@ class MemoryWallets:
             raise AddressTaken
         return self._add(address, user_id, "linked", now_us)
 
-    async def make(self, user_id: int, now_us: int, wallets_max: int) -> WalletRecord:
+    async def make(self, user_id: int, now_us: int, wallets_max: int, origin: Origin) -> WalletRecord:
         if any(row.kind == "platform" for row in await self.wallets(user_id)):
             raise PlatformWalletKept
         self._check_room(user_id, wallets_max)
@@ -45,14 +48,14 @@ class MemoryWallets:
     async def wallets(self, user_id: int) -> list[WalletRecord]:
         return [row for row in self.rows.values() if row.user_id == user_id]
 
-    async def make_primary(self, user_id: int, address: str) -> WalletRecord | None:
+    async def make_primary(self, user_id: int, address: str, origin: Origin) -> WalletRecord | None:
         if address not in {row.address for row in await self.wallets(user_id)}:
             return None
         for row in await self.wallets(user_id):
             self.rows[row.address] = replace(row, primary=row.address == address)
         return self.rows[address]
 
-    async def remove(self, user_id: int, address: str) -> bool:
+    async def remove(self, user_id: int, address: str, origin: Origin) -> bool:
         row = self.rows.get(address)
         if row is None or row.user_id != user_id:
             return False
