@@ -35,7 +35,7 @@ _CLOSED: Final = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
 )
 _CORS_METHODS: Final = b"GET, POST, PUT, PATCH, DELETE"
-_CORS_HEADERS: Final = b"Authorization, Content-Type, Idempotency-Key, X-Request-Id"
+_CORS_HEADERS: Final = b"Authorization, X-API-Key, Content-Type, Idempotency-Key, X-Request-Id"
 _CORS_EXPOSED: Final = b"X-Request-Id, RateLimit, RateLimit-Policy, Retry-After, X-Projection-Lag"
 _HEADERS_KEY: Final = "wattbook.answer_headers"
 _REQUEST_ID_KEY: Final = "wattbook.request_id"

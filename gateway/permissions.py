@@ -1,7 +1,8 @@
 """Who may do what: one table, read by the guard itself, so that a route that is not in it cannot be served.
 
 A missing permission is 403. Other people's objects are 404 and are no matter of this table: every query carries its
-owner. The second part of a row names the limit that the route draws on.
+owner. A row names the roles, the scope that an API key needs beside its owner's role (none: never with a key), and the
+limit that the route draws on.
 """
 
 from collections.abc import Mapping
@@ -21,10 +22,13 @@ STUDENT, FACULTY, ADMIN, AMI = "student", "faculty", "admin", "ami"
 ROLES: Final = frozenset({STUDENT, FACULTY, ADMIN, AMI})
 TRADERS: Final = frozenset({STUDENT, FACULTY, ADMIN})  # an admin as himself; a head-end system never
 ADMINS: Final = frozenset({ADMIN})
+READ, TRADE, METER = "read", "trade", "meter"
+SCOPES: Final = frozenset({READ, TRADE, METER})
 
 
 class Permission(NamedTuple):
     roles: frozenset[str]
+    scope: str = ""  # that a key needs; empty: a key will not do, it takes a login
     limit: str = REQUESTS
     checked: bool = True  # False: no token is looked at and no limit drawn on, as for health
 
@@ -32,25 +36,40 @@ class Permission(NamedTuple):
 _FREE: Final = Permission(ANYONE, checked=False)
 _PUBLIC: Final = Permission(ANYONE)
 _ANY: Final = Permission(ROLES)
-_TRADE: Final = Permission(TRADERS)
-_ORDER: Final = Permission(TRADERS, ORDERS)
+_OWN: Final = Permission(TRADERS, READ)
+_TRADE: Final = Permission(TRADERS, TRADE)
+_ORDER: Final = Permission(TRADERS, TRADE, ORDERS)
 _ADMIN: Final = Permission(ADMINS)
 
 ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     # people
-    ("POST", "/api/v1/auth/register"): Permission(ANYONE, REGISTRATION),
-    ("POST", "/api/v1/auth/login"): Permission(ANYONE, LOGIN),
+    ("POST", "/api/v1/auth/register"): Permission(ANYONE, limit=REGISTRATION),
+    ("POST", "/api/v1/auth/login"): Permission(ANYONE, limit=LOGIN),
     ("POST", "/api/v1/auth/refresh"): _PUBLIC,
     ("POST", "/api/v1/auth/logout"): _PUBLIC,  # with an access or a refresh token: the handler looks
-    ("GET", "/api/v1/users/me"): _ANY,
+    ("GET", "/api/v1/users/me"): Permission(ROLES, READ),
     ("PATCH", "/api/v1/users/me"): _ANY,
-    ("POST", "/api/v1/users/me/password"): Permission(ROLES, LOGIN),
+    ("POST", "/api/v1/users/me/password"): Permission(ROLES, limit=LOGIN),
     ("GET", "/api/v1/users/me/sessions"): _ANY,
     ("DELETE", "/api/v1/users/me/sessions"): _ANY,
+    ("DELETE", "/api/v1/users/me/sessions/{session_id}"): _ANY,
+    ("GET", "/api/v1/users/me/api-keys"): _ANY,
+    ("POST", "/api/v1/users/me/api-keys"): _ANY,
+    ("DELETE", "/api/v1/users/me/api-keys/{key_id}"): _ANY,
+    ("GET", "/api/v1/users/me/wallets"): _ANY,
+    ("POST", "/api/v1/users/me/wallets"): _ANY,
+    ("POST", "/api/v1/users/me/wallets/challenge"): _ANY,
+    ("PATCH", "/api/v1/users/me/wallets/{address}"): _ANY,
+    ("DELETE", "/api/v1/users/me/wallets/{address}"): _ANY,
     ("POST", "/api/v1/users/me/cancel-all-after"): _TRADE,
     ("GET", "/api/v1/admin/users"): _ADMIN,
     ("GET", "/api/v1/admin/users/{user_id}"): _ADMIN,
     ("PATCH", "/api/v1/admin/users/{user_id}"): _ADMIN,
+    ("POST", "/api/v1/admin/users/{user_id}/unlock"): _ADMIN,
+    ("GET", "/api/v1/admin/ami-keys"): _ADMIN,
+    ("POST", "/api/v1/admin/ami-keys"): _ADMIN,
+    ("DELETE", "/api/v1/admin/ami-keys/{key_id}"): _ADMIN,
+    ("GET", "/api/v1/admin/audit"): _ADMIN,
     # markets and market data
     ("GET", "/api/v1/markets"): _PUBLIC,
     ("GET", "/api/v1/markets/{symbol}"): _PUBLIC,
@@ -76,18 +95,18 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     # trading
     ("POST", "/api/v1/orders"): _ORDER,
     ("POST", "/api/v1/orders/batch"): _ORDER,
-    ("GET", "/api/v1/orders"): _TRADE,
+    ("GET", "/api/v1/orders"): _OWN,
     ("DELETE", "/api/v1/orders"): _ORDER,
-    ("GET", "/api/v1/orders/{order_id}"): _TRADE,
+    ("GET", "/api/v1/orders/{order_id}"): _OWN,
     ("PATCH", "/api/v1/orders/{order_id}"): _ORDER,
     ("DELETE", "/api/v1/orders/{order_id}"): _ORDER,
-    ("GET", "/api/v1/orders/by-client-id/{client_order_id}"): _TRADE,
-    ("GET", "/api/v1/fills"): _TRADE,
-    ("GET", "/api/v1/positions"): _TRADE,
-    ("GET", "/api/v1/balances"): _TRADE,
-    ("GET", "/api/v1/ledger"): _TRADE,
-    ("GET", "/api/v1/deposits"): _TRADE,
-    ("POST", "/api/v1/deposits"): _TRADE,
+    ("GET", "/api/v1/orders/by-client-id/{client_order_id}"): _OWN,
+    ("GET", "/api/v1/fills"): _OWN,
+    ("GET", "/api/v1/positions"): _OWN,
+    ("GET", "/api/v1/balances"): _OWN,
+    ("GET", "/api/v1/ledger"): _OWN,
+    ("GET", "/api/v1/deposits"): _OWN,
+    ("POST", "/api/v1/deposits"): Permission(TRADERS),
     ("GET", "/api/v1/admin/ledger/trial-balance"): _ADMIN,
     # operations
     ("GET", "/health"): _FREE,
@@ -106,27 +125,27 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("WEBSOCKET", "/api/v1/ws"): _FREE,
 }
 
-OPERATIONS: Final[Mapping[str, frozenset[str]]] = {
-    "auth": ANYONE,
-    "ping": ANYONE,
-    "subscribe": ANYONE,  # to what: CHANNELS
-    "unsubscribe": ANYONE,
-    "place": TRADERS,
-    "place_batch": TRADERS,
-    "amend": TRADERS,
-    "cancel": TRADERS,
-    "cancel_all": TRADERS,
-    "cancel_all_after": TRADERS,
+OPERATIONS: Final[Mapping[str, Permission]] = {
+    "auth": _PUBLIC,
+    "ping": _PUBLIC,
+    "subscribe": _PUBLIC,  # to what: CHANNELS
+    "unsubscribe": _PUBLIC,
+    "place": _TRADE,
+    "place_batch": _TRADE,
+    "amend": _TRADE,
+    "cancel": _TRADE,
+    "cancel_all": _TRADE,
+    "cancel_all_after": _TRADE,
 }
 
-CHANNELS: Final[Mapping[str, frozenset[str]]] = {
-    "book": ANYONE,
-    "trades": ANYONE,
-    "ticker": ANYONE,
-    "epochs": ANYONE,
-    "orders": TRADERS,
-    "fills": TRADERS,
-    "balances": TRADERS,
+CHANNELS: Final[Mapping[str, Permission]] = {
+    "book": _PUBLIC,
+    "trades": _PUBLIC,
+    "ticker": _PUBLIC,
+    "epochs": _PUBLIC,
+    "orders": _OWN,
+    "fills": _OWN,
+    "balances": _OWN,
 }
 
 
@@ -135,18 +154,21 @@ def permission_of(method: str, path: str) -> Permission:
     return _FREE if method == "OPTIONS" else ROUTES[method, path]
 
 
-def check_role(role: str | None, allowed: frozenset[str]) -> None:
-    """`role` None: nobody is logged in. Raises UNAUTHENTICATED or FORBIDDEN."""
-    if not allowed:
+def check(caller: Caller | None, permission: Permission) -> None:
+    """None: nobody is logged in. Raises UNAUTHENTICATED or FORBIDDEN."""
+    if not permission.roles:
         return
-    if role is None:
-        raise Problem(GatewayCode.UNAUTHENTICATED, "this needs an access token")
-    if role not in allowed:
+    if caller is None:
+        raise Problem(GatewayCode.UNAUTHENTICATED, "this needs an access token or an API key")
+    if caller.role not in permission.roles:
         raise Problem(GatewayCode.FORBIDDEN, "this role may not do this")
+    if caller.key_id and permission.scope not in caller.scopes:
+        needs = f"the scope {permission.scope}" if permission.scope else "a login: no API key may do it"
+        raise Problem(GatewayCode.FORBIDDEN, f"this needs {needs}")
 
 
 class Guard:
-    """ASGI middleware around every handler: the table, the token, the limit, in this order.
+    """ASGI middleware around every handler: the table, the token or key, the limit, in this order.
 
     A middleware and not a Litestar guard, because before each guard Litestar copies the whole handler.
     """
@@ -165,19 +187,24 @@ class Guard:
     async def _check(self, scope: Scope, permission: Permission) -> None:
         gateway: Gateway = scope["app"].state["gateway"]
         caller: Caller | None = None
-        scheme, _, token = request_headers(scope).get(b"authorization", b"").decode("latin-1").partition(" ")
-        if token and scheme.lower() == "bearer":
+        headers = request_headers(scope)
+        scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        token = token.strip() if scheme.lower() == "bearer" else ""
+        api_key = headers.get(b"x-api-key", b"").decode("latin-1")
+        key = client[0] if (client := scope.get("client")) else ""
+        if token and api_key:
+            raise Problem(GatewayCode.UNAUTHENTICATED, "send an access token or an API key, not both")
+        if token or api_key:
             # a public route does not mind a stale token: it is somebody reading the market
             try:
-                caller = await gateway.callers.of_token(token.strip())
+                caller = await gateway.callers.of(token, api_key)
             except Problem:
+                gateway.limits.by_name[REQUESTS].take(key)  # who guesses is slowed down like who asks
                 if permission.roles:
                     raise
-        check_role(caller.role if caller is not None else None, permission.roles)
+        check(caller, permission)
         scope["user"] = caller
         buckets = gateway.limits.by_name[permission.limit]
-        client = scope.get("client")
         # logins count by address, whoever says to be logged in already
-        key = client[0] if client else ""
         left = buckets.take(key if caller is None or permission.limit == LOGIN else caller.user_id)
         answer_headers(scope).extend(((b"ratelimit-policy", buckets.policy), (b"ratelimit", buckets.header(left))))

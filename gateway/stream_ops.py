@@ -23,7 +23,7 @@ from gateway.context import Gateway
 from gateway.errors import GatewayCode, Problem, invalid
 from gateway.feed import BALANCES, ORDERS, Message
 from gateway.instants import format_instant
-from gateway.permissions import ANYONE, CHANNELS, OPERATIONS, check_role
+from gateway.permissions import CHANNELS, OPERATIONS, Permission, check
 from gateway.requests import CLIENT_ID, convert
 from gateway.trading import BATCH_MAX, DEAD_MAN_SECONDS_MAX, AmendRequest, OrderRequest, Placement
 from gateway.wire import STATUS_NAMES, Order, show_balance, show_order
@@ -48,7 +48,13 @@ class Client(Protocol):
 
 
 class AuthOp(Struct, frozen=True):
-    token: str
+    """One of the two."""
+
+    token: str = ""
+    api_key: str = ""
+
+    def __repr__(self) -> str:
+        return "AuthOp(...)"
 
 
 class ChannelsOp(Struct, frozen=True):
@@ -86,7 +92,7 @@ class Operations:
 
     def __init__(self, gateway: Gateway, client: Client) -> None:
         self._gateway, self._client = gateway, client
-        self._token = ""
+        self._login = AuthOp()
         self._caller: Caller | None = None
         self._channels: set[tuple[str, str]] = set()  # (channel, symbol; "" for own channels)
         self._handlers: dict[str, Callable[[dict[str, Any], bool], Awaitable[dict[str, Any]]]] = {
@@ -114,13 +120,14 @@ class Operations:
         await self._check(OPERATIONS[name])
         return {"id": request.get("id"), "ok": True, **await handler(request, binary)}
 
-    async def renew(self) -> None:
+    async def renew(self, *, beside: bool = False) -> None:
         """Look at the login again. Raises Problem when it is over.
 
-        Done from time to time, the look before an order never waits, and orders keep their order.
+        Done from time to time, the look before an order (`beside`) never waits, and orders keep their order.
         """
-        if self._token:
-            self._caller = await self._gateway.callers.of_token(self._token)
+        if self._caller is not None:
+            login = self._login
+            self._caller = await self._gateway.callers.of(login.token, login.api_key, beside=beside)
 
     async def balances(self, complete: bool) -> dict[str, Any]:
         """The message of the channel `balances`."""
@@ -134,23 +141,25 @@ class Operations:
 
     # --- login -------------------------------------------------------------------------------------------------------
 
-    async def _check(self, allowed: frozenset[str]) -> None:
-        if allowed:
-            await self.renew()
-            check_role(self._caller.role if self._caller else None, allowed)
+    async def _check(self, permission: Permission) -> None:
+        if permission.roles:
+            await self.renew(beside=True)
+            check(self._caller, permission)
 
     async def _trader(self) -> Caller:
-        await self.renew()
+        await self.renew(beside=True)
         if self._caller is None:
             raise Problem(GatewayCode.UNAUTHENTICATED, "this needs an access token")
         return self._caller
 
     async def _auth(self, request: dict[str, Any], _: bool) -> dict[str, Any]:
-        token = convert(request, AuthOp).token
-        caller = await self._gateway.callers.of_token(token)
+        login = convert(request, AuthOp)
+        if bool(login.token) == bool(login.api_key):
+            raise invalid("token", "send either token or api_key")
+        caller = await self._gateway.callers.of(login.token, login.api_key)
         if self._caller is not None and self._caller.user_id != caller.user_id:
             raise Problem(RejectCode.CONFLICT, "the connection belongs to another user: open a new one")
-        self._token, self._caller = token, caller
+        self._login, self._caller = login, caller
         return {"user_id": str(caller.user_id), "role": caller.role, "expires_at": format_instant(caller.expires_us)}
 
     async def _ping(self, _request: dict[str, Any], _: bool) -> dict[str, Any]:
@@ -213,7 +222,7 @@ class Operations:
         for channel in channels:
             if channel not in CHANNELS:
                 raise invalid("channel", f"must be one of {', '.join(CHANNELS)}")
-            if CHANNELS[channel] is not ANYONE:
+            if CHANNELS[channel].roles:
                 wanted.append((channel, ""))
                 continue
             if not symbols:

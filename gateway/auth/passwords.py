@@ -7,6 +7,7 @@ a few threads of its own, because one hash takes a quarter of a second and must 
 import asyncio
 import base64
 import hashlib
+import secrets
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -104,16 +105,16 @@ class Passwords:
         self._cost, self._waiting_max, self._waiting = cost, waiting_max, 0
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="bcrypt")
         # compared with when there is no such account, so that the answer takes as long
-        self._nobody = bcrypt.hashpw(_digest("nobody"), bcrypt.gensalt(cost))
+        self._nobody = bcrypt.hashpw(_digest(secrets.token_urlsafe(32)), bcrypt.gensalt(cost))
 
     async def hash(self, password: str) -> bytes:
         return await self._run(partial(_hash, _digest(password), self._cost))
 
     async def matches(self, password: str, password_hash: bytes | None) -> bool:
-        """Whether this is the password; None (no such account) takes as long and is always False."""
+        """Whether this is the password; None (no such account), or an account without one, takes as long: False."""
         compared = password_hash or self._nobody
-        same = await self._run(partial(_matches, _digest(password), compared))
-        return same and password_hash is not None
+        same = await self._run(partial(bcrypt.checkpw, _digest(password), compared))
+        return same and bool(password_hash)
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -130,13 +131,6 @@ class Passwords:
 
 def _hash(digest: bytes, cost: int) -> bytes:
     return bcrypt.hashpw(digest, bcrypt.gensalt(cost))
-
-
-def _matches(digest: bytes, password_hash: bytes) -> bool:
-    try:
-        return bcrypt.checkpw(digest, password_hash)
-    except ValueError:  # no bcrypt hash: an account without a password, which therefore none can match
-        return False
 
 
 def _digest(password: str) -> bytes:
