@@ -28,28 +28,28 @@ SCOPES: Final = frozenset({READ, TRADE, METER})
 
 class Permission(NamedTuple):
     roles: frozenset[str]
-    scope: str = ""  # that a key needs; empty: a key will not do, it takes a login
     limit: str = REQUESTS
     checked: bool = True  # False: no token is looked at and no limit drawn on, as for health
+    scope: str = ""  # that a key needs; empty: a key will not do, it takes a login
 
 
 _FREE: Final = Permission(ANYONE, checked=False)
 _PUBLIC: Final = Permission(ANYONE)
 _ANY: Final = Permission(ROLES)
-_OWN: Final = Permission(TRADERS, READ)
-_TRADE: Final = Permission(TRADERS, TRADE)
-_ORDER: Final = Permission(TRADERS, TRADE, ORDERS)
+_OWN: Final = Permission(TRADERS, scope=READ)
+_TRADE: Final = Permission(TRADERS, scope=TRADE)
+_ORDER: Final = Permission(TRADERS, ORDERS, scope=TRADE)
 _ADMIN: Final = Permission(ADMINS)
 
 ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     # people
-    ("POST", "/api/v1/auth/register"): Permission(ANYONE, limit=REGISTRATION),
-    ("POST", "/api/v1/auth/login"): Permission(ANYONE, limit=LOGIN),
+    ("POST", "/api/v1/auth/register"): Permission(ANYONE, REGISTRATION),
+    ("POST", "/api/v1/auth/login"): Permission(ANYONE, LOGIN),
     ("POST", "/api/v1/auth/refresh"): _PUBLIC,
     ("POST", "/api/v1/auth/logout"): _PUBLIC,  # with an access or a refresh token: the handler looks
-    ("GET", "/api/v1/users/me"): Permission(ROLES, READ),
+    ("GET", "/api/v1/users/me"): Permission(ROLES, scope=READ),
     ("PATCH", "/api/v1/users/me"): _ANY,
-    ("POST", "/api/v1/users/me/password"): Permission(ROLES, limit=LOGIN),
+    ("POST", "/api/v1/users/me/password"): Permission(ROLES, LOGIN),
     ("GET", "/api/v1/users/me/sessions"): _ANY,
     ("DELETE", "/api/v1/users/me/sessions"): _ANY,
     ("DELETE", "/api/v1/users/me/sessions/{session_id}"): _ANY,

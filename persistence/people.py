@@ -18,6 +18,7 @@ from persistence.postgres import AnyConnection, Pool
 
 ENDED_SESSIONS_MAX: Final = 10_000
 SWEPT_MAX: Final = 1_000  # a sweep's share, so that no login pays for a long one
+SESSIONS_MAX: Final = 1_000  # of one user; beyond it those end that were not used for longest
 SESSIONS_KEPT_US: Final = 30 * 86_400 * SECOND_US  # after they have expired
 
 NO_PASSWORD: Final = b""  # nothing matches it
@@ -92,6 +93,20 @@ OPEN_SESSION = """
     FOR SHARE
     RETURNING user_id
 """
+END_OLDEST = """
+    /* people.end_oldest */
+    UPDATE sessions
+    SET ended_us = $2
+    WHERE session_id IN (
+        SELECT session_id
+        FROM sessions
+        WHERE user_id = $1
+            AND ended_us IS NULL
+            AND expires_us > $2
+        ORDER BY used_us DESC, session_id
+        OFFSET $3
+    )
+"""
 SWEEP_SESSIONS = """
     /* people.sweep_sessions */
     DELETE FROM sessions
@@ -142,7 +157,7 @@ END_SESSIONS = """
         AND session_id <> $3
     RETURNING session_id
 """
-SESSIONS = """
+SESSIONS = f"""
     /* people.sessions */
     SELECT session_id, user_id, created_us, used_us, expires_us
     FROM sessions
@@ -150,7 +165,7 @@ SESSIONS = """
         AND ended_us IS NULL
         AND expires_us > coalesce($2::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
     ORDER BY used_us DESC
-    LIMIT 1000
+    LIMIT {SESSIONS_MAX}
 """
 ENDED_SESSIONS = """
     /* people.ended_sessions */
@@ -329,6 +344,7 @@ class PostgresPeople:
                 )
                 if made is None:
                     return False
+                await connection.execute(END_OLDEST, user.user_id, now_us, SESSIONS_MAX)
                 after = {"session": session_id}
                 await append(connection, origin, "login.succeeded", subject_of(user.user_id), None, after)
             await connection.execute(SWEEP_SESSIONS, now_us - SESSIONS_KEPT_US, SWEPT_MAX)

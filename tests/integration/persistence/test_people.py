@@ -127,6 +127,21 @@ async def test_ending_all_sessions_may_spare_one(people: PostgresPeople) -> None
     assert await people.end_session("s1", 23) is False
 
 
+async def test_of_too_many_sessions_the_longest_unused_end(
+    people: PostgresPeople, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, other = await make(people), await make(people, "b@example.org")
+    monkeypatch.setattr("persistence.people.SESSIONS_MAX", 3)
+    await people.open_session("theirs", other, b"1", 1, 100)
+
+    for n in range(5):
+        await people.open_session(f"s{n}", user, b"1", 10 + n, 100)
+
+    assert [s.session_id for s in await people.sessions(user.user_id, 21)] == ["s4", "s3", "s2"]
+    assert await people.ended_sessions(10) == ["s1", "s0"]
+    assert len(await people.sessions(other.user_id, 21)) == 1
+
+
 async def test_sessions_that_expired_long_ago_are_swept(people: PostgresPeople, pool: asyncpg.Pool) -> None:
     user = await make(people)
     await people.open_session("old", user, b"1", 10, 100)
