@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run test lint types tests demo bench chaos lock clean
+.PHONY: help run test lint types tests demo bench chaos docs lock clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -44,6 +44,9 @@ bench: $(READY)  ## Measure speed; figures go to var/bench.json
 
 chaos: $(READY)  ## Kill and stop everything under load, and play thousands of failing histories (LONG=1)
 	@LONG=1 $(BIN)/python -m pytest tests/faults tests/simulation -s
+
+docs: $(READY)  ## Write the tables of docs/ that come from the code
+	$(BIN)/python -m gateway.permission_page docs/security.md
 
 lock: $(READY)  ## Pin dependencies anew after a change of pyproject.toml
 	$(BIN)/python -m pip install --quiet uv

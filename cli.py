@@ -1,4 +1,4 @@
-"""The operator's command line (console script wattbook): look, migrate, audit, replay, load, demonstrate."""
+"""The operator's command line (console script wattbook): look, migrate, audit, replay, rotate, load, demonstrate."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import httpx
 import msgspec
@@ -23,16 +23,21 @@ from actors.recovery import NothingToRecover
 from config.load import SettingsWrong
 from config.load import load as load_settings
 from config.settings import Settings
+from engine.audit import Chain
 from engine.book import state
 from engine.journal import JournalBroken
 from engine.market import MarketSpec
 from persistence import migrate
 from persistence.audit import PostgresAudit
+from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
 from persistence.embedded import AlreadyRunning, EmbeddedPostgres, StartFailed
 from persistence.journal import PostgresJournal
+from persistence.people import PostgresPeople
 from persistence.postgres import open_pool
+from persistence.sealing import MasterKeyFolder, MasterKeyProblem, master_keys
 from persistence.snapshots import PostgresSnapshots
+from persistence.wallets import Resealed, Vault
 
 app = typer.Typer(
     name="wattbook",
@@ -42,9 +47,19 @@ app = typer.Typer(
     add_completion=False,
 )
 migrations = typer.Typer(help="Look at and change the version of the database's tables.", no_args_is_help=True)
+keys = typer.Typer(help="New keys: those that sign access tokens, those that seal wallets.", no_args_is_help=True)
 app.add_typer(migrations, name="migrate")
+audits = typer.Typer(invoke_without_command=True)
+app.add_typer(audits, name="audit")
+audit_log = typer.Typer(help="The audit log: who changed what.", no_args_is_help=True)
+audits.add_typer(audit_log, name="log")
+app.add_typer(keys, name="keys")
+users = typer.Typer(help="Help people whom the API cannot help any more.", no_args_is_help=True)
+app.add_typer(users, name="users")
 console = Console(highlight=False)
+WALLETS_PER_BATCH: Final = 200
 T = TypeVar("T")
+AUDIT_ROWS_AT_ONCE = 1_000
 
 
 class Failure(Exception):
@@ -119,13 +134,38 @@ def migrate_status() -> None:
     console.print(table)
 
 
-@app.command()
+@keys.command("rotate-wallets")
+def rotate_wallets() -> None:
+    """Seal the secrets of all platform wallets with a new master key. Interrupted, the next call goes on.
+
+    Keys that are files get a new one; with wallet_master_keys, add the next version to the setting first.
+    """
+    settings = load_settings()
+    damaged = _run(lambda dsn: rotated_wallets(dsn, settings))
+    for address in damaged:
+        console.print(f"[red]does not open[/] {address}: its master key is gone, or its row was changed")
+    if damaged:
+        raise Failure(f"{len(damaged)} wallets could not be sealed anew; they are as they were")
+
+
+@users.command("password")
+def users_password(email: Annotated[str, typer.Argument(help="Of a local account.")]) -> None:
+    """Give somebody a new password, and end all of his sessions: for the admin who has lost his."""
+    password = typer.prompt("New password", hide_input=True, confirmation_prompt=True)
+    ended = _run(lambda dsn: new_password(dsn, email, password))
+    console.print(f"{email} has a new password; {ended} sessions ended")
+
+
+@audits.callback()
 def audit(
+    context: typer.Context,
     acknowledged: Annotated[
         Path | None, typer.Option("--acknowledged", help="A client's log of acknowledgements, one JSON object a line.")
     ] = None,
 ) -> None:
     """Hold every table and every acknowledgement against a replay of the journals. Status 1 on any violation."""
+    if context.invoked_subcommand is not None:
+        return
     settings = load_settings()
     report = _run(lambda dsn: audit_of(settings, dsn, read_acknowledged(acknowledged) if acknowledged else []))
     console.print(
@@ -137,6 +177,33 @@ def audit(
     if report.violations:
         raise Failure(f"{len(report.violations)} violations")
     console.print("[green]no violations[/]: journal, tables, ledger and acknowledgements agree to the unit")
+
+
+@audit_log.command("verify")
+def audit_log_verify() -> None:
+    """Recompute the chain of the audit log. Status 1, and the first broken row, when one was changed or removed."""
+    with console.status("audit log") as shown:
+        chain, broken = _run(lambda dsn: verified_log(dsn, lambda number: shown.update(f"audit log: {number} rows")))
+    if broken:
+        raise Failure(f"the audit log is broken at {broken}; {chain.number} rows before it are as they were written")
+    console.print(f"[green]verified[/]: {chain.number} rows, the last one {chain.hash.hex()}", soft_wrap=True)
+
+
+@keys.command("rotate")
+def keys_rotate(
+    now: Annotated[
+        bool, typer.Option("--now", help="A key is known to others: remove all old ones, which ends all access tokens.")
+    ] = False,
+) -> None:
+    """Make a new key, which signs from half a minute on, and remove those that no living token was signed with."""
+    from gateway.auth.keys import rotate
+    from gateway.settings import ACCESS_SECONDS
+
+    folder = Path(load_settings().data_dir) / "keys"
+    if not folder.is_dir():
+        raise Failure(f"{folder} is not there: nothing has been started with this data directory yet")
+    rotation = rotate(folder, ACCESS_SECONDS, now=now)
+    console.print(f"made {rotation.made}" + "".join(f"\nremoved {name}" for name in rotation.removed))
 
 
 @app.command()
@@ -216,6 +283,22 @@ async def audit_of(settings: Settings, dsn: str, acknowledged: list[Acknowledged
         await pool.close()
 
 
+async def verified_log(dsn: str, progress: Callable[[int], None]) -> tuple[Chain, str]:
+    """The audit log's chain as far as it holds, and where and why it breaks, or the empty string."""
+    pool = await open_pool(dsn, 2, "audit log")
+    try:
+        log, chain = PostgresAuditLog(pool), Chain()
+        number, hash_ = await log.head()
+        while chain.number < number and (rows := await log.after(chain.number, AUDIT_ROWS_AT_ONCE)):
+            for row in rows[: number - chain.number]:
+                if broken := chain.take(row):
+                    return chain, broken
+            progress(chain.number)
+        return chain, chain.end(number, hash_)
+    finally:
+        await pool.close()
+
+
 def read_acknowledged(path: Path) -> list[Acknowledged]:
     """A client's log in the engine's units. Raises Failure with the line that cannot be read."""
     from bench.client import Acknowledgement
@@ -240,6 +323,56 @@ def read_acknowledged(path: Path) -> list[Acknowledged]:
         except (msgspec.MsgspecError, ValueError, IndexError) as error:
             raise Failure(f"{path}, line {number}: not an acknowledgement ({error})") from error
     return found
+
+
+async def new_password(dsn: str, email: str, password: str) -> int:
+    """How many sessions it ended. Raises Failure for an unknown account, one of the directory, a weak password."""
+    from gateway.auth.passwords import COST_MIN, Passwords, check_acceptable
+    from gateway.errors import Problem
+
+    pool, passwords = await open_pool(dsn, 2, "new password"), Passwords(COST_MIN, 1, 1)
+    try:
+        people = PostgresPeople(pool)
+        user = await people.by_email(email.strip().lower())
+        if user is None or user.source != "local":
+            raise Failure(f"there is no local account {email}")
+        check_acceptable(password, user.email, user.name)
+        now_us = time.time_ns() // 1_000
+        open_ones = len(await people.sessions(user.user_id, now_us))
+        await people.set_password(user.user_id, await passwords.hash(password), "", now_us)
+        return open_ones
+    except Problem as problem:
+        raise Failure(problem.detail) from None
+    finally:
+        passwords.close()
+        await pool.close()
+
+
+async def rotated_wallets(dsn: str, settings: Settings) -> list[str]:
+    """Seal every platform wallet with the newest master key; the addresses of those that do not open."""
+    pool = await open_pool(dsn, 2, "rotate wallets")
+    try:
+        held = master_keys(settings.wallet_master_keys, Path(settings.data_dir) / "keys")
+        vault = Vault(pool, held)
+        done, damaged = await _resealed(vault, held.newest())  # what an interrupted call has left
+        if isinstance(held, MasterKeyFolder) and not done:
+            done, damaged = await _resealed(vault, held.add())
+        console.print(f"{done} wallets are sealed with master key {held.newest()} now")
+        return damaged
+    finally:
+        await pool.close()
+
+
+async def _resealed(vault: Vault, version: int) -> tuple[int, list[str]]:
+    """How many wallets were sealed anew with this key, the newest, and the addresses of those that do not open."""
+    done, damaged, batch = 0, list[str](), Resealed("", 0, [])
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(f"master key {version}", total=await vault.behind())
+        while (batch := await vault.reseal(batch.last, WALLETS_PER_BATCH)).last:
+            done += batch.done
+            damaged += batch.damaged
+            progress.update(task, completed=done + len(damaged))
+    return done, damaged
 
 
 async def _replay(dsn: str, symbol: str) -> int:
@@ -317,7 +450,7 @@ def main() -> None:
 
     try:
         app()
-    except (Failure, SettingsWrong, migrate.MigrationProblem, ApiError) as error:
+    except (Failure, SettingsWrong, migrate.MigrationProblem, MasterKeyProblem, ApiError) as error:
         console.print(f"[red]{error}[/]")
         sys.exit(1)
     except ConnectionError as error:

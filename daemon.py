@@ -43,8 +43,11 @@ from config.logs import log_to
 from config.markets import DEFAULT_FILE, load_markets
 from config.settings import Settings
 from engine.market import MarketSpec, Phase
+from engine.records import DirectoryDown
 from engine.units import MICRO, TimeUs
 from persistence import migrate
+from persistence.api_keys import PostgresApiKeys
+from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
 from persistence.embedded import EmbeddedPostgres, EmbeddedServer, EmbeddedValkey, StartFailed
 from persistence.history import PostgresHistory
@@ -53,7 +56,9 @@ from persistence.ledger import PostgresLedger
 from persistence.people import PostgresPeople
 from persistence.postgres import OUTAGES, Claim, Pool, open_pool
 from persistence.projections import PostgresProjections
+from persistence.sealing import MasterKeyProblem, master_keys
 from persistence.snapshots import PostgresSnapshots
+from persistence.wallets import PostgresWallets, Vault
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -61,6 +66,7 @@ if TYPE_CHECKING:
     from actors.epoch_clock import EpochClock
     from actors.links import Links
     from actors.supervisor import Supervisor
+    from gateway.directory.ldap import LdapOptions
     from gateway.server import GatewayServer
 
 VERSION: Final = version("wattbook")
@@ -179,14 +185,19 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
 
     from actors.stages import Stages, gathered
     from gateway.app import create_app
+    from gateway.directory.ldap import LdapDirectory
     from gateway.settings import GatewaySettings, Limit
     from gateway.shared_limits import RedisBuckets
-    from gateway.throttle import RedisThrottle
 
     settings = wiring.settings
     options = GatewaySettings(
         key_directory=wiring.keys,
+        api_key_pepper=settings.api_key_pepper.encode(),
+        api_keys_max=settings.api_keys_max,
+        api_key_days=settings.api_key_days,
+        api_key_days_max=settings.api_key_days_max,
         version=VERSION,
+        site=settings.site,
         currency=settings.currency,
         default_zone=settings.default_zone,
         faucet_enabled=settings.faucet_is_open,
@@ -198,7 +209,9 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
         request_seconds_max=settings.request_timeout_seconds,
         login_limit=Limit(2.0, 100),  # a campus is one address to us: its morning must fit
         registration_limit=Limit(2.0, 100),
+        directory_grace_seconds=settings.ldap_grace_seconds,
     )
+    directory = LdapDirectory(ldap_options(settings)) if settings.ldap_url else None
     cache = redis.asyncio.from_url(
         wiring.redis_url, socket_timeout=0.2, socket_connect_timeout=0.2, health_check_interval=15
     )
@@ -209,21 +222,49 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
     async def redis_answers() -> None:
         await cache.ping()
 
+    probes = {"postgres": postgres_answers, "redis": redis_answers}
+    if directory is not None:
+        probes["directory"] = directory.answers
     return create_app(
         people=PostgresPeople(pool),
+        wallets=PostgresWallets(pool),
+        vault=Vault(pool, master_keys(settings.wallet_master_keys, wiring.keys)),
+        api_keys=PostgresApiKeys(pool),
+        audit=PostgresAuditLog(pool),
         catalogue=PostgresCatalogue(pool),
         ledger=PostgresLedger(pool),
         history=PostgresHistory(pool),
         markets=links,
-        throttle=RedisThrottle(cache, options.login_failures_max, options.lockout_seconds),
         clock=clock_us,
         settings=options,
         shared=RedisBuckets(cache),
-        probes={"postgres": postgres_answers, "redis": redis_answers},
+        directory=directory,
+        probes=probes,
         registry=REGISTRY,
         stages=Stages(),
         gather=gathered,
         outages=OUTAGES,
+    )
+
+
+def ldap_options(settings: Settings) -> "LdapOptions":
+    from gateway.directory.ldap import LdapOptions
+
+    return LdapOptions(
+        url=settings.ldap_url,
+        ca_file=settings.ldap_ca_file,
+        bind_dn=settings.ldap_bind_dn,
+        bind_password=settings.ldap_bind_password,
+        base_dn=settings.ldap_base_dn,
+        login_attribute=settings.ldap_login_attribute,
+        name_attribute=settings.ldap_name_attribute,
+        id_attribute=settings.ldap_id_attribute,
+        groups={
+            "admin": settings.ldap_admin_groups,
+            "faculty": settings.ldap_faculty_groups,
+            "student": settings.ldap_student_groups,
+        },
+        seconds_max=settings.ldap_timeout_seconds,
     )
 
 
@@ -324,6 +365,10 @@ class Daemon:
         self._check_ports()
         if not settings.cluster_secret:
             _write_once(_data_dir(settings) / "keys" / "cluster-secret", secrets.token_bytes(32))
+        try:
+            master_keys(settings.wallet_master_keys, _data_dir(settings) / "keys")
+        except MasterKeyProblem as error:
+            raise CannotStart(f"The master keys of platform wallets cannot be used: {error}.") from error
         with self._step("PostgreSQL"):
             dsn = settings.database_url or await self._embedded(stack, EmbeddedPostgres(_data_dir(settings)))
         with self._step("Valkey"):
@@ -335,6 +380,9 @@ class Daemon:
         await self._claim(stack, dsn)
         with self._step("Markets and people") as step:
             step(await first_rows(self._wiring))
+        if settings.ldap_url:
+            with self._step("Directory") as step:
+                step(await self._look_at_directory())
         with self._step("Metrics"):
             self._serve_metrics(stack)
         with self._step("Ray"):
@@ -358,6 +406,20 @@ class Daemon:
             )
         stack.push_async_callback(claim.release)
         self._keep(stack, "claim", keeper.keep_claim(claim, self._say))
+
+    async def _look_at_directory(self) -> str:
+        """Its people can log in later, too; a wrong certificate file or password should be known now."""
+        from gateway.directory.ldap import LdapDirectory
+
+        try:
+            directory = LdapDirectory(ldap_options(self._settings))
+        except OSError as error:
+            raise CannotStart(f"ldap_ca_file = {self._settings.ldap_ca_file!r} cannot be used ({error}).") from error
+        try:
+            await directory.answers()
+        except DirectoryDown as error:
+            return f"does not answer: {error.__cause__ or error}; its people cannot log in until it does"
+        return "answers"
 
     async def _embedded(self, stack: contextlib.AsyncExitStack, server: EmbeddedServer) -> str:
         try:

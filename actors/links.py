@@ -6,7 +6,7 @@ again through the directory, and is opened again with back-off. Nothing here wai
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import monotonic
 from typing import Any, Final, NamedTuple, get_args
 
@@ -80,20 +80,25 @@ class Links:
         """Somebody knows that the directory has changed."""
         self._changed.set()
 
-    async def submit(self, market_id: int, command: Command) -> Answer:
+    # Not coroutines: what can be sent is sent by the call itself, so that calls keep their order whoever awaits them.
+
+    def submit(self, market_id: int, command: Command) -> Coroutine[Any, Any, Answer]:
         """The answer to one command; Failed when there is none. Never raises for what the other side does."""
-        link = self._links.get(market_id)
-        return await link.request(command) if link is not None else _unknown(market_id)
+        return _only(self._request(market_id, (command,)))
 
-    async def submit_many(self, market_id: int, commands: list[Command]) -> list[Answer]:
+    def submit_many(self, market_id: int, commands: Sequence[Command]) -> Coroutine[Any, Any, list[Answer]]:
         """Answers in the order of the commands, which leave together."""
-        link = self._links.get(market_id)
-        return await link.request_many(commands) if link is not None else [_unknown(market_id)] * len(commands)
+        return self._request(market_id, commands)
 
-    async def ask(self, market_id: int, query: Query) -> Answer:
+    def ask(self, market_id: int, query: Query) -> Coroutine[Any, Any, Answer]:
         """The answer to a query; nothing is journaled for it."""
+        return _only(self._request(market_id, (query,)))
+
+    def _request(self, market_id: int, bodies: Sequence[Command | Query]) -> Coroutine[Any, Any, list[Answer]]:
         link = self._links.get(market_id)
-        return await link.request(query) if link is not None else _unknown(market_id)
+        if link is not None:
+            return link.request(bodies)
+        return _told([Failed(Fault.UNAVAILABLE, f"market {market_id} is not in the directory yet")] * len(bodies))
 
     def watch(self, market_id: int, participants: frozenset[ParticipantId], book: bool, listener: Listener) -> None:
         """Be told of every commit from now on: a BookView first, then a Feed each; None when the link broke."""
@@ -119,18 +124,24 @@ class Links:
 class Together:
     """Requests that are waited for together: their answers, in the order of the requests."""
 
-    __slots__ = ("answers", "done", "missing")
+    __slots__ = ("_answers", "_done", "_missing")
 
     def __init__(self, count: int) -> None:
-        self.answers: list[Answer] = [_NOT_YET] * count
-        self.missing = count
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answers: list[Answer] = [_NOT_YET] * count
+        self._missing = count
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not count:
+            self._done.set_result(None)
 
     def take(self, place: int, answer: Answer) -> None:
-        self.answers[place] = answer
-        self.missing -= 1
-        if not self.missing and not self.done.done():
-            self.done.set_result(None)
+        self._answers[place] = answer
+        self._missing -= 1
+        if not self._missing and not self._done.done():
+            self._done.set_result(None)
+
+    async def wait(self) -> list[Answer]:
+        await self._done
+        return self._answers
 
 
 class Waiting(NamedTuple):
@@ -193,35 +204,35 @@ class Link:
             if self._connection is not None:
                 self._connection.close()
 
-    async def request(self, body: Command | Query) -> Answer:
-        """Send, and wait for the answer, for a reconnection at most as long as for an answer."""
-        return (await self.request_many((body,)))[0]
-
-    async def request_many(self, bodies: Sequence[Command | Query]) -> list[Answer]:
-        """Send all or none, and wait for all answers."""
-        count = len(bodies)
-        if len(self._pending) + count > PENDING_MAX:
-            return [Failed(Fault.OVERLOADED, f"{self._symbol}: too many requests are under way")] * count
+    def request(self, bodies: Sequence[Command | Query]) -> Coroutine[Any, Any, list[Answer]]:
+        """Send all or none, at once if the link is up, else when it is; then wait for all answers."""
+        if len(self._pending) + len(bodies) > PENDING_MAX:
+            return _told([Failed(Fault.OVERLOADED, f"{self._symbol}: too many requests are under way")] * len(bodies))
         connection = self._connection
         if connection is None or not connection.is_open:
-            try:
-                async with asyncio.timeout(ANSWER_SECONDS_MAX / 2):
-                    await self._up.wait()
-            except TimeoutError:
-                return self._unreachable(count)
-            connection = self._connection
-            if connection is None or not connection.is_open:  # it closes at this moment: what is sent would be lost
-                return self._unreachable(count)
-        if not count:
-            return []
-        together, now, request_id = Together(count), monotonic(), self._next_id
-        self._next_id += count
+            return self._request_when_up(bodies)
+        return self._send(connection, bodies).wait()
+
+    async def _request_when_up(self, bodies: Sequence[Command | Query]) -> list[Answer]:
+        """Waits for a reconnection at most half as long as for an answer."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS_MAX / 2):
+                await self._up.wait()
+        except TimeoutError:
+            return self._unreachable(len(bodies))
+        connection = self._connection
+        if connection is None or not connection.is_open:  # it closes at this moment: what is sent would be lost
+            return self._unreachable(len(bodies))
+        return await self._send(connection, bodies).wait()
+
+    def _send(self, connection: Connection, bodies: Sequence[Command | Query]) -> Together:
+        together, now, request_id = Together(len(bodies)), monotonic(), self._next_id
+        self._next_id += len(bodies)
         for place, body in enumerate(bodies):
             self._pending[request_id] = Waiting(together, place, now, isinstance(body, _QUERIES))
             connection.send(_encode((request_id, body)))
             request_id += 1
-        await together.done
-        return together.answers
+        return together
 
     def _unreachable(self, count: int) -> list[Answer]:
         metrics.UNREACHABLE.labels(self._symbol).inc(count)
@@ -306,5 +317,9 @@ def _no_answer(symbol: str, is_query: bool) -> Failed:
     return Failed(Fault.OUTCOME_UNKNOWN, f"{symbol} did not answer: repeat with the same client_order_id")
 
 
-def _unknown(market_id: int) -> Failed:
-    return Failed(Fault.UNAVAILABLE, f"market {market_id} is not in the directory yet")
+async def _told(answers: list[Answer]) -> list[Answer]:
+    return answers
+
+
+async def _only(answers: Coroutine[Any, Any, list[Answer]]) -> Answer:
+    return (await answers)[0]

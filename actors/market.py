@@ -42,6 +42,7 @@ from engine.messages import (
     EpochOpened,
     Event,
     Fund,
+    ParticipantId,
     PlaceOrder,
     SetFees,
     SetPhase,
@@ -128,7 +129,8 @@ class Market:
         self._commit_seconds = metrics.COMMIT_SECONDS.labels(symbol)
         self._draw_seconds = metrics.DRAW_SECONDS.labels(symbol)
         self._batch_entries = metrics.BATCH_ENTRIES.labels(symbol)
-        self._idle: dict[int, float] = {}  # participants without open orders, since when
+        self._active: set[ParticipantId] = set()  # who did something, or traded, since idle ones were looked for
+        self._idle: dict[ParticipantId, float] = {}  # participants without open orders, since when
         self._state = "starting"
         self._detail = ""
         self._recovered_seconds = 0.0
@@ -367,7 +369,6 @@ class Market:
             await self._answer_some(draft, self._crash)
         self._send(draft.letters)
         self._news.tell(news)
-        self._note_idle(book, draft)
         if self._bug is not None:
             bug, self._bug = self._bug, None
             raise bug
@@ -441,6 +442,10 @@ class Market:
         draft.entries.append(entry)
         draft.steps.append(events)
         self._news.gather(book, events)
+        self._active.add(getattr(command, "participant_id", 0))
+        for event in events:
+            if type(event) is Traded:
+                self._active.update((event.buyer_id, event.seller_id))
         return events
 
     # --- funds ----------------------------------------------------------------------------------------------------
@@ -489,26 +494,19 @@ class Market:
         drawn_for = [item for item in self._first if not isinstance(item.body, Fund)]  # the ledger tells its draws anew
         self._first = deque([*self._parking.release(), *drawn_for])
 
-    def _note_idle(self, book: OrderBook, draft: Draft) -> None:
-        """Remember who has funds here and no open order, and since when."""
-        touched = {getattr(entry.command, "participant_id", 0) for entry in draft.entries}
-        for events in draft.steps:
-            for event in events:
-                if isinstance(event, Traded):
-                    touched.add(event.buyer_id)
-                    touched.add(event.seller_id)
-        now = monotonic()
-        for participant_id in touched:
-            self._idle.pop(participant_id, None)
-            account = book.accounts.get(participant_id)
-            if account is not None and not account.orders and account.assets():
-                self._idle[participant_id] = now
-
     async def _return_what_is_idle(self) -> None:
         """Free funds of participants without open orders go back to the ledger after a while."""
         while True:
             await asyncio.sleep(self._options.idle_return_seconds / 10)
-            due = monotonic() - self._options.idle_return_seconds
+            assert self._book is not None
+            now = monotonic()
+            for participant_id in self._active:
+                self._idle.pop(participant_id, None)
+                account = self._book.accounts.get(participant_id)
+                if account is not None and not account.orders and account.assets():
+                    self._idle[participant_id] = now
+            self._active.clear()
+            due = now - self._options.idle_return_seconds
             for participant_id, since in list(self._idle.items()):
                 if since > due or self._load >= self._options.waiting_max:
                     break

@@ -18,6 +18,7 @@ from actors.hosting import clock_us
 from bench.client import ApiError, Trader, new_password
 from bench.http import HttpPool
 from config.load import load
+from engine.audit import SYSTEM
 from gateway.auth.keys import open_keys
 from gateway.auth.sessions import Sessions
 from gateway.auth.tokens import AccessTokens
@@ -84,7 +85,7 @@ async def seeded(url: str, data_dir: Path, count: int, funding: Sequence[tuple[s
             async with turn:
                 user = await people.create(email, f"Bench {number}", password_hash, "student", zone, clock_us())
                 trader = Trader(pool, host, email, password)
-                trader.user_id, trader.token = str(user.user_id), (await sessions.open(user)).access_token
+                trader.user_id, trader.token = str(user.user_id), (await sessions.open(user, SYSTEM)).access_token
                 await fund(trader, funding)
             return trader
 

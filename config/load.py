@@ -23,8 +23,15 @@ FILE_SUFFIX: Final = "_FILE"
 SECRET_BYTES_MAX: Final = 65_536
 TRUE: Final = frozenset({"1", "true", "yes", "on"})
 FALSE: Final = frozenset({"0", "false", "no", "off"})
-LISTS: Final = frozenset({"solana_rpc_urls", "cors_origins", "trusted_proxies"})
 FIELDS: Final = {field.name: field for field in msgspec.structs.fields(Settings)}
+SEPARATORS: Final = {  # of lists in a variable; names of groups have commas in them
+    "solana_rpc_urls": ",",
+    "cors_origins": ",",
+    "trusted_proxies": ",",
+    "ldap_student_groups": ";",
+    "ldap_faculty_groups": ";",
+    "ldap_admin_groups": ";",
+}
 
 
 class SettingsWrong(Exception):
@@ -105,8 +112,8 @@ def _allowed(name: str, message: str) -> str:
 
 def _from_text(name: str, text: str) -> Any:
     """A variable's text as the TOML value that it stands for; text that fits none stays, to be refused by the type."""
-    if name in LISTS:
-        return [part.strip() for part in text.split(",") if part.strip()]
+    if name in SEPARATORS:
+        return [part.strip() for part in text.split(SEPARATORS[name]) if part.strip()]
     kind = FIELDS[name].type
     match getattr(kind, "__origin__", kind):
         case builtins.bool:

@@ -11,9 +11,21 @@ from msgspec import Meta, Struct
 
 PASSWORD_LENGTH_MIN: Final = 12
 PASSWORD_LENGTH_MAX: Final = 128
+SECRET_LENGTH_MIN: Final = 32
 
 # Never shown, may be given as WATTBOOK_NAME_FILE: a file that holds the value.
-SECRETS: Final = frozenset({"admin_password", "database_url", "redis_url", "solana_rpc_urls", "cluster_secret"})
+SECRETS: Final = frozenset(
+    {
+        "admin_password",
+        "api_key_pepper",
+        "cluster_secret",
+        "database_url",
+        "ldap_bind_password",
+        "redis_url",
+        "solana_rpc_urls",
+        "wallet_master_keys",
+    }
+)
 
 
 def _text(pattern: str, description: str) -> Any:
@@ -40,6 +52,12 @@ Origin = Annotated[
 ]
 Network = Annotated[
     str, _text(r"^[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?$", "a list of addresses or networks, such as 10.0.0.0/8")
+]
+
+Attribute = Annotated[str, _text(r"^[A-Za-z][A-Za-z0-9-]{0,63}$", "the name of an LDAP attribute, such as mail")]
+Groups = Annotated[
+    tuple[Annotated[str, _text(r"^[^=\s]+=.+$", "a list of distinguished names")], ...],
+    Meta(max_length=16, description="a list of at most 16 distinguished names"),
 ]
 
 
@@ -73,12 +91,39 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     trusted_proxies: tuple[Network, ...]
     hsts_seconds: Annotated[int, _between(0, 63_072_000)]
     connections_per_address_max: Annotated[int, _between(1, 12_000)]
+    public_url: Annotated[str, _text(r"^(https?://[^\s]+)?$", "an http:// or https:// address")]
 
     # who
     admin_email: Annotated[str, _text(r"^([^@\s]+@[^@\s]+)?$", "an e-mail address")]
     admin_password: str
     default_zone: ZoneId
+    wallet_master_keys: Annotated[
+        str,
+        _text(
+            r"^([1-9]\d{0,3}:[A-Za-z0-9+/]{43}=(,[1-9]\d{0,3}:[A-Za-z0-9+/]{43}=)*)?$",
+            "versions with the base64 of 32 bytes each, such as 1:<base64>,2:<base64>",
+        ),
+    ]
     faucet_enabled: bool
+    api_key_pepper: str
+    api_keys_max: Annotated[int, _between(1, 1_000)]
+    api_key_days: Annotated[int, _between(1, 3_650)]
+    api_key_days_max: Annotated[int, _between(1, 3_650)]
+
+    # the directory
+    ldap_url: Annotated[str, _text(r"^(ldaps?://[^\s/]+/?)?$", 'an ldap:// or ldaps:// address, or "" for none')]
+    ldap_ca_file: str
+    ldap_bind_dn: str
+    ldap_bind_password: str
+    ldap_base_dn: str
+    ldap_login_attribute: Attribute
+    ldap_name_attribute: Attribute
+    ldap_id_attribute: Attribute
+    ldap_student_groups: Groups
+    ldap_faculty_groups: Groups
+    ldap_admin_groups: Groups
+    ldap_timeout_seconds: Annotated[float, _between(0.1, 60)]
+    ldap_grace_seconds: Annotated[float, _between(0, 30 * 86_400)]
 
     # money
     currency: Annotated[str, _text(r"^[A-Z]{3,10}$", "3 to 10 capital letters, such as THB")]
@@ -100,6 +145,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Deposits that nobody paid for exist beside the private chain only, never beside a real one."""
         return self.faucet_enabled and not self.solana_rpc_urls
 
+    @property
+    def site(self) -> str:
+        """Where people find this exchange."""
+        return self.public_url or f"http://{self.http_host}:{self.http_port}"
+
     def problems(self) -> list[str]:
         """Rules between and beyond types, each as a sentence that names its setting; never with a secret's value."""
         ports = {"http_port": self.http_port, "metrics_port": self.metrics_port}
@@ -114,10 +164,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         length = len(self.admin_password)
         if self.admin_password and not PASSWORD_LENGTH_MIN <= length <= PASSWORD_LENGTH_MAX:
             found.append(f"admin_password: must be {PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters long")
+        if self.api_key_pepper and len(self.api_key_pepper) < SECRET_LENGTH_MIN:
+            found.append(f"api_key_pepper: must be at least {SECRET_LENGTH_MIN} characters long")
+        if self.api_key_days > self.api_key_days_max:
+            found.append(f"api_key_days = {self.api_key_days}: must be at most api_key_days_max")
         if self.batch_max > self.waiting_max:
             found.append(f"batch_max = {self.batch_max}: must be at most waiting_max, which is {self.waiting_max}")
-        if self.ray_address and len(self.cluster_secret) < 32:
-            found.append("cluster_secret: must be at least 32 characters long when ray_address names a cluster")
+        if self.ray_address and len(self.cluster_secret) < SECRET_LENGTH_MIN:
+            length = SECRET_LENGTH_MIN
+            found.append(f"cluster_secret: must be at least {length} characters long when ray_address names a cluster")
+        if self.ldap_url:
+            found += self._problems_of_the_directory()
         for origin in self.cors_origins:
             if (origin[:5], origin.rpartition(":")[2]) in (("http:", "80"), ("https", "443")):
                 found.append(f"cors_origins: {origin}: browsers leave the usual port out, so it would never match")
@@ -126,6 +183,19 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 ip_network(network)
             except ValueError as error:
                 found.append(f"trusted_proxies: {error}")
+        return found
+
+    def _problems_of_the_directory(self) -> list[str]:
+        found = []
+        if not self.ldap_base_dn:
+            found.append("ldap_base_dn: is needed with ldap_url")
+        if bool(self.ldap_bind_dn) != bool(self.ldap_bind_password):
+            found.append("ldap_bind_dn, ldap_bind_password: set both, or none to search anonymously")
+        if self.ldap_timeout_seconds >= self.request_timeout_seconds:
+            found.append(
+                f"ldap_timeout_seconds = {self.ldap_timeout_seconds}: must be less than request_timeout_seconds, "
+                f"which is {self.request_timeout_seconds}"
+            )
         return found
 
     def shown(self) -> dict[str, object]:

@@ -55,7 +55,9 @@ class JournalBroken(Exception):
 
 def events_hash(steps: Sequence[Sequence[Event]]) -> bytes:
     """SHA-256 of the msgpack of the events of each entry of a row. A refusal counts with its code, not its wording."""
-    told = [[event.code if type(event) is Refused else event for event in events] for events in steps]
+    told = [
+        [*events[:-1], events[-1].code] if events and type(events[-1]) is Refused else events for events in steps
+    ]  # nothing follows a refusal
     return hashlib.sha256(_encode(told)).digest()
 
 

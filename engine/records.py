@@ -24,12 +24,43 @@ class NumberTaken(Exception):
     """A transfer into the market with this number exists already: another owner of the market made it."""
 
 
+class AddressTaken(Exception):
+    """The Solana address is somebody's wallet already; it is not said whose."""
+
+
+class ChallengeGone(Exception):
+    """The challenge was used, has expired, or was replaced by a newer one."""
+
+
+class PlatformWalletKept(Exception):
+    """A platform wallet is there: there is one per person, and it is never removed, for it holds its only key."""
+
+
+class WalletsFull(Exception):
+    """This person has as many wallets, or open challenges, as one may have."""
+
+
+class DirectoryDown(Exception):
+    """The directory does not answer, or not as it should: nobody knows who somebody is."""
+
+
+class LastAdmin(Exception):
+    """The change would leave nobody who can administer."""
+
+
+class TooManyKeys(Exception):
+    """The person, or the exchange for its head-ends, has as many API keys as there may be."""
+
+
 class ReferenceReused(Exception):
     """A transfer with this reference exists already, with other contents."""
 
 
 class UserRecord(Struct, frozen=True):
-    """role: student, faculty, admin, ami; status: active, suspended. The hash never leaves the gateway's auth code."""
+    """role: student, faculty, admin, ami; status: active, suspended. The hash never leaves the gateway's auth code.
+
+    source: local, or directory, whose people have no password here. confirmed_us: when the directory last knew him.
+    """
 
     user_id: ParticipantId
     email: str
@@ -39,9 +70,21 @@ class UserRecord(Struct, frozen=True):
     zone: str
     password_hash: bytes
     created_us: TimeUs
+    source: str = "local"
+    directory_id: bytes = b""
+    confirmed_us: TimeUs = 0
 
     def __repr__(self) -> str:  # keeps the hash out of logs and tracebacks
         return f"UserRecord(user_id={self.user_id}, role={self.role!r}, status={self.status!r})"
+
+
+class DirectoryPerson(Struct, frozen=True):
+    """Somebody as the directory describes him. directory_id never changes and never belongs to somebody else."""
+
+    directory_id: bytes
+    email: str
+    name: str
+    role: str
 
 
 class SessionRecord(Struct, frozen=True):
@@ -52,10 +95,42 @@ class SessionRecord(Struct, frozen=True):
     expires_us: TimeUs
 
 
+class ApiKeyRecord(Struct, frozen=True):
+    """A key for a program. user_id None: a head-end system's, with nobody behind it, which may speak for meter_ids.
+
+    key_id is public: the prefix of the secret. number is for where an integer is needed; public_key has 32 bytes.
+    """
+
+    key_id: str
+    number: int
+    user_id: ParticipantId | None
+    name: str
+    scopes: tuple[str, ...]
+    secret_hash: bytes
+    meter_ids: tuple[str, ...]
+    public_key: bytes | None
+    created_us: TimeUs
+    expires_us: TimeUs
+    used_us: TimeUs | None
+
+    def __repr__(self) -> str:  # keeps the hash out of logs and tracebacks
+        return f"ApiKeyRecord(key_id={self.key_id!r}, user_id={self.user_id}, scopes={self.scopes})"
+
+
 class RotateOutcome(IntEnum):
     OK = 1
     REUSED = 2  # an old refresh token came back: the whole family has been ended
     UNKNOWN = 3
+
+
+class WalletRecord(Struct, frozen=True):
+    """kind: linked (its owner proved it by a signature) or platform (we keep its secret, sealed)."""
+
+    address: str  # base58 of 32 bytes
+    user_id: ParticipantId
+    kind: str
+    primary: bool
+    created_us: TimeUs
 
 
 class ZoneRecord(Struct, frozen=True):

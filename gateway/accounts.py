@@ -166,7 +166,8 @@ class AccountController(Controller):
         else:
             raise invalid("asset", f"must be {gateway.settings.currency} or {ENERGY}<zone>")
         reference = f"deposit:{user_id}:{key or uuid4().hex}"
-        row = await gateway.ledger.deposit(user_id, data.asset, amount, reference, gateway.clock())
+        now_us = gateway.clock()
+        row = await gateway.ledger.deposit(user_id, data.asset, amount, reference, now_us, request.origin)
         return _show_deposit(row, gateway.settings.currency)
 
     @get("/deposits")

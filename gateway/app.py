@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry
 
 from engine.messages import RejectCode
 from gateway.accounts import AccountController
+from gateway.api_keys import ApiKeyController, HeadEndController
+from gateway.audit import AuditController
 from gateway.context import Gateway
 from gateway.documentation import openapi_config
 from gateway.edge import Edge, request_id_of
@@ -27,11 +29,27 @@ from gateway.metrics import Gather, at_once
 from gateway.operations import health, jwks, live, ready
 from gateway.orders import DeadManController, OrderController
 from gateway.permissions import Guard, permission_of
-from gateway.ports import Catalogue, Clock, History, Ledger, Markets, NoStages, People, Probe, Stages, Throttle
+from gateway.ports import (
+    ApiKeys,
+    AuditLog,
+    Catalogue,
+    Clock,
+    Directory,
+    History,
+    Ledger,
+    Markets,
+    NoStages,
+    People,
+    Probe,
+    Stages,
+    Vault,
+    Wallets,
+)
 from gateway.requests import GatewayRequest, WireResponse
 from gateway.settings import GatewaySettings
 from gateway.stream import stream
 from gateway.users import AuthController, ProfileController, UserAdminController
+from gateway.wallets import WalletController
 
 API: Final = "/api/v1"
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -41,31 +59,39 @@ _log = structlog.get_logger(__name__)
 def create_app(
     *,
     people: People,
+    wallets: Wallets,
+    vault: Vault,
+    api_keys: ApiKeys,
+    audit: AuditLog,
     catalogue: Catalogue,
     ledger: Ledger,
     history: History,
     markets: Markets,
-    throttle: Throttle,
     clock: Clock,
     settings: GatewaySettings,
     shared: SharedBuckets | None = None,
+    directory: Directory | None = None,
     probes: Mapping[str, Probe] | None = None,
     registry: CollectorRegistry | None = None,
     stages: Stages | None = None,
     gather: Gather = at_once,
     outages: tuple[type[Exception], ...] = (),
-    not_needed: frozenset[str] = frozenset({"redis"}),
+    not_needed: frozenset[str] = frozenset({"redis", "directory"}),
 ) -> Litestar:
     """`probes`: dependencies by name, for health, of which readiness ignores those that are `not_needed` to trade;
     `outages`: what ports raise when a dependency is down.
     """
     gateway = Gateway(
         people=people,
+        wallets=wallets,
+        vault=vault,
+        directory=directory,
+        api_keys=api_keys,
+        audit=audit,
         catalogue=catalogue,
         ledger=ledger,
         history=history,
         markets=markets,
-        throttle=throttle,
         shared=shared or NotShared(),
         clock=clock,
         probes=probes or {},
@@ -80,7 +106,11 @@ def create_app(
         route_handlers=[
             AuthController,
             ProfileController,
+            ApiKeyController,
+            WalletController,
             UserAdminController,
+            HeadEndController,
+            AuditController,
             MarketController,
             MarketAdminController,
             ZoneController,

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry
 
+from gateway.auth.api_keys import Secrets, Uses
 from gateway.auth.callers import Callers
-from gateway.auth.keys import open_keys
+from gateway.auth.entrance import Entrance
+from gateway.auth.keys import open_keys, open_pepper
 from gateway.auth.logins import Logins
 from gateway.auth.passwords import Passwords
 from gateway.auth.revocations import Revocations
@@ -20,7 +22,20 @@ from gateway.feed import Feeds
 from gateway.health import Health
 from gateway.limits import Limits, SharedBuckets
 from gateway.metrics import GatewayMetrics, Gather
-from gateway.ports import Catalogue, Clock, History, Ledger, Markets, People, Probe, Throttle
+from gateway.ports import (
+    ApiKeys,
+    AuditLog,
+    Catalogue,
+    Clock,
+    Directory,
+    History,
+    Ledger,
+    Markets,
+    People,
+    Probe,
+    Vault,
+    Wallets,
+)
 from gateway.settings import GatewaySettings
 from gateway.trading import Trading
 
@@ -30,11 +45,15 @@ class Gateway:
         self,
         *,
         people: People,
+        wallets: Wallets,
+        vault: Vault,
+        directory: Directory | None,
+        api_keys: ApiKeys,
+        audit: AuditLog,
         catalogue: Catalogue,
         ledger: Ledger,
         history: History,
         markets: Markets,
-        throttle: Throttle,
         shared: SharedBuckets,
         clock: Clock,
         probes: Mapping[str, Probe],
@@ -45,7 +64,9 @@ class Gateway:
         settings: GatewaySettings,
     ) -> None:
         self.people, self.catalogue, self.ledger, self.history = people, catalogue, ledger, history
-        self.markets, self.throttle, self.clock, self.settings = markets, throttle, clock, settings
+        self.wallets, self.vault = wallets, vault
+        self.api_keys, self.audit = api_keys, audit
+        self.markets, self.clock, self.settings = markets, clock, settings
         self.outages = outages
         self.metrics = GatewayMetrics(registry, gather)
         self.limits = Limits(settings, shared)
@@ -58,6 +79,22 @@ class Gateway:
             seconds=settings.access_seconds,
             remembered_max=settings.tokens_max,
         )
+        self.passwords = Passwords(
+            settings.bcrypt_cost,
+            settings.password_workers,
+            settings.password_waiting_max,
+            allow_low_cost=settings.bcrypt_cost_lowered_for_tests,
+        )
+        self.logins = Logins(people, clock, settings.login_failures_max, settings.lockout_seconds)
+        self.entrance = Entrance(
+            people,
+            self.passwords,
+            self.logins,
+            directory,
+            clock,
+            default_zone=settings.default_zone,
+            grace_seconds=settings.directory_grace_seconds,
+        )
         self.sessions = Sessions(
             people,
             self.tokens,
@@ -65,14 +102,20 @@ class Gateway:
             access_seconds=settings.access_seconds,
             refresh_seconds=settings.refresh_seconds,
         )
-        self.callers = Callers(people, self.tokens, clock, settings.callers_fresh_seconds, settings.callers_max)
-        self.passwords = Passwords(
-            settings.bcrypt_cost,
-            settings.password_workers,
-            settings.password_waiting_max,
-            allow_low_cost=settings.bcrypt_cost_lowered_for_tests,
+        self.secrets = Secrets(settings.api_key_pepper or open_pepper(settings.key_directory))
+        self.uses = Uses(api_keys, settings.api_key_uses_seconds)
+        self.callers = Callers(
+            people,
+            api_keys,
+            self.tokens,
+            self.secrets,
+            self.uses,
+            self.entrance.stay,
+            clock,
+            settings.access_seconds,
+            settings.callers_fresh_seconds,
+            settings.callers_max,
         )
-        self.logins = Logins()
         self.revocations = Revocations(
             people,
             self.tokens,
@@ -93,7 +136,12 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        for name, run in (("revocations", self.revocations.run), ("feeds", self.feeds.run)):
+        for name, run in (
+            ("revocations", self.revocations.run),
+            ("keys", self.tokens.follow_keys),
+            ("uses", self.uses.run),
+            ("feeds", self.feeds.run),
+        ):
             task = asyncio.create_task(run(), name=name)
             task.add_done_callback(self.health.task_ended)
             self._tasks.append(task)

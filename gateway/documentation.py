@@ -33,14 +33,17 @@ until it shows one's own writes; when it could not, it says so with `X-Projectio
 The checksum of a book is the CRC32 (IEEE) of its ten best levels as shown, best first, bid and ask in turn, each as
 `price:quantity`, joined by `|`; a side that is shorter is left out from where it ends.
 
-WebSocket `/ws`: text frames are JSON, binary frames msgpack. `{"op": "auth", "token": ...}` first, for own channels and
-orders. Requests carry `id`, answers are `{"id", "ok": true, ...}` or `{"id", "ok": false, "error": problem}`.
-Operations: `place` (`order`), `place_batch` (`orders`, `cancels`), `amend` (`order_id`, `price`, `quantity`), `cancel`
-(`order_id`), `cancel_all` (`market`), `cancel_all_after` (`seconds`), `subscribe` and `unsubscribe` (`channel` or
-`channels`, `market` or `markets`), `ping`. Channels: `book`, `trades`, `ticker`, `epochs` of a market, and one's own
-`orders`, `fills`, `balances`. A book begins with a `snapshot`; each `delta` goes from `previous_sequence` to
-`sequence`, and the quantity `0.000` means that the level is gone. After `gap` read again what it names. A connection
-that reads too slowly is told `lagged` and closed with 4008; one whose login is over, with 4001.
+Log in for an access token (`Authorization: Bearer ...`), or make an API key for a program (`X-API-Key: ...`); a route's
+`x-scope` is what a key needs for it, and without one a key will not do.
+
+WebSocket `/ws`: text frames are JSON, binary frames msgpack. `{"op": "auth", "token": ...}` (or `"api_key"`) first, for
+own channels and orders. Requests carry `id`, answers are `{"id", "ok": true, ...}` or `{"id", "ok": false, "error":
+problem}`. Operations: `place` (`order`), `place_batch` (`orders`, `cancels`), `amend` (`order_id`, `price`,
+`quantity`), `cancel` (`order_id`), `cancel_all` (`market`), `cancel_all_after` (`seconds`), `subscribe` and
+`unsubscribe` (`channel` or `channels`, `market` or `markets`), `ping`. Channels: `book`, `trades`, `ticker`, `epochs`
+of a market, and one's own `orders`, `fills`, `balances`. A book begins with a `snapshot`; each `delta` goes from
+`previous_sequence` to `sequence`, and the quantity `0.000` means that the level is gone. After `gap` read again what it
+names. A connection that reads too slowly is told `lagged` and closed with 4008; one whose login is over, with 4001.
 
 Compact orders, binary only: `["o", id, market, side 0|1, price_micro, quantity_wh, client_order_id, flags]` with the
 flags 1 post_only, 2 ioc, 4 fok; the answer is `["a", id, order_id, status, sequence, filled_wh]` or
@@ -92,6 +95,9 @@ def _completed(schema: dict[str, Any]) -> dict[str, Any]:
             permission = permission_of(method.upper(), path)
             if permission.roles:
                 operation["security"] = [{"bearer": []}]
+                if permission.scope:
+                    operation["security"].append({"key": []})
+                    operation["x-scope"] = permission.scope
                 operation["x-roles"] = sorted(permission.roles)
             answers = operation["responses"]
             answers.pop("400", None)
@@ -128,6 +134,9 @@ def openapi_config(version: str) -> OpenAPIConfig:
         render_plugins=[DocumentationPage(), Description()],
         use_handler_docstrings=True,
         components=Components(
-            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}
+            security_schemes={
+                "bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT"),
+                "key": SecurityScheme(type="apiKey", name="X-API-Key", security_scheme_in="header"),
+            }
         ),
     )

@@ -44,7 +44,7 @@ _CORS_EXPOSED: Final = (
 )
 _PREFLIGHT: Final = (
     (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
-    (b"access-control-allow-headers", b"Authorization, Content-Type, Idempotency-Key, X-Request-Id"),
+    (b"access-control-allow-headers", b"Authorization, X-API-Key, Content-Type, Idempotency-Key, X-Request-Id"),
     (b"access-control-max-age", b"600"),
 )
 _STATE: Final = "wattbook.visit"

@@ -9,7 +9,16 @@ from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 from engine.messages import RejectCode
-from engine.records import EmailTaken, ReferenceReused, SymbolTaken
+from engine.records import (
+    AddressTaken,
+    EmailTaken,
+    LastAdmin,
+    PlatformWalletKept,
+    ReferenceReused,
+    SymbolTaken,
+    TooManyKeys,
+    WalletsFull,
+)
 from engine.views import Failed, Fault, Refusal
 
 
@@ -41,8 +50,8 @@ class Meaning(NamedTuple):
 
 MEANING: Final[Mapping[Code, Meaning]] = {
     RejectCode.VALIDATION_FAILED: Meaning(400, False, "The request is not well formed; `fields` says where"),
-    GatewayCode.UNAUTHENTICATED: Meaning(401, False, "No valid access token, or wrong credentials"),
-    GatewayCode.FORBIDDEN: Meaning(403, False, "This role may not do this"),
+    GatewayCode.UNAUTHENTICATED: Meaning(401, False, "No valid access token or API key, or wrong credentials"),
+    GatewayCode.FORBIDDEN: Meaning(403, False, "This role, or an API key with these scopes, may not do this"),
     GatewayCode.BAD_SIGNATURE: Meaning(403, False, "A signature does not fit what it signs"),
     RejectCode.NOT_FOUND: Meaning(404, False, "There is no such thing, or it is somebody else's"),
     GatewayCode.METHOD_NOT_ALLOWED: Meaning(405, False, "The resource does not know this method"),
@@ -141,7 +150,7 @@ def problem_of(error: Exception, outages: tuple[type[Exception], ...], *, read: 
     """What any exception is to the client. `outages` are those that mean: a dependency is down."""
     if isinstance(error, Problem):
         return error
-    if isinstance(error, (EmailTaken, SymbolTaken, ReferenceReused)):
+    if type(error) in _CONFLICTS:
         return Problem(RejectCode.CONFLICT, _CONFLICTS[type(error)])
     if isinstance(error, (*outages, OSError, TimeoutError)):
         return Problem(Fault.UNAVAILABLE if read else Fault.OUTCOME_UNKNOWN)
@@ -149,9 +158,14 @@ def problem_of(error: Exception, outages: tuple[type[Exception], ...], *, read: 
 
 
 _CONFLICTS: Final[Mapping[type[Exception], str]] = {
+    AddressTaken: "the address is a wallet already",
     EmailTaken: "another account has this address",
-    SymbolTaken: "another market has this symbol",
+    LastAdmin: "somebody must be able to administer: this is the last admin",
+    PlatformWalletKept: "there is one platform wallet per person, and it stays: it holds its only key",
     ReferenceReused: "the Idempotency-Key belongs to a request with other contents",
+    SymbolTaken: "another market has this symbol",
+    TooManyKeys: "there are as many API keys as there may be: revoke one first",
+    WalletsFull: "no more wallets, or open challenges, than you have",
 }
 
 

@@ -1,18 +1,19 @@
 """What an admin does to markets and to the grid between their zones.
 
 A change of rules goes to the market first, where it is journaled; the catalogue, from which markets are started, is
-second. When the second step fails, repeating the request cures it.
+second. When the second step fails, repeating the request cures it. What a market is asked to do is in the audit log
+before it is asked: its journal knows what was done, not who wanted it.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, assert_never
 
 from litestar import Controller, get, patch, post, put
 from litestar.params import FromPath, JSONBody
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, to_builtins
 from msgspec.structs import replace
 
 from engine.market import UNLIMITED_WH, MarketSpec, Mechanism, Phase
-from engine.messages import CancelAll, Command, EndReason, RejectCode, SetPhase, SetSpec
+from engine.messages import CancelAll, EndReason, RejectCode, SetPhase, SetSpec
 from engine.records import CapacityRecord, CostRecord, ZoneRecord
 from engine.views import Applied, Failed, GetMarket, Refusal
 from gateway.context import Gateway
@@ -111,7 +112,7 @@ class MarketAdminController(Controller):
         )
         spec = _checked(_changed(draft, data))
         phase = _PHASES[data.phase] if data.phase is not None else Phase.OPEN
-        return show_market(await gateway.catalogue.create_market(spec, phase, gateway.clock()), None)
+        return show_market(await gateway.catalogue.create_market(spec, phase, gateway.clock(), request.origin), None)
 
     @patch("/{symbol:str}")
     async def change(self, request: GatewayRequest, symbol: FromPath[str], data: JSONBody[MarketRules]) -> Market:
@@ -123,9 +124,9 @@ class MarketAdminController(Controller):
             zones = tuple(data.zones)
             changed = replace(changed, zones=zones, paths=await gateway.catalogue.paths(zones, gateway.clock()))
         if changed != spec:
-            await _put_spec(gateway, _checked(changed))
+            await _put_spec(request, _checked(changed))
         if data.phase is not None:
-            await _submit(gateway, spec, SetPhase(_PHASES[data.phase]))
+            await _submit(request, spec, SetPhase(_PHASES[data.phase]))
         return show_market(changed, await gateway.markets.ask(spec.market_id, GetMarket()))
 
     @post("/{symbol:str}/halt", status_code=200)
@@ -141,14 +142,13 @@ class MarketAdminController(Controller):
     @post("/{symbol:str}/cancel-all", status_code=200)
     async def cancel_all(self, request: GatewayRequest, symbol: FromPath[str]) -> Cancelled:
         """Cancel everybody's orders."""
-        gateway = request.gateway
-        command = CancelAll(0, EndReason.CANCELLED_BY_ADMIN)
-        return Cancelled((await _submit(gateway, gateway.trading.spec(symbol), command)).count)
+        spec = request.gateway.trading.spec(symbol)
+        return Cancelled((await _submit(request, spec, CancelAll(0, EndReason.CANCELLED_BY_ADMIN))).count)
 
     async def _set_phase(self, request: GatewayRequest, symbol: str, phase: Phase) -> Market:
         gateway = request.gateway
         spec = gateway.trading.spec(symbol)
-        await _submit(gateway, spec, SetPhase(phase))
+        await _submit(request, spec, SetPhase(phase))
         return show_market(spec, await gateway.markets.ask(spec.market_id, GetMarket()))
 
 
@@ -164,7 +164,8 @@ class ZoneController(Controller):
     @put()
     async def put_zones(self, request: GatewayRequest, data: JSONBody[Zones]) -> Page[Zone]:
         """Add zones or rename them; a zone is never removed."""
-        await request.gateway.catalogue.put_zones([ZoneRecord(zone.id, zone.name) for zone in data.items])
+        zones = [ZoneRecord(zone.id, zone.name) for zone in data.items]
+        await request.gateway.catalogue.put_zones(zones, request.origin)
         return Page([Zone(zone.zone_id, zone.name) for zone in await request.gateway.catalogue.zones()])
 
     @get("/costs")
@@ -188,8 +189,8 @@ class ZoneController(Controller):
             )
             for place, cost in enumerate(data.items)
         ]
-        await gateway.catalogue.put_costs(costs, now_us)
-        await _follow_paths(gateway)
+        await gateway.catalogue.put_costs(costs, now_us, request.origin)
+        await _follow_paths(request)
         return Page([_show_cost(cost) for cost in await gateway.catalogue.costs()])
 
     @get("/capacities")
@@ -206,8 +207,8 @@ class ZoneController(Controller):
             CapacityRecord(one.from_, one.to, _capacity_wh(one.energy_per_epoch, f"items.{place}.energy_per_epoch"))
             for place, one in enumerate(data.items)
         ]
-        await gateway.catalogue.put_capacities(capacities)
-        await _follow_paths(gateway)
+        await gateway.catalogue.put_capacities(capacities, request.origin)
+        await _follow_paths(request)
         return Page([_show_capacity(capacity) for capacity in await gateway.catalogue.capacities()])
 
 
@@ -247,12 +248,15 @@ def _checked(spec: MarketSpec) -> MarketSpec:
     return spec
 
 
-async def _put_spec(gateway: Gateway, spec: MarketSpec) -> None:
-    await _submit(gateway, spec, SetSpec(spec))
-    await gateway.catalogue.update_market(spec)
+async def _put_spec(request: GatewayRequest, spec: MarketSpec) -> None:
+    await _submit(request, spec, SetSpec(spec))
+    await request.gateway.catalogue.update_market(spec, request.origin)
 
 
-async def _submit(gateway: Gateway, spec: MarketSpec, command: Command) -> Applied:
+async def _submit(request: GatewayRequest, spec: MarketSpec, command: SetSpec | SetPhase | CancelAll) -> Applied:
+    gateway = request.gateway
+    action, details = _asked(command)
+    await gateway.audit.append(request.origin, action, f"market:{spec.symbol}", None, details)
     answer = await gateway.markets.submit(spec.market_id, command)
     if isinstance(answer, (Refusal, Failed)):
         raise refused(answer)
@@ -261,12 +265,26 @@ async def _submit(gateway: Gateway, spec: MarketSpec, command: Command) -> Appli
     return answer
 
 
-async def _follow_paths(gateway: Gateway) -> None:
+def _asked(command: SetSpec | SetPhase | CancelAll) -> tuple[str, dict[str, object] | None]:
+    """A command in the audit log."""
+    match command:
+        case SetSpec(spec=spec):
+            return "market.rules_asked", to_builtins(spec)
+        case SetPhase(phase=phase):
+            return "market.phase_asked", {"phase": phase.name.lower()}
+        case CancelAll():
+            return "market.cancel_all_asked", None
+        case _:
+            assert_never(command)
+
+
+async def _follow_paths(request: GatewayRequest) -> None:
     """Give every market the paths that are valid now, where they differ from what it has."""
+    gateway = request.gateway
     for spec in list(gateway.markets.markets().values()):
         paths = await gateway.catalogue.paths(spec.zones, gateway.clock())
         if paths != spec.paths:
-            await _put_spec(gateway, _checked(replace(spec, paths=paths)))
+            await _put_spec(request, _checked(replace(spec, paths=paths)))
 
 
 async def _check_zones(gateway: Gateway, pairs: list[tuple[str, str]]) -> None:

@@ -1,7 +1,8 @@
 """Who may do what: one table, read by the guard itself, so that a route that is not in it cannot be served.
 
 A missing permission is 403. Other people's objects are 404 and are no matter of this table: every query carries its
-owner. The second part of a row names the limit that the route draws on.
+owner. A row names the roles, the scope that an API key needs beside its owner's role (none: never with a key), and the
+limit that the route draws on.
 """
 
 from collections.abc import Mapping
@@ -22,19 +23,23 @@ STUDENT, FACULTY, ADMIN, AMI = "student", "faculty", "admin", "ami"
 ROLES: Final = frozenset({STUDENT, FACULTY, ADMIN, AMI})
 TRADERS: Final = frozenset({STUDENT, FACULTY, ADMIN})  # an admin as himself; a head-end system never
 ADMINS: Final = frozenset({ADMIN})
+READ, TRADE, METER = "read", "trade", "meter"
+SCOPES: Final = frozenset({READ, TRADE, METER})
 
 
 class Permission(NamedTuple):
     roles: frozenset[str]
     limit: str = REQUESTS
     checked: bool = True  # False: no token is looked at and no limit drawn on, as for health
+    scope: str = ""  # that a key needs; empty: a key will not do, it takes a login
 
 
 _FREE: Final = Permission(ANYONE, checked=False)
 _PUBLIC: Final = Permission(ANYONE)
 _ANY: Final = Permission(ROLES)
-_TRADE: Final = Permission(TRADERS)
-_ORDER: Final = Permission(TRADERS, ORDERS)
+_OWN: Final = Permission(TRADERS, scope=READ)
+_TRADE: Final = Permission(TRADERS, scope=TRADE)
+_ORDER: Final = Permission(TRADERS, ORDERS, scope=TRADE)
 _ADMIN: Final = Permission(ADMINS)
 
 ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
@@ -43,15 +48,29 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("POST", "/api/v1/auth/login"): Permission(ANYONE, LOGIN),
     ("POST", "/api/v1/auth/refresh"): _PUBLIC,
     ("POST", "/api/v1/auth/logout"): _PUBLIC,  # with an access or a refresh token: the handler looks
-    ("GET", "/api/v1/users/me"): _ANY,
+    ("GET", "/api/v1/users/me"): Permission(ROLES, scope=READ),
     ("PATCH", "/api/v1/users/me"): _ANY,
     ("POST", "/api/v1/users/me/password"): Permission(ROLES, PASSWORD),
     ("GET", "/api/v1/users/me/sessions"): _ANY,
     ("DELETE", "/api/v1/users/me/sessions"): _ANY,
+    ("DELETE", "/api/v1/users/me/sessions/{session_id}"): _ANY,
+    ("GET", "/api/v1/users/me/api-keys"): _ANY,
+    ("POST", "/api/v1/users/me/api-keys"): _ANY,
+    ("DELETE", "/api/v1/users/me/api-keys/{key_id}"): _ANY,
+    ("GET", "/api/v1/users/me/wallets"): _ANY,
+    ("POST", "/api/v1/users/me/wallets"): _ANY,
+    ("POST", "/api/v1/users/me/wallets/challenge"): _ANY,
+    ("PATCH", "/api/v1/users/me/wallets/{address}"): _ANY,
+    ("DELETE", "/api/v1/users/me/wallets/{address}"): _ANY,
     ("POST", "/api/v1/users/me/cancel-all-after"): _TRADE,
     ("GET", "/api/v1/admin/users"): _ADMIN,
     ("GET", "/api/v1/admin/users/{user_id}"): _ADMIN,
     ("PATCH", "/api/v1/admin/users/{user_id}"): _ADMIN,
+    ("POST", "/api/v1/admin/users/{user_id}/unlock"): _ADMIN,
+    ("GET", "/api/v1/admin/ami-keys"): _ADMIN,
+    ("POST", "/api/v1/admin/ami-keys"): _ADMIN,
+    ("DELETE", "/api/v1/admin/ami-keys/{key_id}"): _ADMIN,
+    ("GET", "/api/v1/admin/audit"): _ADMIN,
     # markets and market data
     ("GET", "/api/v1/markets"): _PUBLIC,
     ("GET", "/api/v1/markets/{symbol}"): _PUBLIC,
@@ -77,18 +96,18 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     # trading
     ("POST", "/api/v1/orders"): _ORDER,
     ("POST", "/api/v1/orders/batch"): _ORDER,
-    ("GET", "/api/v1/orders"): _TRADE,
+    ("GET", "/api/v1/orders"): _OWN,
     ("DELETE", "/api/v1/orders"): _ORDER,
-    ("GET", "/api/v1/orders/{order_id}"): _TRADE,
+    ("GET", "/api/v1/orders/{order_id}"): _OWN,
     ("PATCH", "/api/v1/orders/{order_id}"): _ORDER,
     ("DELETE", "/api/v1/orders/{order_id}"): _ORDER,
-    ("GET", "/api/v1/orders/by-client-id/{client_order_id}"): _TRADE,
-    ("GET", "/api/v1/fills"): _TRADE,
-    ("GET", "/api/v1/positions"): _TRADE,
-    ("GET", "/api/v1/balances"): _TRADE,
-    ("GET", "/api/v1/ledger"): _TRADE,
-    ("GET", "/api/v1/deposits"): _TRADE,
-    ("POST", "/api/v1/deposits"): _TRADE,
+    ("GET", "/api/v1/orders/by-client-id/{client_order_id}"): _OWN,
+    ("GET", "/api/v1/fills"): _OWN,
+    ("GET", "/api/v1/positions"): _OWN,
+    ("GET", "/api/v1/balances"): _OWN,
+    ("GET", "/api/v1/ledger"): _OWN,
+    ("GET", "/api/v1/deposits"): _OWN,
+    ("POST", "/api/v1/deposits"): Permission(TRADERS),
     ("GET", "/api/v1/admin/ledger/trial-balance"): _ADMIN,
     # operations
     ("GET", "/health"): _FREE,
@@ -107,27 +126,27 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("WEBSOCKET", "/api/v1/ws"): _FREE,
 }
 
-OPERATIONS: Final[Mapping[str, frozenset[str]]] = {
-    "auth": ANYONE,
-    "ping": ANYONE,
-    "subscribe": ANYONE,  # to what: CHANNELS
-    "unsubscribe": ANYONE,
-    "place": TRADERS,
-    "place_batch": TRADERS,
-    "amend": TRADERS,
-    "cancel": TRADERS,
-    "cancel_all": TRADERS,
-    "cancel_all_after": TRADERS,
+OPERATIONS: Final[Mapping[str, Permission]] = {
+    "auth": _PUBLIC,
+    "ping": _PUBLIC,
+    "subscribe": _PUBLIC,  # to what: CHANNELS
+    "unsubscribe": _PUBLIC,
+    "place": _TRADE,
+    "place_batch": _TRADE,
+    "amend": _TRADE,
+    "cancel": _TRADE,
+    "cancel_all": _TRADE,
+    "cancel_all_after": _TRADE,
 }
 
-CHANNELS: Final[Mapping[str, frozenset[str]]] = {
-    "book": ANYONE,
-    "trades": ANYONE,
-    "ticker": ANYONE,
-    "epochs": ANYONE,
-    "orders": TRADERS,
-    "fills": TRADERS,
-    "balances": TRADERS,
+CHANNELS: Final[Mapping[str, Permission]] = {
+    "book": _PUBLIC,
+    "trades": _PUBLIC,
+    "ticker": _PUBLIC,
+    "epochs": _PUBLIC,
+    "orders": _OWN,
+    "fills": _OWN,
+    "balances": _OWN,
 }
 
 
@@ -136,18 +155,21 @@ def permission_of(method: str, path: str) -> Permission:
     return _FREE if method == "OPTIONS" else ROUTES[method, path]
 
 
-def check_role(role: str | None, allowed: frozenset[str]) -> None:
-    """`role` None: nobody is logged in. Raises UNAUTHENTICATED or FORBIDDEN."""
-    if not allowed:
+def check(caller: Caller | None, permission: Permission) -> None:
+    """None: nobody is logged in. Raises UNAUTHENTICATED or FORBIDDEN."""
+    if not permission.roles:
         return
-    if role is None:
-        raise Problem(GatewayCode.UNAUTHENTICATED, "this needs an access token")
-    if role not in allowed:
+    if caller is None:
+        raise Problem(GatewayCode.UNAUTHENTICATED, "this needs an access token or an API key")
+    if caller.role not in permission.roles:
         raise Problem(GatewayCode.FORBIDDEN, "this role may not do this")
+    if caller.key_id and permission.scope not in caller.scopes:
+        needs = f"the scope {permission.scope}" if permission.scope else "a login: no API key may do it"
+        raise Problem(GatewayCode.FORBIDDEN, f"this needs {needs}")
 
 
 class Guard:
-    """ASGI middleware around every handler: the table, the token, the limit, in this order.
+    """ASGI middleware around every handler: the table, the token or key, the limit, in this order.
 
     A middleware and not a Litestar guard, because before each guard Litestar copies the whole handler.
     """
@@ -169,7 +191,7 @@ class Guard:
         address = subscriber_of(client[0]) if client else ""
         try:
             caller = await self._caller(gateway, visit, permission)
-            check_role(caller.role if caller is not None else None, permission.roles)
+            check(caller, permission)
         except Problem:
             visit.drawn = gateway.limits.drawn(REQUESTS, address, None)
             gateway.limits.requests.take(address)  # who guesses is slowed down like who asks
@@ -182,10 +204,14 @@ class Guard:
 
     async def _caller(self, gateway: Gateway, visit: Visit, permission: Permission) -> Caller | None:
         scheme, _, token = visit.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        if not token or scheme.lower() != "bearer":
+        token = token.strip() if scheme.lower() == "bearer" else ""
+        api_key = visit.headers.get(b"x-api-key", b"").decode("latin-1")
+        if token and api_key:
+            raise Problem(GatewayCode.UNAUTHENTICATED, "send an access token or an API key, not both")
+        if not token and not api_key:
             return None
         try:
-            return await gateway.callers.of_token(token.strip())
+            return await gateway.callers.of(token, api_key)
         except Problem:
             if permission.roles:
                 raise

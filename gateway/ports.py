@@ -1,19 +1,23 @@
 """What the gateway asks of the rest of the exchange. The daemon hands in the real ones; tests hand in small ones.
 
-Rows are the Structs of engine/records.py and engine/views.py; amounts are integers, instants microseconds.
+Rows are the Structs of engine/records.py and engine/views.py; amounts are integers, instants microseconds. A method
+that takes an `origin` writes a row of the audit log in the transaction of its change.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
+from engine.audit import AuditRow, Origin
 from engine.market import MarketSpec, Path, Phase
 from engine.messages import Command
 from engine.records import (
     AccountBalance,
+    ApiKeyRecord,
     CandleRecord,
     CapacityRecord,
     CostRecord,
     DepositRecord,
+    DirectoryPerson,
     EpochRecord,
     Holding,
     LedgerLine,
@@ -25,6 +29,7 @@ from engine.records import (
     StoredOrder,
     TrialLine,
     UserRecord,
+    WalletRecord,
     ZoneRecord,
 )
 from engine.views import Answer, BookView, Feed, Query, TradeView
@@ -36,7 +41,7 @@ FeedListener: TypeAlias = Callable[[BookView | Feed | None], None]
 
 class People(Protocol):
     async def create(
-        self, email: str, name: str, password_hash: bytes, role: str, zone: str, now_us: int
+        self, email: str, name: str, password_hash: bytes, role: str, zone: str, now_us: int, origin: Origin
     ) -> UserRecord: ...
 
     async def by_email(self, email: str) -> UserRecord | None: ...
@@ -51,54 +56,166 @@ class People(Protocol):
         role: str | None = None,
         status: str | None = None,
         zone: str | None = None,
-    ) -> UserRecord | None: ...
+        now_us: int,
+        origin: Origin,
+    ) -> UserRecord | None:
+        """A change of role or status ends the user's sessions. Raises LastAdmin."""
+        ...
 
-    async def set_password(self, user_id: int, password_hash: bytes) -> None: ...
+    async def admit(self, person: DirectoryPerson, zone: str, now_us: int, origin: Origin) -> UserRecord:
+        """The account of somebody whom the directory knows, made or brought up to date.
 
-    async def search(self, text: str, after_id: int, limit: int) -> list[UserRecord]: ...
+        Raises EmailTaken for a new account, LastAdmin for one that nobody could replace.
+        """
+        ...
+
+    async def set_password(
+        self, user_id: int, password_hash: bytes, keep_session_id: str, now_us: int, origin: Origin
+    ) -> None:
+        """Ends the user's other sessions."""
+        ...
+
+    async def search(
+        self, text: str, after_id: int, limit: int, role: str | None, status: str | None
+    ) -> list[UserRecord]: ...
 
     async def open_session(
-        self, session_id: str, user_id: int, refresh_hash: bytes, now_us: int, expires_us: int
-    ) -> None: ...
+        self, session_id: str, user: UserRecord, refresh_hash: bytes, now_us: int, expires_us: int, origin: Origin
+    ) -> bool:
+        """False when the user is not any more what he was when he was looked at."""
+        ...
 
     async def rotate_session(
-        self, session_id: str, old_hash: bytes, new_hash: bytes, now_us: int, expires_us: int
+        self, session_id: str, old_hash: bytes, new_hash: bytes, now_us: int, expires_us: int, origin: Origin
     ) -> RotateOutcome: ...
 
-    async def end_session(self, session_id: str, now_us: int) -> bool: ...
+    async def end_session(self, session_id: str, now_us: int, user_id: int | None, origin: Origin) -> bool:
+        """False when there is no such session, or it is not this user's; None: whosever it is."""
+        ...
 
-    async def end_sessions(self, user_id: int, now_us: int, except_id: str = "") -> int: ...
+    async def end_sessions(self, user_id: int, now_us: int, except_id: str, origin: Origin) -> list[str]: ...
 
     async def sessions(self, user_id: int) -> list[SessionRecord]: ...
 
     async def ended_sessions(self, since_us: int) -> list[str]: ...
 
+    async def add_login_failure(
+        self, key: str, user_id: int | None, now_us: int, window_us: int, failures_max: int, origin: Origin
+    ) -> int: ...
+
+    async def login_failures(self, key: str, now_us: int) -> tuple[int, int]:
+        """(how many, when they are forgotten), or (0, 0)."""
+        ...
+
+    async def forget_login_failures(self, key: str) -> None: ...
+
+    async def unlock(self, user_id: int, key: str, origin: Origin) -> None: ...
+
+
+class ApiKeys(Protocol):
+    async def create(self, key: ApiKeyRecord, keys_max: int, origin: Origin) -> ApiKeyRecord:
+        """Raises TooManyKeys."""
+        ...
+
+    async def by_id(self, key_id: str) -> ApiKeyRecord | None: ...
+
+    async def of_user(self, user_id: int) -> list[ApiKeyRecord]: ...
+
+    async def of_head_ends(self) -> list[ApiKeyRecord]: ...
+
+    async def remove(self, key_id: str, user_id: int | None, origin: Origin) -> bool:
+        """False when this user, or no head-end when None, has no such key."""
+        ...
+
+    async def note_uses(self, uses: dict[str, int]) -> None: ...
+
+
+class AuditLog(Protocol):
+    async def append(
+        self,
+        origin: Origin,
+        action: str,
+        subject: str,
+        before: Mapping[str, object] | None = None,
+        after: Mapping[str, object] | None = None,
+    ) -> None: ...
+
+    async def find(
+        self,
+        before_number: int,
+        limit: int,
+        *,
+        actor: str | None,
+        action: str | None,
+        subject: str | None,
+        from_us: int | None,
+        to_us: int | None,
+    ) -> list[AuditRow]:
+        """Newest first."""
+        ...
+
+
+class Directory(Protocol):
+    """Somebody else's list of people. Raises DirectoryDown when nobody can tell."""
+
+    async def check(self, name: str, password: str | None) -> DirectoryPerson | None:
+        """None for every kind of no. Without a password it takes the same steps and is always None."""
+        ...
+
+    async def find(self, directory_id: bytes) -> DirectoryPerson | None: ...
+
+
+class Wallets(Protocol):
+    """Errors are those of engine/records.py: AddressTaken, ChallengeGone, PlatformWalletKept, WalletsFull."""
+
+    async def put_challenge(
+        self, user_id: int, address: str, challenge: str, now_us: int, expires_us: int, open_max: int
+    ) -> None: ...
+
+    async def challenge(self, user_id: int, address: str, now_us: int) -> str | None: ...
+
+    async def link(
+        self, user_id: int, address: str, challenge: str, now_us: int, wallets_max: int, origin: Origin
+    ) -> WalletRecord: ...
+
+    async def wallets(self, user_id: int) -> list[WalletRecord]: ...
+
+    async def make_primary(self, user_id: int, address: str, origin: Origin) -> WalletRecord | None: ...
+
+    async def remove(self, user_id: int, address: str, origin: Origin) -> bool: ...
+
+
+class Vault(Protocol):
+    """Keeps the secrets of platform wallets. The gateway can ask for a new one, and for none of them."""
+
+    async def make(self, user_id: int, now_us: int, wallets_max: int, origin: Origin) -> WalletRecord: ...
+
 
 class Catalogue(Protocol):
-    async def create_market(self, spec: MarketSpec, phase: Phase, now_us: int) -> MarketSpec: ...
+    async def create_market(self, spec: MarketSpec, phase: Phase, now_us: int, origin: Origin) -> MarketSpec: ...
 
-    async def update_market(self, spec: MarketSpec) -> None: ...
+    async def update_market(self, spec: MarketSpec, origin: Origin) -> None: ...
 
     async def markets(self) -> list[MarketSpec]: ...
 
     async def zones(self) -> list[ZoneRecord]: ...
 
-    async def put_zones(self, zones: list[ZoneRecord]) -> None: ...
+    async def put_zones(self, zones: list[ZoneRecord], origin: Origin) -> None: ...
 
     async def costs(self) -> list[CostRecord]: ...
 
-    async def put_costs(self, costs: list[CostRecord], now_us: int) -> None: ...
+    async def put_costs(self, costs: list[CostRecord], now_us: int, origin: Origin) -> None: ...
 
     async def capacities(self) -> list[CapacityRecord]: ...
 
-    async def put_capacities(self, capacities: list[CapacityRecord]) -> None: ...
+    async def put_capacities(self, capacities: list[CapacityRecord], origin: Origin) -> None: ...
 
     async def paths(self, zones: tuple[str, ...], now_us: int) -> tuple[Path, ...]: ...
 
 
 class Ledger(Protocol):
     async def deposit(
-        self, participant_id: int, asset: str, amount: int, reference: str, time_us: int
+        self, participant_id: int, asset: str, amount: int, reference: str, time_us: int, origin: Origin
     ) -> DepositRecord: ...
 
     async def deposits(self, participant_id: int, before_id: int, limit: int) -> list[DepositRecord]: ...
@@ -168,27 +285,17 @@ class History(Protocol):
 
 
 class Markets(Protocol):
-    """The market actors. Refusals are answers; `submit` keeps the order of its calls per market."""
+    """The market actors. Refusals are answers. Per market, what these calls send keeps the order of the calls."""
 
-    async def submit(self, market_id: int, command: Command) -> Answer: ...
+    def submit(self, market_id: int, command: Command) -> Awaitable[Answer]: ...
 
-    async def submit_many(self, market_id: int, commands: list[Command]) -> list[Answer]: ...
+    def submit_many(self, market_id: int, commands: Sequence[Command]) -> Awaitable[list[Answer]]: ...
 
-    async def ask(self, market_id: int, query: Query) -> Answer: ...
+    def ask(self, market_id: int, query: Query) -> Awaitable[Answer]: ...
 
     def watch(self, market_id: int, participants: frozenset[int], book: bool, listener: FeedListener) -> None: ...
 
     def markets(self) -> Mapping[str, MarketSpec]: ...
-
-
-class Throttle(Protocol):
-    """Counts failed logins. Keys are hashes, never addresses."""
-
-    async def locked_seconds(self, key: str) -> float: ...
-
-    async def fail(self, key: str) -> None: ...
-
-    async def clear(self, key: str) -> None: ...
 
 
 class Stages(Protocol):

@@ -18,10 +18,11 @@ from litestar.params import QueryParameter
 from litestar.types import Empty, Receive, Scope, Send
 from msgspec import Struct
 
+from engine.audit import Origin
 from engine.messages import RejectCode
 from gateway.auth.callers import Caller
 from gateway.context import Gateway
-from gateway.edge import answer_headers, request_headers, visit_of
+from gateway.edge import answer_headers, request_headers, request_id_of, visit_of
 from gateway.errors import GatewayCode, Problem, invalid
 
 _T = TypeVar("_T")
@@ -63,6 +64,19 @@ class GatewayRequest(Request[Caller, Any, State]):
     def visitor(self) -> Caller | None:
         visitor: Caller | None = self.scope.get("user")
         return visitor
+
+    @property
+    def origin(self) -> Origin:
+        """Who asks, and from where: what the audit log keeps of this request."""
+        caller, client = self.visitor, self.scope.get("client")
+        if caller is None:
+            actor, via = "anonymous", ""
+        elif caller.key_id:
+            actor = f"user:{caller.user_id}" if caller.user_id > 0 else f"head-end:{caller.key_id}"
+            via = f"key:{caller.key_id}"
+        else:
+            actor, via = f"user:{caller.user_id}", f"session:{caller.session_id}"
+        return Origin(actor, via, client[0] if client else "", request_id_of(self.scope))
 
     @property
     def idempotency_key(self) -> str:

@@ -1,8 +1,11 @@
 """What the gateway can be told at start. The daemon fills it in from its own settings; nothing here reads a file."""
 
 from pathlib import Path
+from typing import Final
 
 from msgspec import Struct
+
+ACCESS_SECONDS: Final = 900
 
 
 class Limit(Struct, frozen=True):
@@ -15,20 +18,34 @@ class Limit(Struct, frozen=True):
 class GatewaySettings(Struct, frozen=True, kw_only=True):
     """Times are seconds, sizes bytes, unless the name says otherwise."""
 
-    key_directory: Path  # holds the Ed25519 keys that sign access tokens; made at first start
+    key_directory: Path  # holds the Ed25519 keys that sign access tokens, and the pepper; made at first start
+    api_key_pepper: bytes = b""  # with which API keys are hashed; empty: the one in key_directory
     version: str = "0.0.0"
     issuer: str = "wattbook"
     audience: str = "wattbook-api"
-    access_seconds: int = 900
+    access_seconds: int = ACCESS_SECONDS
     refresh_seconds: int = 30 * 86_400
     sessions_max: int = 1_000  # sessions shown in one answer
 
     bcrypt_cost: int = 12
     bcrypt_cost_lowered_for_tests: bool = False  # otherwise a cost below 12 is refused
+    api_keys_max: int = 20  # of one person
+    head_end_keys_max: int = 1_000
+    api_key_days: int = 90  # a key is good for, when it is not said
+    api_key_days_max: int = 365
+    api_key_uses_seconds: float = 5.0  # how often last uses are written, each key's at most once a minute
+
     password_workers: int = 2  # bcrypt runs at once
     password_waiting_max: int = 256  # more than this many waiting: OVERLOADED
     login_failures_max: int = 5
     lockout_seconds: int = 900
+
+    site: str = "http://127.0.0.1:8080"  # where people find this exchange: stands in what they sign
+    challenge_seconds: int = 300
+    challenges_max: int = 5  # open at once, per person
+    wallets_max: int = 10  # per person
+
+    directory_grace_seconds: float = 3_600.0  # sessions of its people go on so long while it does not answer
 
     currency: str = "THB"
     default_zone: str = "Z1"
@@ -64,3 +81,6 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     socket_queue_max: int = 20_000  # messages that wait for a slow reader; a commit may bring hundreds at once
     socket_queue_bytes_max: int = 8_000_000
     socket_channels_max: int = 1_000  # subscriptions of one connection
+
+    def __repr__(self) -> str:  # keeps the pepper out of logs and tracebacks
+        return f"GatewaySettings(version={self.version!r}, key_directory={str(self.key_directory)!r})"

@@ -1,8 +1,8 @@
 """One WebSocket connection: frames in, answers and channels out, everything bounded.
 
 Text frames are JSON, binary frames msgpack; an answer comes as its request came, a channel as its subscription did.
-Requests start in the order they arrive and are answered as their markets answer; compact orders that arrive together
-start together, and those of one market are answered together. Pings every 20 s are the server's
+Requests start in the order they arrive and are answered as their markets answer; compact orders for one market that
+arrive together start and are answered together. Pings every 20 s are the server's
 (uvicorn's ws_ping_interval), as is the largest frame it accepts. Close codes: 1009 frame too large, 4001 login over,
 4008 reads too slowly, 1013 too many connections.
 """
@@ -22,7 +22,7 @@ from gateway.context import Gateway
 from gateway.errors import GatewayCode, Problem, problem_of
 from gateway.feed import Message
 from gateway.limits import Buckets
-from gateway.stream_ops import Operations, is_compact, problem_answer
+from gateway.stream_ops import Operations, is_compact, market_of, problem_answer
 
 _log = structlog.get_logger(__name__)
 _CLOSE_TOO_LARGE, _CLOSE_LOGIN_OVER, _CLOSE_LAGGED, _CLOSE_FULL = 1009, 4001, 4008, 1013
@@ -54,7 +54,7 @@ class Connection:
         self._lagged = asyncio.Event()
         self._in_flight = asyncio.Semaphore(gateway.settings.socket_in_flight_max)
         self._requests: set[asyncio.Task[int]] = set()
-        self._burst: list[list[Any]] | None = None  # compact orders that have arrived and not started
+        self._bursts: dict[str, list[list[Any]]] = {}  # compact orders that have not started yet, by market
         self._messages = Buckets("messages", gateway.settings.socket_messages_limit, 1)
         self._stale_markets: set[int] = set()  # whose trades the balances do not show yet
         self._balances_stale = asyncio.Event()
@@ -164,13 +164,13 @@ class Connection:
                 self._in_flight.release()
                 continue
             if not (binary and is_compact(request)):
-                self._burst = None  # what arrives from now on must not overtake this one
+                self._bursts.clear()  # what arrives from now on must not overtake this one
                 self._start(self._serve(request, binary))
-            elif self._burst is not None:
-                self._burst.append(request)
+            elif (burst := self._bursts.get(market := market_of(request))) is not None:
+                burst.append(request)
             else:
-                burst = self._burst = [request]
-                self._start(self._serve_burst(burst))
+                burst = self._bursts[market] = [request]
+                self._start(self._serve_burst(market, burst))
 
     def _start(self, serving: Coroutine[Any, Any, int]) -> None:
         task = asyncio.create_task(serving)
@@ -192,10 +192,10 @@ class Connection:
         self.answer(answer, binary=binary)
         return 1
 
-    async def _serve_burst(self, burst: list[list[Any]]) -> int:
-        """Compact orders that arrived together, by now all of them. How many were served."""
-        if self._burst is burst:
-            self._burst = None
+    async def _serve_burst(self, market: str, burst: list[list[Any]]) -> int:
+        """Compact orders for one market that arrived together, by now all of them. How many were served."""
+        if self._bursts.get(market) is burst:
+            del self._bursts[market]
         try:
             await self._operations.serve_burst(burst)
         except Exception as error:  # noqa: BLE001 - as above

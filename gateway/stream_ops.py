@@ -23,13 +23,14 @@ from gateway.context import Gateway
 from gateway.errors import GatewayCode, Problem, invalid
 from gateway.feed import BALANCES, ORDERS, Message
 from gateway.instants import format_instant
-from gateway.permissions import ANYONE, CHANNELS, OPERATIONS, check_role
+from gateway.permissions import CHANNELS, OPERATIONS, Permission, check
 from gateway.requests import CLIENT_ID, convert
 from gateway.trading import BATCH_MAX, DEAD_MAN_SECONDS_MAX, AmendRequest, OrderRequest, Placement
 from gateway.wire import STATUS_NAMES, Order, show_balance, show_order
 
 POST_ONLY, IOC, FOK = 1, 2, 4
 _COMPACT_LENGTH: Final = 8
+_MARKET: Final = 2  # its place in a compact order
 _WATCH_SECONDS: Final = 2.0  # how long a subscription to own channels waits for the markets to confirm it
 _PREFIX: Final = ("op", "id")
 
@@ -47,7 +48,13 @@ class Client(Protocol):
 
 
 class AuthOp(Struct, frozen=True):
-    token: str
+    """One of the two."""
+
+    token: str = ""
+    api_key: str = ""
+
+    def __repr__(self) -> str:
+        return "AuthOp(...)"
 
 
 class ChannelsOp(Struct, frozen=True):
@@ -85,7 +92,7 @@ class Operations:
 
     def __init__(self, gateway: Gateway, client: Client) -> None:
         self._gateway, self._client = gateway, client
-        self._token = ""
+        self._login = AuthOp()
         self._caller: Caller | None = None
         self._channels: set[tuple[str, str]] = set()  # (channel, symbol; "" for own channels)
         self._handlers: dict[str, Callable[[dict[str, Any], bool], Awaitable[dict[str, Any]]]] = {
@@ -113,13 +120,14 @@ class Operations:
         await self._check(OPERATIONS[name])
         return {"id": request.get("id"), "ok": True, **await handler(request, binary)}
 
-    async def renew(self) -> None:
+    async def renew(self, *, beside: bool = False) -> None:
         """Look at the login again. Raises Problem when it is over.
 
-        Done from time to time, the look before an order never waits, and orders keep their order.
+        Done from time to time, the look before an order (`beside`) never waits, and orders keep their order.
         """
-        if self._token:
-            self._caller = await self._gateway.callers.of_token(self._token)
+        if self._caller is not None:
+            login = self._login
+            self._caller = await self._gateway.callers.of(login.token, login.api_key, beside=beside)
 
     async def balances(self, complete: bool) -> dict[str, Any]:
         """The message of the channel `balances`."""
@@ -133,23 +141,25 @@ class Operations:
 
     # --- login -------------------------------------------------------------------------------------------------------
 
-    async def _check(self, allowed: frozenset[str]) -> None:
-        if allowed:
-            await self.renew()
-            check_role(self._caller.role if self._caller else None, allowed)
+    async def _check(self, permission: Permission) -> None:
+        if permission.roles:
+            await self.renew(beside=True)
+            check(self._caller, permission)
 
     async def _trader(self) -> Caller:
-        await self.renew()
+        await self.renew(beside=True)
         if self._caller is None:
             raise Problem(GatewayCode.UNAUTHENTICATED, "this needs an access token")
         return self._caller
 
     async def _auth(self, request: dict[str, Any], _: bool) -> dict[str, Any]:
-        token = convert(request, AuthOp).token
-        caller = await self._gateway.callers.of_token(token)
+        login = convert(request, AuthOp)
+        if bool(login.token) == bool(login.api_key):
+            raise invalid("token", "send either token or api_key")
+        caller = await self._gateway.callers.of(login.token, login.api_key)
         if self._caller is not None and self._caller.user_id != caller.user_id:
             raise Problem(RejectCode.CONFLICT, "the connection belongs to another user: open a new one")
-        self._token, self._caller = token, caller
+        self._login, self._caller = login, caller
         return {"user_id": str(caller.user_id), "role": caller.role, "expires_at": format_instant(caller.expires_us)}
 
     async def _ping(self, _request: dict[str, Any], _: bool) -> dict[str, Any]:
@@ -212,7 +222,7 @@ class Operations:
         for channel in channels:
             if channel not in CHANNELS:
                 raise invalid("channel", f"must be one of {', '.join(CHANNELS)}")
-            if CHANNELS[channel] is not ANYONE:
+            if CHANNELS[channel].roles:
                 wanted.append((channel, ""))
                 continue
             if not symbols:
@@ -265,26 +275,21 @@ class Operations:
         return {"cancel_at": format_instant(at_us) if at_us else None}
 
     async def serve_burst(self, burst: list[list[Any]]) -> None:
-        """Answer compact orders that arrived together: integers instead of decimals, an array instead of an object.
+        """Answer compact orders for one market that arrived together: integers and arrays, not decimals and objects.
 
         Raises Problem for the login, which is the refusal of them all.
         """
         await self._check(OPERATIONS["place"])
         caller = await self._trader()
-        by_market: dict[int, tuple[list[Any], list[Placement]]] = {}
+        requests: list[Any] = []
+        placements: list[Placement] = []
         for request in burst:
             try:
                 self._gateway.limits.orders.take(caller.user_id)
-                placement = self._compact_placement(request, caller)
+                placements.append(self._compact_placement(request, caller))
+                requests.append(request)
             except Problem as problem:
                 self._client.answer(problem_answer(request, problem), binary=True)
-                continue
-            requests, placements = by_market.setdefault(placement.spec.market_id, ([], []))
-            requests.append(request)
-            placements.append(placement)
-        await asyncio.gather(*(self._place_together(*together) for together in by_market.values()))
-
-    async def _place_together(self, requests: list[Any], placements: list[Placement]) -> None:
         outcomes = await self._gateway.trading.place_many(placements)
         for request, placement, outcome in zip(requests, placements, outcomes, strict=True):
             if isinstance(outcome, Problem):
@@ -381,6 +386,11 @@ def _order_request(fields: dict[str, Any]) -> OrderRequest | Problem:
 
 def is_compact(request: Any) -> bool:
     return isinstance(request, list) and bool(request) and request[0] == "o"
+
+
+def market_of(request: list[Any]) -> str:
+    """The market that a compact order names; whether it exists is looked at later."""
+    return request[_MARKET] if len(request) > _MARKET and isinstance(request[_MARKET], str) else ""
 
 
 def problem_answer(request: Any, problem: Problem) -> Any:

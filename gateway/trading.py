@@ -218,21 +218,32 @@ class Trading:
         by_market: dict[int, list[int]] = {}
         for place, (market_id, _) in enumerate(commands):
             by_market.setdefault(market_id, []).append(place)
+        if len(by_market) == 1:  # the usual case; sent in this turn of the loop, before whatever is asked for later
+            return await self._together(commands[0][0], [command for _, command in commands])
         answered = await asyncio.gather(
-            *(self._markets.submit_many(m, [commands[place][1] for place in places]) for m, places in by_market.items())
+            *(self._together(m, [commands[place][1] for place in places]) for m, places in by_market.items())
         )
-        results: dict[int, OrderAnswer | Problem] = {}
-        for (market_id, places), answers in zip(by_market.items(), answered, strict=True):
-            for place, answer in zip(places, answers, strict=True):
-                if isinstance(answer, OrderAnswer):
-                    self._barrier.note(market_id, answer.order.sequence)
-                    results[place] = answer
-                    continue
-                try:
-                    results[place] = await self._retried(market_id, commands[place][1], answer)
-                except Problem as problem:
-                    results[place] = problem
+        results = {
+            place: outcome
+            for places, outcomes in zip(by_market.values(), answered, strict=True)
+            for place, outcome in zip(places, outcomes, strict=True)
+        }
         return [results[place] for place in range(len(commands))]
+
+    async def _together(
+        self, market_id: int, commands: Sequence[PlaceOrder | CancelOrder]
+    ) -> list[OrderAnswer | Problem]:
+        outcomes: list[OrderAnswer | Problem] = []
+        for command, answer in zip(commands, await self._markets.submit_many(market_id, commands), strict=True):
+            if isinstance(answer, OrderAnswer):
+                self._barrier.note(market_id, answer.order.sequence)
+                outcomes.append(answer)
+                continue
+            try:
+                outcomes.append(await self._retried(market_id, command, answer))
+            except Problem as problem:
+                outcomes.append(problem)
+        return outcomes
 
     async def _retried(self, market_id: int, command: PlaceOrder | CancelOrder, answer: Answer) -> OrderAnswer:
         if isinstance(answer, Refusal) and await self._fetched_back(market_id, command, answer):

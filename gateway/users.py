@@ -4,15 +4,16 @@ A role is never read from a body of the person it applies to. Whether an account
 answer, nor from how long it takes.
 """
 
-import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
-from email_validator import EmailNotValidError, validate_email
 from litestar import Controller, delete, get, patch, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
+from engine.messages import RejectCode
 from engine.records import UserRecord
+from gateway.auth.addresses import normal_email
+from gateway.auth.entrance import LOCAL
 from gateway.auth.passwords import check_acceptable
 from gateway.auth.sessions import TokenPair
 from gateway.errors import GatewayCode, Problem, invalid, not_found
@@ -61,9 +62,13 @@ class PasswordChange(Struct, frozen=True, forbid_unknown_fields=True):
         return "PasswordChange(...)"
 
 
+Role: TypeAlias = Literal["student", "faculty", "admin", "ami"]
+Status: TypeAlias = Literal["active", "suspended"]
+
+
 class UserChange(Struct, frozen=True, forbid_unknown_fields=True):
-    role: Literal["student", "faculty", "admin", "ami"] | None = None
-    status: Literal["active", "suspended"] | None = None
+    role: Role | None = None
+    status: Status | None = None
     zone: str | None = None
 
 
@@ -74,6 +79,7 @@ class User(Struct, frozen=True):
     role: str
     zone: str
     status: str
+    source: Literal["local", "directory"]  # who keeps name, role and password
     created_at: Instant
 
 
@@ -102,41 +108,33 @@ class AuthController(Controller):
             raise invalid("name", "must be readable")
         check_acceptable(data.password, email, name)
         password_hash = await gateway.passwords.hash(data.password)
-        zone = gateway.settings.default_zone
-        return _show(await gateway.people.create(email, name, password_hash, "student", zone, gateway.clock()))
+        zone, now_us = gateway.settings.default_zone, gateway.clock()
+        user = await gateway.people.create(email, name, password_hash, "student", zone, now_us, request.origin)
+        return _show(user)
 
     @post("/login", status_code=200)
     async def login(self, request: GatewayRequest, data: JSONBody[LoginRequest]) -> TokenPair:
-        """An access token and a refresh token. Five failures lock the account for a while."""
-        gateway = request.gateway
-        email = data.email.strip().lower()
-        key = hashlib.sha256(email.encode("utf-8", "surrogatepass")).hexdigest()
-        async with gateway.logins.one_at_a_time(key):
-            locked_seconds = await gateway.throttle.locked_seconds(key)
-            if locked_seconds > 0:
-                raise Problem(GatewayCode.ACCOUNT_LOCKED, retry_after_seconds=locked_seconds)
-            user = await gateway.people.by_email(email)
-            if not await gateway.passwords.matches(data.password, user.password_hash if user else None):
-                await gateway.throttle.fail(key)
-                raise Problem(GatewayCode.UNAUTHENTICATED, "the address or the password is wrong")
-            assert user is not None, "a password matches only an account"
-            await gateway.throttle.clear(key)
-        if user.status != "active":
-            raise Problem(GatewayCode.FORBIDDEN, "the account is suspended")
-        return await gateway.sessions.open(user)
+        """An access token and a refresh token. Five failures lock the account for a while.
+
+        People of the directory use its address or name and its password.
+        """
+        gateway, origin = request.gateway, request.origin
+        return await gateway.sessions.open(await gateway.entrance.enter(data.email, data.password, origin), origin)
 
     @post("/refresh", status_code=200)
     async def refresh(self, request: GatewayRequest, data: JSONBody[RefreshRequest]) -> TokenPair:
         """A new pair; the old refresh token is used up, and using it again ends the whole family."""
-        return await request.gateway.sessions.refresh(data.refresh_token)
+        gateway = request.gateway
+        return await gateway.sessions.refresh(data.refresh_token, request.origin, gateway.entrance.stay)
 
     @post("/logout", status_code=204)
     async def logout(self, request: GatewayRequest, data: JSONBody[RefreshRequest | None] = None) -> None:
         """End the session of the access token, or of the refresh token in the body."""
-        if request.visitor is not None:
-            await request.gateway.sessions.end(request.visitor.session_id)
+        visitor = request.visitor
+        if visitor is not None and visitor.session_id:
+            await request.gateway.sessions.end(visitor.session_id, visitor.user_id, request.origin)
         elif data is not None:
-            await request.gateway.sessions.end_by_refresh_token(data.refresh_token)
+            await request.gateway.sessions.end_by_refresh_token(data.refresh_token, request.origin)
         else:
             raise Problem(GatewayCode.UNAUTHENTICATED, "this needs an access token or a refresh token")
 
@@ -153,24 +151,30 @@ class ProfileController(Controller):
     @patch()
     async def rename(self, request: GatewayRequest, data: JSONBody[ProfileChange]) -> User:
         """Change one's name; nothing else of the profile is one's own to change."""
-        name = data.name.strip()
+        gateway, name = request.gateway, data.name.strip()
         if not name or not name.isprintable():
             raise invalid("name", "must be readable")
-        user = await request.gateway.people.update(request.caller.user_id, name=name)
+        _check_kept_here(await _self(request), "name")
+        user = await gateway.people.update(
+            request.caller.user_id, name=name, now_us=gateway.clock(), origin=request.origin
+        )
         if user is None:
             raise not_found("user")
-        request.gateway.callers.forget(user.user_id)
+        gateway.callers.forget(user.user_id)
         return _show(user)
 
     @post("/password", status_code=204)
     async def change_password(self, request: GatewayRequest, data: JSONBody[PasswordChange]) -> None:
         """Needs the present password; ends all other sessions."""
         gateway, user = request.gateway, await _self(request)
+        _check_kept_here(user, "password")
         if not await gateway.passwords.matches(data.current_password, user.password_hash):
             raise invalid("current_password", "is wrong")
         check_acceptable(data.new_password, user.email, user.name, "new_password")
-        await gateway.people.set_password(user.user_id, await gateway.passwords.hash(data.new_password))
-        await gateway.sessions.end_all(user.user_id, except_id=request.caller.session_id)
+        password_hash = await gateway.passwords.hash(data.new_password)
+        kept, now_us = request.caller.session_id, gateway.clock()
+        await gateway.people.set_password(user.user_id, password_hash, kept, now_us, request.origin)
+        await gateway.revocations.read()
 
     @get("/sessions")
     async def sessions(self, request: GatewayRequest) -> Page[SessionShown]:
@@ -198,9 +202,15 @@ class ProfileController(Controller):
     ) -> SessionsEnded:
         """End all of one's sessions, at once and everywhere."""
         caller = request.caller
-        return SessionsEnded(
-            await request.gateway.sessions.end_all(caller.user_id, caller.session_id if keep_current else "")
-        )
+        kept = caller.session_id if keep_current else ""
+        return SessionsEnded(await request.gateway.sessions.end_all(caller.user_id, kept, request.origin))
+
+    @delete("/sessions/{session_id:str}", status_code=204)
+    async def end_session(self, request: GatewayRequest, session_id: FromPath[str]) -> None:
+        """End one of one's sessions, at once and everywhere."""
+        known = session_id.isprintable()
+        if not known or not await request.gateway.sessions.end(session_id, request.caller.user_id, request.origin):
+            raise not_found("session")
 
 
 class UserAdminController(Controller):
@@ -209,11 +219,19 @@ class UserAdminController(Controller):
 
     @get()
     async def search(
-        self, request: GatewayRequest, q: FromQuery[str] = "", limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
+        self,
+        request: GatewayRequest,
+        q: FromQuery[str] = "",
+        role: FromQuery[Role | None] = None,
+        status: FromQuery[Status | None] = None,
+        limit: Limit = LIMIT_DEFAULT,
+        cursor: Cursor = None,
     ) -> Page[User]:
-        """Users whose address or name contains `q`, by id."""
+        """Users whose address or name contains `q`, with this role and status, by id."""
         after = parse_cursor(cursor, 1)
-        rows = await request.gateway.people.search(q[:100], after[0] if after else 0, limit)
+        if not q.isprintable():
+            return Page([])
+        rows = await request.gateway.people.search(q[:100], after[0] if after else 0, limit, role, status)
         return Page([_show(row) for row in rows], cursor_of(rows[-1].user_id) if len(rows) == limit else None)
 
     @get("/{user_id:str}")
@@ -226,18 +244,38 @@ class UserAdminController(Controller):
 
     @patch("/{user_id:str}")
     async def change(self, request: GatewayRequest, user_id: FromPath[str], data: JSONBody[UserChange]) -> User:
-        """Change role, status or zone. A suspended user's sessions end at once. Not one's own role or status."""
+        """Change role, status or zone. New role or status: the user's sessions end. Not one's own role or status.
+
+        The last admin stays one, whoever asks.
+        """
         gateway, number = request.gateway, _user_id(user_id)
         if number == request.caller.user_id and (data.role is not None or data.status is not None):
             raise Problem(GatewayCode.FORBIDDEN, "an admin cannot change his own role or status")
+        if data.role is not None and (known := await gateway.people.by_id(number)) is not None:
+            _check_kept_here(known, "role")
         if data.zone is not None and data.zone not in {zone.zone_id for zone in await gateway.catalogue.zones()}:
             raise invalid("zone", "is not known")
-        user = await gateway.people.update(number, role=data.role, status=data.status, zone=data.zone)
+        user = await gateway.people.update(
+            number,
+            role=data.role,
+            status=data.status,
+            zone=data.zone,
+            now_us=gateway.clock(),
+            origin=request.origin,
+        )
         if user is None:
             raise not_found("user")
         gateway.callers.forget(number)
-        if data.status == "suspended":
-            await gateway.sessions.end_all(number)
+        await gateway.revocations.read()
+        return _show(user)
+
+    @post("/{user_id:str}/unlock", status_code=200)
+    async def unlock(self, request: GatewayRequest, user_id: FromPath[str]) -> User:
+        """Forget the failed logins of a user, so that he can try again at once."""
+        user = await request.gateway.people.by_id(_user_id(user_id))
+        if user is None:
+            raise not_found("user")
+        await request.gateway.logins.unlock(user.user_id, user.email, request.origin)
         return _show(user)
 
 
@@ -250,14 +288,16 @@ async def _self(request: GatewayRequest) -> UserRecord:
 
 def _email(text: str) -> str:
     """The address in the one form that is stored. Raises VALIDATION_FAILED."""
-    try:
-        # a campus may well live under .local or .test; whether mail arrives is not asked here
-        found = validate_email(
-            text.strip(), check_deliverability=False, test_environment=True, globally_deliverable=False
-        )
-    except EmailNotValidError:
-        raise invalid("email", "is no e-mail address") from None
-    return found.normalized.lower()
+    email = normal_email(text)
+    if email is None:
+        raise invalid("email", "is no e-mail address")
+    return email
+
+
+def _check_kept_here(user: UserRecord, what: str) -> None:
+    """Raises CONFLICT for what the directory says of its people: it would say it again at the next login."""
+    if user.source != LOCAL:
+        raise Problem(RejectCode.CONFLICT, f"the directory keeps this account's {what}")
 
 
 def _user_id(text: str) -> int:
@@ -274,5 +314,6 @@ def _show(user: UserRecord) -> User:
         role=user.role,
         zone=user.zone,
         status=user.status,
+        source="local" if user.source == LOCAL else "directory",
         created_at=format_instant(user.created_us),
     )

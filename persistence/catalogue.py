@@ -1,6 +1,7 @@
 """Which markets and zones there are, and what a path through the grid costs and carries.
 
 A market's stored spec is the one it was last given, with its paths; `paths` says what they would be made of now.
+Each change writes its row of the audit log (audit_log.py).
 """
 # ruff: noqa: S608 - the SQL is joined from constants of this file, values are parameters
 
@@ -9,8 +10,10 @@ from typing import Final
 import asyncpg
 import msgspec
 
+from engine.audit import SYSTEM, Origin
 from engine.market import MarketSpec, Mechanism, Path, Phase
 from engine.records import CapacityRecord, CostRecord, SymbolTaken, ZoneRecord
+from persistence.audit_log import append
 from persistence.journal import ensure_partitions
 from persistence.postgres import Pool, PooledConnection
 
@@ -50,6 +53,7 @@ MARKET_PATHS = """
     WHERE market_id = ANY($1::integer[])
     ORDER BY market_id, place
 """
+LOCK_MARKET = f"/* catalogue.lock_market */ SELECT {_LIST} FROM markets WHERE market_id = $1 FOR NO KEY UPDATE"
 NEXT_MARKET_ID = "/* catalogue.next_market_id */ SELECT coalesce(max(market_id), 0) + 1 FROM markets"
 ADD_MARKET = f"""
     /* catalogue.add_market */
@@ -73,6 +77,7 @@ ADD_PATHS = """
 """
 FIRST_PHASE = "/* catalogue.first_phase */ SELECT phase_first FROM markets WHERE market_id = $1"
 ZONES = "/* catalogue.zones */ SELECT zone_id, name FROM zones ORDER BY zone_id"
+ZONES_NOW = "/* catalogue.zones_now */ SELECT zone_id, name FROM zones WHERE zone_id = ANY($1::text[])"
 PUT_ZONES = """
     /* catalogue.put_zones */
     INSERT INTO zones (zone_id, name)
@@ -88,6 +93,20 @@ COSTS = """
     WHERE valid_from_us <= coalesce($1::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
     ORDER BY zone_from, zone_to, valid_from_us DESC
 """
+COSTS_NOW = """
+    /* catalogue.costs_now */
+    SELECT c.zone_from, c.zone_to, c.wheeling_micro, c.loss_bps, c.valid_from_us
+    FROM unnest($1::text[], $2::text[]) AS k (zone_from, zone_to)
+    CROSS JOIN LATERAL (
+        SELECT *
+        FROM costs
+        WHERE zone_from = k.zone_from
+            AND zone_to = k.zone_to
+            AND valid_from_us <= $3
+        ORDER BY valid_from_us DESC
+        LIMIT 1
+    ) c
+"""
 PUT_COSTS = """
     /* catalogue.put_costs */
     INSERT INTO costs (zone_from, zone_to, wheeling_micro, loss_bps, valid_from_us)
@@ -102,6 +121,12 @@ CAPACITIES = """
     SELECT zone_from, zone_to, capacity_wh
     FROM capacities
     ORDER BY zone_from, zone_to
+"""
+CAPACITIES_NOW = """
+    /* catalogue.capacities_now */
+    SELECT c.zone_from, c.zone_to, c.capacity_wh
+    FROM unnest($1::text[], $2::text[]) AS k (zone_from, zone_to)
+    JOIN capacities c USING (zone_from, zone_to)
 """
 PUT_CAPACITIES = """
     /* catalogue.put_capacities */
@@ -151,7 +176,7 @@ class PostgresCatalogue:
             raise UnknownMarket(f"market {market_id}")
         return Phase(phase)
 
-    async def create_market(self, spec: MarketSpec, phase: Phase, now_us: int) -> MarketSpec:
+    async def create_market(self, spec: MarketSpec, phase: Phase, now_us: int, origin: Origin = SYSTEM) -> MarketSpec:
         """Store a new market with room in the journal; the spec with its number. Raises SymbolTaken, UnknownZone."""
         async with self._pool.acquire() as connection, connection.transaction():
             # Numbers without gaps, and one new market at a time; readers go on.
@@ -163,54 +188,84 @@ class PostgresCatalogue:
                 raise SymbolTaken(spec.symbol) from error
             await _add_paths(connection, market_id, spec.paths)
             await ensure_partitions(connection, market_id, up_to_sequence=1)
+            after = {**_shown(spec), "market_id": market_id, "phase": phase.name.lower()}
+            await append(connection, origin, "market.made", f"market:{spec.symbol}", None, after)
         return msgspec.structs.replace(spec, market_id=market_id)
 
-    async def update_market(self, spec: MarketSpec) -> None:
+    async def update_market(self, spec: MarketSpec, origin: Origin = SYSTEM) -> None:
         """Store the spec that the market has been given. Raises UnknownMarket, SymbolTaken, UnknownZone."""
         async with self._pool.acquire() as connection, connection.transaction():
+            row = await connection.fetchrow(LOCK_MARKET, spec.market_id)
+            if row is None:
+                raise UnknownMarket(f"market {spec.market_id}")
+            paths = [list(path[1:]) for path in await connection.fetch(MARKET_PATHS, [spec.market_id])]
             try:
-                changed = await connection.fetchval(SET_MARKET, spec.market_id, *_values(spec))
+                await connection.execute(SET_MARKET, spec.market_id, *_values(spec))
             except asyncpg.UniqueViolationError as error:
                 raise SymbolTaken(spec.symbol) from error
-            if changed is None:
-                raise UnknownMarket(f"market {spec.market_id}")
             await connection.execute(DROP_PATHS, spec.market_id)
             await _add_paths(connection, spec.market_id, spec.paths)
+            before, after = {**row, "paths": paths}, _shown(spec)
+            changed = [name for name in after if after[name] != before[name]]
+            if changed:
+                await append(
+                    connection,
+                    origin,
+                    "market.changed",
+                    f"market:{row['symbol']}",
+                    {name: before[name] for name in changed},
+                    {name: after[name] for name in changed},
+                )
 
     async def zones(self) -> list[ZoneRecord]:
         return [ZoneRecord(*row) for row in await self._pool.fetch(ZONES)]
 
-    async def put_zones(self, zones: list[ZoneRecord]) -> None:
+    async def put_zones(self, zones: list[ZoneRecord], origin: Origin = SYSTEM) -> None:
         """Add the zones, or give those that are there their new names."""
-        if zones:
-            await self._pool.execute(PUT_ZONES, [z.zone_id for z in zones], [z.name for z in zones])
+        if not zones:
+            return
+        ids = [zone.zone_id for zone in zones]
+        async with self._pool.acquire() as connection, connection.transaction():
+            before = {row["zone_id"]: row["name"] for row in await connection.fetch(ZONES_NOW, ids)}
+            await connection.execute(PUT_ZONES, ids, [zone.name for zone in zones])
+            after = {zone.zone_id: zone.name for zone in zones}
+            await append(connection, origin, "zones.put", "zones", before, after)
 
     async def costs(self, now_us: int | None = None) -> list[CostRecord]:
         """The cost of each pair that holds now."""
         return [CostRecord(*row) for row in await self._pool.fetch(COSTS, now_us)]
 
-    async def put_costs(self, costs: list[CostRecord], now_us: int) -> None:
+    async def put_costs(self, costs: list[CostRecord], now_us: int, origin: Origin = SYSTEM) -> None:
         """Add the costs, each from its own instant on, or from now on when it has none. Raises UnknownZone."""
         if not costs:
             return
         rows = [(c.zone_from, c.zone_to, c.wheeling_micro, c.loss_bps, c.valid_from_us or now_us) for c in costs]
-        try:
-            await self._pool.execute(PUT_COSTS, *zip(*rows, strict=True))
-        except asyncpg.ForeignKeyViolationError as error:
-            raise UnknownZone(error.detail or "") from error
+        columns = list(zip(*rows, strict=True))
+        async with self._pool.acquire() as connection, connection.transaction():
+            before = await connection.fetch(COSTS_NOW, columns[0], columns[1], now_us)
+            try:
+                await connection.execute(PUT_COSTS, *columns)
+            except asyncpg.ForeignKeyViolationError as error:
+                raise UnknownZone(error.detail or "") from error
+            await append(connection, origin, "costs.put", "zones", {"costs": _lists(before)}, {"costs": rows})
 
     async def capacities(self) -> list[CapacityRecord]:
         return [CapacityRecord(*row) for row in await self._pool.fetch(CAPACITIES)]
 
-    async def put_capacities(self, capacities: list[CapacityRecord]) -> None:
+    async def put_capacities(self, capacities: list[CapacityRecord], origin: Origin = SYSTEM) -> None:
         """Set the capacity of each pair. Raises UnknownZone."""
         if not capacities:
             return
         rows = [(c.zone_from, c.zone_to, c.capacity_wh) for c in capacities]
-        try:
-            await self._pool.execute(PUT_CAPACITIES, *zip(*rows, strict=True))
-        except asyncpg.ForeignKeyViolationError as error:
-            raise UnknownZone(error.detail or "") from error
+        columns = list(zip(*rows, strict=True))
+        async with self._pool.acquire() as connection, connection.transaction():
+            before = await connection.fetch(CAPACITIES_NOW, columns[0], columns[1])
+            try:
+                await connection.execute(PUT_CAPACITIES, *columns)
+            except asyncpg.ForeignKeyViolationError as error:
+                raise UnknownZone(error.detail or "") from error
+            after = {"capacities": rows}
+            await append(connection, origin, "capacities.put", "zones", {"capacities": _lists(before)}, after)
 
     async def paths(self, zones: tuple[str, ...], now_us: int) -> tuple[Path, ...]:
         """The paths between these zones as of this instant; a pair without a cost is absent, never guessed."""
@@ -237,6 +292,17 @@ class PostgresCatalogue:
 
 def _values(spec: MarketSpec) -> list[object]:
     return [list(spec.zones) if name == "zones" else getattr(spec, name) for name in COLUMNS]
+
+
+def _shown(spec: MarketSpec) -> dict[str, object]:
+    """The spec in the audit log: columns, and paths as lists of what MARKET_PATHS reads."""
+    shown: dict[str, object] = dict(zip(COLUMNS, _values(spec), strict=True))
+    shown["paths"] = [[p.zone_from, p.zone_to, p.wheeling_micro, p.loss_bps, p.capacity_wh] for p in spec.paths]
+    return shown
+
+
+def _lists(rows: list[asyncpg.Record]) -> list[list[object]]:
+    return [list(row) for row in rows]
 
 
 async def _add_paths(connection: PooledConnection, market_id: int, paths: tuple[Path, ...]) -> None:

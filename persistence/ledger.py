@@ -2,12 +2,14 @@
 
 The laws are the database's (migrations/0004_ledger.sql): entries sum to zero, balances are the sums of entries,
 nothing that people own goes below zero. Here is only what to insert. Accounts are locked in the order of their numbers.
+What people ask for outside of the order journals writes its row of the audit log (audit_log.py).
 """
 
 from typing import Final
 
 import asyncpg
 
+from engine.audit import SYSTEM, Origin
 from engine.records import (
     AccountBalance,
     DepositRecord,
@@ -21,6 +23,7 @@ from engine.records import (
 )
 from engine.units import FOREVER_US
 from persistence.accounts import CURRENCY_ISSUED, ENERGY_GENERATED, MAIN, MARKET, AccountKey, AccountNumbers, is_energy
+from persistence.audit_log import append
 from persistence.postgres import Pool, PooledConnection
 
 NEWEST: Final = FOREVER_US  # above every id: where a list that goes backwards begins
@@ -155,7 +158,13 @@ class PostgresLedger:
         return [Draw(*row) for row in await self._pool.fetch(DRAWS_AFTER, market_id, number, limit)]
 
     async def deposit(
-        self, participant_id: int, asset: str, amount: int, reference: str, time_us: int
+        self,
+        participant_id: int,
+        asset: str,
+        amount: int,
+        reference: str,
+        time_us: int,
+        origin: Origin = SYSTEM,
     ) -> DepositRecord:
         """Bring money (from issuance) or energy (from generation) into the main account, once per reference.
 
@@ -177,6 +186,8 @@ class PostgresLedger:
             await connection.execute(
                 ADD_ENTRIES, transfer_id, [ids[source], ids[target]], [0, participant_id], [-amount, amount]
             )
+            after = {"asset": asset, "amount": amount, "reference": reference}
+            await append(connection, origin, "deposit.made", f"user:{participant_id}", None, after)
         return made
 
     async def deposits(self, participant_id: int, before_id: int = NEWEST, limit: int = 100) -> list[DepositRecord]:

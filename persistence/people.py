@@ -1,6 +1,7 @@
-"""Users, their sessions, and failed logins for the time when the cache is away.
+"""Users, their sessions, and failed logins. Each change writes its row of the audit log (audit_log.py).
 
 A session is a family of refresh tokens of which only the newest is good: an older one that comes back ends the family.
+That somebody can always administer is the database's rule (migrations/0008_api_keys.sql).
 """
 # ruff: noqa: S608 - the SQL is joined from constants of this file, values are parameters
 
@@ -8,16 +9,22 @@ from typing import Final
 
 import asyncpg
 
-from engine.records import EmailTaken, RotateOutcome, SessionRecord, UserRecord
+from engine.audit import SYSTEM, Origin
+from engine.records import DirectoryPerson, EmailTaken, LastAdmin, RotateOutcome, SessionRecord, UserRecord
 from engine.units import SECOND_US
+from persistence.audit_log import append
 from persistence.catalogue import UnknownZone
-from persistence.postgres import Pool
+from persistence.postgres import AnyConnection, Pool
 
 ENDED_SESSIONS_MAX: Final = 10_000
 SWEPT_MAX: Final = 1_000  # a sweep's share, so that no login pays for a long one
+SESSIONS_MAX: Final = 1_000  # of one user; beyond it those end that were not used for longest
 SESSIONS_KEPT_US: Final = 30 * 86_400 * SECOND_US  # after they have expired
 
-_USER = "user_id, email, name, role, status, zone, password_hash, created_us"
+NO_PASSWORD: Final = b""  # nothing matches it
+
+_USER = """user_id, email, name, role, status, zone, password_hash, created_us,
+        source, coalesce(directory_id, ''), coalesce(confirmed_us, 0)"""
 
 CREATE = f"""
     /* people.create */
@@ -27,6 +34,11 @@ CREATE = f"""
 """
 BY_EMAIL = f"/* people.by_email */ SELECT {_USER} FROM users WHERE email = $1"
 BY_ID = f"/* people.by_id */ SELECT {_USER} FROM users WHERE user_id = $1"
+LOCK = f"/* people.lock */ SELECT {_USER} FROM users WHERE user_id = $1 FOR NO KEY UPDATE"
+LOCK_OF_DIRECTORY = f"""
+    /* people.lock_of_directory */
+    SELECT {_USER} FROM users WHERE directory_id = $1 FOR NO KEY UPDATE
+"""
 UPDATE = f"""
     /* people.update */
     UPDATE users
@@ -37,6 +49,26 @@ UPDATE = f"""
     WHERE user_id = $1
     RETURNING {_USER}
 """
+RENEW = f"""
+    /* people.renew */
+    UPDATE users AS u
+    SET email = CASE
+            WHEN EXISTS (SELECT FROM users AS other WHERE other.email = $2 AND other.user_id <> u.user_id) THEN u.email
+            ELSE $2
+        END,
+        name = $3,
+        role = $4,
+        confirmed_us = greatest(confirmed_us, $5)
+    WHERE directory_id = $1
+    RETURNING {_USER}
+"""
+ADMIT = f"""
+    /* people.admit */
+    INSERT INTO users (directory_id, email, name, role, confirmed_us, created_us, zone, password_hash, source)
+    VALUES ($1, $2, $3, $4, $5, $5, $6, $7, 'directory')
+    ON CONFLICT (directory_id) DO NOTHING
+    RETURNING {_USER}
+"""
 SET_HASH = "/* people.set_hash */ UPDATE users SET password_hash = $2 WHERE user_id = $1"
 SEARCH = f"""
     /* people.search */
@@ -44,6 +76,8 @@ SEARCH = f"""
     FROM users
     WHERE user_id > $2
         AND ($1 = '' OR position(lower($1) IN lower(email || ' ' || name)) > 0)
+        AND ($4::text IS NULL OR role = $4)
+        AND ($5::text IS NULL OR status = $5)
     ORDER BY user_id
     LIMIT $3
 """
@@ -51,7 +85,27 @@ COUNT_ADMINS = "/* people.count_admins */ SELECT count(*) FROM users WHERE role 
 OPEN_SESSION = """
     /* people.open_session */
     INSERT INTO sessions (session_id, user_id, refresh_hash, created_us, used_us, expires_us)
-    VALUES ($1, $2, $3, $4, $4, $5)
+    SELECT $1, user_id, $3, $4, $4, $5
+    FROM users
+    WHERE user_id = $2
+        AND status = 'active'
+        AND password_hash = $6
+    FOR SHARE
+    RETURNING user_id
+"""
+END_OLDEST = """
+    /* people.end_oldest */
+    UPDATE sessions
+    SET ended_us = $2
+    WHERE session_id IN (
+        SELECT session_id
+        FROM sessions
+        WHERE user_id = $1
+            AND ended_us IS NULL
+            AND expires_us > $2
+        ORDER BY used_us DESC, session_id
+        OFFSET $3
+    )
 """
 SWEEP_SESSIONS = """
     /* people.sweep_sessions */
@@ -83,7 +137,7 @@ END_REUSED = """
     WHERE session_id = $1
         AND ended_us IS NULL
         AND expires_us > $2
-    RETURNING session_id
+    RETURNING user_id
 """
 END_SESSION = """
     /* people.end_session */
@@ -91,7 +145,8 @@ END_SESSION = """
     SET ended_us = $2
     WHERE session_id = $1
         AND ended_us IS NULL
-    RETURNING session_id
+        AND user_id = coalesce($3, user_id)
+    RETURNING user_id
 """
 END_SESSIONS = """
     /* people.end_sessions */
@@ -102,7 +157,7 @@ END_SESSIONS = """
         AND session_id <> $3
     RETURNING session_id
 """
-SESSIONS = """
+SESSIONS = f"""
     /* people.sessions */
     SELECT session_id, user_id, created_us, used_us, expires_us
     FROM sessions
@@ -110,7 +165,7 @@ SESSIONS = """
         AND ended_us IS NULL
         AND expires_us > coalesce($2::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
     ORDER BY used_us DESC
-    LIMIT 1000
+    LIMIT {SESSIONS_MAX}
 """
 ENDED_SESSIONS = """
     /* people.ended_sessions */
@@ -127,8 +182,8 @@ ADD_LOGIN_FAILURE = """
     VALUES ($1, 1, $2::bigint + $3::bigint)
     ON CONFLICT (subject) DO UPDATE
         SET failures = CASE WHEN f.window_ends_us > $2 THEN f.failures + 1 ELSE 1 END,
-            window_ends_us = CASE WHEN f.window_ends_us > $2 THEN f.window_ends_us ELSE EXCLUDED.window_ends_us END
-    RETURNING failures, window_ends_us
+            window_ends_us = EXCLUDED.window_ends_us
+    RETURNING failures
 """
 LOGIN_FAILURES = """
     /* people.login_failures */
@@ -137,7 +192,10 @@ LOGIN_FAILURES = """
     WHERE subject = $1
         AND window_ends_us > $2
 """
-FORGET_LOGIN_FAILURES = "/* people.forget_login_failures */ DELETE FROM login_failures WHERE subject = $1"
+FORGET_LOGIN_FAILURES = """
+    /* people.forget_login_failures */
+    DELETE FROM login_failures WHERE subject = $1 RETURNING failures
+"""
 SWEEP_LOGIN_FAILURES = """
     /* people.sweep_login_failures */
     DELETE FROM login_failures
@@ -156,17 +214,27 @@ class PostgresPeople:
         self._pool = pool
 
     async def create(
-        self, email: str, name: str, password_hash: bytes, role: str, zone: str, now_us: int
+        self,
+        email: str,
+        name: str,
+        password_hash: bytes,
+        role: str,
+        zone: str,
+        now_us: int,
+        origin: Origin = SYSTEM,
     ) -> UserRecord:
-        """A new user. Raises EmailTaken, UnknownZone."""
-        try:
-            row = await self._pool.fetchrow(CREATE, email, name, password_hash, role, zone, now_us)
-        except asyncpg.UniqueViolationError as error:
-            raise EmailTaken(email) from error
-        except asyncpg.ForeignKeyViolationError as error:
-            raise UnknownZone(zone) from error
-        assert row is not None, "an insert returns its row"
-        return UserRecord(*row)
+        """A new user; an empty hash: without a password. Raises EmailTaken, UnknownZone."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            try:
+                row = await connection.fetchrow(CREATE, email, name, password_hash, role, zone, now_us)
+            except asyncpg.UniqueViolationError as error:
+                raise EmailTaken(email) from error
+            except asyncpg.ForeignKeyViolationError as error:
+                raise UnknownZone(zone) from error
+            assert row is not None, "an insert returns its row"
+            user = UserRecord(*row)
+            await append(connection, origin, "user.registered", subject_of(user.user_id), None, _shown(user))
+        return user
 
     async def by_email(self, email: str) -> UserRecord | None:
         """email as it was normalised when the user was made."""
@@ -183,49 +251,143 @@ class PostgresPeople:
         role: str | None = None,
         status: str | None = None,
         zone: str | None = None,
+        now_us: int,
+        origin: Origin = SYSTEM,
     ) -> UserRecord | None:
-        """Change what is given; the user after it, or None when there is no such user. Raises UnknownZone."""
+        """Change what is given; the user after it, or None when there is no such user.
+
+        A change of role or status ends all of the user's sessions. Raises UnknownZone, LastAdmin.
+        """
+        async with self._pool.acquire() as connection, connection.transaction():
+            before = _user(await connection.fetchrow(LOCK, user_id))
+            if before is None:
+                return None
+            try:
+                after = _user(await connection.fetchrow(UPDATE, user_id, name, role, status, zone))
+            except asyncpg.ForeignKeyViolationError as error:
+                raise UnknownZone(zone) from error
+            except asyncpg.RestrictViolationError as error:
+                raise LastAdmin(f"user {user_id}") from error
+            assert after is not None, "the row is locked"
+            if (after.role, after.status) != (before.role, before.status):
+                await connection.execute(END_SESSIONS, user_id, now_us, "")
+            await _append_changes(connection, origin, before, after)
+        return after
+
+    async def admit(self, person: DirectoryPerson, zone: str, now_us: int, origin: Origin = SYSTEM) -> UserRecord:
+        """The account of somebody whom the directory knows: brought up to date, or made, without a password.
+
+        An address that another account has meanwhile is left as it was. Raises EmailTaken or UnknownZone for a new
+        account, LastAdmin for one that would leave nobody to administer.
+        """
+        values = (person.directory_id, person.email, person.name, person.role, now_us)
         try:
-            return _user(await self._pool.fetchrow(UPDATE, user_id, name, role, status, zone))
+            for _ in range(2):  # the second time finds what somebody else has made meanwhile
+                async with self._pool.acquire() as connection, connection.transaction():
+                    before = _user(await connection.fetchrow(LOCK_OF_DIRECTORY, person.directory_id))
+                    if before is not None:
+                        after = _user(await connection.fetchrow(RENEW, *values))
+                        assert after is not None, "its row is locked"
+                        await _append_changes(connection, origin, before, after)
+                        return after
+                    made = _user(await connection.fetchrow(ADMIT, *values, zone, NO_PASSWORD))
+                    if made is not None:
+                        await append(connection, origin, "user.admitted", subject_of(made.user_id), None, _shown(made))
+                        return made
+        except asyncpg.UniqueViolationError as error:
+            raise EmailTaken(person.email) from error
         except asyncpg.ForeignKeyViolationError as error:
             raise UnknownZone(zone) from error
+        except asyncpg.RestrictViolationError as error:
+            raise LastAdmin(person.directory_id.hex()) from error
+        raise AssertionError("a user of the directory is never removed")
 
-    async def set_password(self, user_id: int, password_hash: bytes) -> None:
-        await self._pool.execute(SET_HASH, user_id, password_hash)
+    async def set_password(
+        self, user_id: int, password_hash: bytes, keep_session_id: str, now_us: int, origin: Origin = SYSTEM
+    ) -> None:
+        """A new password; ends all of the user's sessions but this one."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(SET_HASH, user_id, password_hash)
+            ended = len(await connection.fetch(END_SESSIONS, user_id, now_us, keep_session_id))
+            await append(connection, origin, "password.changed", subject_of(user_id), None, {"sessions_ended": ended})
 
-    async def search(self, text: str, after_id: int, limit: int) -> list[UserRecord]:
-        """Users whose e-mail or name contains the text, by number. "" finds all."""
-        return [UserRecord(*row) for row in await self._pool.fetch(SEARCH, text, after_id, limit)]
+    async def search(
+        self, text: str, after_id: int, limit: int, role: str | None = None, status: str | None = None
+    ) -> list[UserRecord]:
+        """Users whose e-mail or name contains the text, with this role and status, by number. "" finds all."""
+        rows = await self._pool.fetch(SEARCH, text, after_id, limit, role, status)
+        return [UserRecord(*row) for row in rows]
 
     async def count_admins(self) -> int:
         """Admins who can act."""
         return int(await self._pool.fetchval(COUNT_ADMINS) or 0)
 
+    # --- sessions ------------------------------------------------------------------------------------------------
+
     async def open_session(
-        self, session_id: str, user_id: int, refresh_hash: bytes, now_us: int, expires_us: int
-    ) -> None:
-        """Begin a family of refresh tokens; also sweeps a bounded number of those that expired long ago."""
-        await self._pool.execute(OPEN_SESSION, session_id, user_id, refresh_hash, now_us, expires_us)
-        await self._pool.execute(SWEEP_SESSIONS, now_us - SESSIONS_KEPT_US, SWEPT_MAX)
+        self,
+        session_id: str,
+        user: UserRecord,
+        refresh_hash: bytes,
+        now_us: int,
+        expires_us: int,
+        origin: Origin = SYSTEM,
+    ) -> bool:
+        """Begin a family of refresh tokens; also sweeps a bounded number of those that expired long ago.
+
+        False, and no session, when the user was suspended or got another password since he was looked at.
+        """
+        async with self._pool.acquire() as connection:
+            async with connection.transaction():
+                made = await connection.fetchval(
+                    OPEN_SESSION, session_id, user.user_id, refresh_hash, now_us, expires_us, user.password_hash
+                )
+                if made is None:
+                    return False
+                await connection.execute(END_OLDEST, user.user_id, now_us, SESSIONS_MAX)
+                after = {"session": session_id}
+                await append(connection, origin, "login.succeeded", subject_of(user.user_id), None, after)
+            await connection.execute(SWEEP_SESSIONS, now_us - SESSIONS_KEPT_US, SWEPT_MAX)
+        return True
 
     async def rotate_session(
-        self, session_id: str, old_hash: bytes, new_hash: bytes, now_us: int, expires_us: int
+        self,
+        session_id: str,
+        old_hash: bytes,
+        new_hash: bytes,
+        now_us: int,
+        expires_us: int,
+        origin: Origin = SYSTEM,
     ) -> RotateOutcome:
         """Exchange the refresh token, once: of two that come with the same one, the second ends the family."""
         async with self._pool.acquire() as connection, connection.transaction():
             if await connection.fetchval(ROTATE, session_id, old_hash, new_hash, now_us, expires_us) is not None:
                 return RotateOutcome.OK
-            if await connection.fetchval(END_REUSED, session_id, now_us) is not None:
-                return RotateOutcome.REUSED
-            return RotateOutcome.UNKNOWN
+            user_id = await connection.fetchval(END_REUSED, session_id, now_us)
+            if user_id is None:
+                return RotateOutcome.UNKNOWN
+            after = {"session_ended": session_id}
+            await append(connection, origin, "refresh.reused", subject_of(user_id), None, after)
+            return RotateOutcome.REUSED
 
-    async def end_session(self, session_id: str, now_us: int) -> bool:
-        """False when there was nothing to end."""
-        return await self._pool.fetchval(END_SESSION, session_id, now_us) is not None
+    async def end_session(
+        self, session_id: str, now_us: int, user_id: int | None = None, origin: Origin = SYSTEM
+    ) -> bool:
+        """False when there was nothing to end: no such session, or not of this user."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            owner_id = await connection.fetchval(END_SESSION, session_id, now_us, user_id)
+            if owner_id is None:
+                return False
+            await append(connection, origin, "session.ended", subject_of(owner_id), None, {"session": session_id})
+        return True
 
-    async def end_sessions(self, user_id: int, now_us: int, except_id: str = "") -> int:
-        """End all of the user's sessions but one; how many."""
-        return len(await self._pool.fetch(END_SESSIONS, user_id, now_us, except_id))
+    async def end_sessions(self, user_id: int, now_us: int, except_id: str = "", origin: Origin = SYSTEM) -> list[str]:
+        """End all of the user's sessions but one; which."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            ended = [row[0] for row in await connection.fetch(END_SESSIONS, user_id, now_us, except_id)]
+            if ended:
+                await append(connection, origin, "sessions.ended", subject_of(user_id), None, {"sessions": len(ended)})
+        return ended
 
     async def sessions(self, user_id: int, now_us: int | None = None) -> list[SessionRecord]:
         """The sessions that are still good, last used first."""
@@ -235,21 +397,72 @@ class PostgresPeople:
         """Sessions that were ended since then, newest first, at most ENDED_SESSIONS_MAX."""
         return [row[0] for row in await self._pool.fetch(ENDED_SESSIONS, since_us, ENDED_SESSIONS_MAX)]
 
-    async def add_login_failure(self, subject: str, now_us: int, window_us: int) -> tuple[int, int]:
-        """Count a failure of an account or address: (failures in the window that the first one opened, its end)."""
-        row = await self._pool.fetchrow(ADD_LOGIN_FAILURE, subject, now_us, window_us)
-        assert row is not None, "an upsert returns its row"
-        return row["failures"], row["window_ends_us"]
+    # --- failed logins -------------------------------------------------------------------------------------------
 
-    async def login_failures(self, subject: str, now_us: int) -> tuple[int, int]:
-        """(failures in the window that is open, its end), or (0, 0)."""
-        row = await self._pool.fetchrow(LOGIN_FAILURES, subject, now_us)
+    async def add_login_failure(
+        self,
+        key: str,
+        user_id: int | None,
+        now_us: int,
+        window_us: int,
+        failures_max: int,
+        origin: Origin = SYSTEM,
+    ) -> int:
+        """Count a failure; how many there are. They are forgotten window_us after the last one.
+
+        key: a hash of the address that was tried, for which there may be an account (user_id) or not.
+        """
+        async with self._pool.acquire() as connection:
+            async with connection.transaction():
+                failures: int = await connection.fetchval(ADD_LOGIN_FAILURE, key, now_us, window_us)
+                action = "login.locked" if failures >= failures_max else "login.failed"
+                subject = subject_of(user_id) if user_id is not None else f"login:{key[:16]}"
+                await append(connection, origin, action, subject, None, {"failures": failures})
+            await connection.execute(SWEEP_LOGIN_FAILURES, now_us, SWEPT_MAX)
+        return failures
+
+    async def login_failures(self, key: str, now_us: int) -> tuple[int, int]:
+        """(how many, when they are forgotten), or (0, 0)."""
+        row = await self._pool.fetchrow(LOGIN_FAILURES, key, now_us)
         return (row["failures"], row["window_ends_us"]) if row is not None else (0, 0)
 
-    async def forget_login_failures(self, subject: str, now_us: int) -> None:
-        """After a success; also sweeps a bounded number of windows that have ended."""
-        await self._pool.execute(FORGET_LOGIN_FAILURES, subject)
-        await self._pool.execute(SWEEP_LOGIN_FAILURES, now_us, SWEPT_MAX)
+    async def forget_login_failures(self, key: str) -> None:
+        """After a success, of which the session's row in the audit log tells."""
+        await self._pool.execute(FORGET_LOGIN_FAILURES, key)
+
+    async def unlock(self, user_id: int, key: str, origin: Origin = SYSTEM) -> None:
+        """Let the user try again at once."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            failures = await connection.fetchval(FORGET_LOGIN_FAILURES, key)
+            if failures is not None:
+                await append(
+                    connection, origin, "login.unlocked", subject_of(user_id), {"failures": failures}, {"failures": 0}
+                )
+
+
+def subject_of(user_id: int) -> str:
+    """A user in the audit log."""
+    return f"user:{user_id}"
+
+
+def _shown(user: UserRecord) -> dict[str, str]:
+    """What the audit log may tell of a user."""
+    return {"email": user.email, "name": user.name, "role": user.role, "status": user.status, "zone": user.zone}
+
+
+async def _append_changes(connection: AnyConnection, origin: Origin, before: UserRecord, after: UserRecord) -> None:
+    """What differs, if anything does, at the end of the audit log."""
+    was, is_now = _shown(before), _shown(after)
+    changed = [name for name, value in is_now.items() if value != was[name]]
+    if changed:
+        await append(
+            connection,
+            origin,
+            "user.changed",
+            subject_of(after.user_id),
+            {name: was[name] for name in changed},
+            {name: is_now[name] for name in changed},
+        )
 
 
 def _user(row: asyncpg.Record | None) -> UserRecord | None:

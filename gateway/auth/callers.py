@@ -1,87 +1,114 @@
-"""Who stands behind a request: the user of a token, remembered for a few seconds.
+"""Who stands behind a request: the user of a token or API key, or a head-end system with its key.
 
-Role, zone and status come from the store and not from the token, so a change of theirs counts within those seconds.
-Whoever keeps asking never waits for the store: when half of the time is over, it is asked beside the request.
+Role, zone and status come from the store and not from the token or key, at most a few seconds old (fresh.py); so does
+what a key is good for.
 """
 
-import asyncio
-from collections import OrderedDict
-
-import structlog
 from msgspec import Struct
 
-from engine.records import UserRecord
+from engine.audit import SYSTEM
+from engine.records import ApiKeyRecord, UserRecord
 from engine.units import SECOND_US
-from gateway.auth.tokens import AccessTokens, Claims
+from gateway.auth.api_keys import Secrets, Uses
+from gateway.auth.entrance import LOCAL
+from gateway.auth.fresh import Fresh
+from gateway.auth.sessions import Stay
+from gateway.auth.tokens import AccessTokens
 from gateway.errors import GatewayCode, Problem
-from gateway.ports import Clock, People
+from gateway.ports import ApiKeys, Clock, People
 
-_log = structlog.get_logger(__name__)
+AMI = "ami"
 
 
 class Caller(Struct, frozen=True):
+    """With a token: session_id; with a key: key_id, and the scopes to which it narrows the role.
+
+    user_id is below zero for a head-end system: it owns nothing that a person could own.
+    """
+
     user_id: int
     role: str
     zone: str
     session_id: str
-    expires_us: int  # of the access token
+    expires_us: int  # of the access token or key
+    key_id: str = ""
+    scopes: tuple[str, ...] = ()
 
 
 class Callers:
-    def __init__(self, people: People, tokens: AccessTokens, clock: Clock, fresh_seconds: float, kept_max: int) -> None:
-        self._people, self._tokens, self._clock = people, tokens, clock
-        self._fresh_us, self._kept_max = int(fresh_seconds * SECOND_US), kept_max
-        self._users: OrderedDict[int, tuple[UserRecord, int]] = OrderedDict()  # with when he stops being fresh
-        self._looking: dict[int, asyncio.Task[None]] = {}
+    def __init__(
+        self,
+        people: People,
+        keys: ApiKeys,
+        tokens: AccessTokens,
+        secrets: Secrets,
+        uses: Uses,
+        stay: Stay,
+        clock: Clock,
+        confirmed_seconds: float,
+        fresh_seconds: float,
+        kept_max: int,
+    ) -> None:
+        """`stay` is asked about people of the directory whom it has not confirmed for `confirmed_seconds`."""
+        self._people, self._keys, self._stay = people, keys, stay
+        self._confirmed_us = int(confirmed_seconds * SECOND_US)
+        self._tokens, self._secrets, self._uses, self._clock = tokens, secrets, uses, clock
+        self._fresh_users: Fresh[int, UserRecord] = Fresh("user", self._user, clock, fresh_seconds, kept_max)
+        self._fresh_keys: Fresh[str, ApiKeyRecord] = Fresh("API key", self._key, clock, fresh_seconds, kept_max)
 
-    async def of_token(self, token: str) -> Caller:
-        """Raises UNAUTHENTICATED for a token that is not ours or not alive, FORBIDDEN for a suspended user."""
-        claims = self._tokens.check(token)
-        known = self._users.get(claims.user_id)
-        left_us = known[1] - self._clock() if known is not None else 0
-        if known is None or left_us <= 0:
-            return _caller(await self._look(claims.user_id), claims)
-        if left_us < self._fresh_us // 2 and claims.user_id not in self._looking:
-            self._look_beside(claims.user_id)
-        return _caller(known[0], claims)
+    async def of(self, token: str, api_key: str, *, beside: bool = True) -> Caller:
+        """The caller of the one that is not empty; without `beside`, as the store has it now or shortly before.
 
-    async def _look(self, user_id: int) -> UserRecord:
-        began_us = self._clock()
-        user = await self._people.by_id(user_id)
-        if user is None:
-            raise Problem(GatewayCode.UNAUTHENTICATED, "the access token is not valid")
-        self._users[user_id] = (user, began_us + self._fresh_us)
-        self._users.move_to_end(user_id)
-        if len(self._users) > self._kept_max:
-            self._users.popitem(last=False)
-        return user
-
-    def _look_beside(self, user_id: int) -> None:
-        task = asyncio.create_task(self._looked(user_id), name="caller")
-        self._looking[user_id] = task
-        task.add_done_callback(lambda _: self._looking.pop(user_id, None))
-
-    async def _looked(self, user_id: int) -> None:
-        try:
-            await self._look(user_id)
-        except Exception as error:  # noqa: BLE001 - a task's end; whoever asks when the time is over hears of it
-            _log.warning("caller not looked at", user_id=user_id, error=repr(error))
-
-    async def close(self) -> None:
-        """Ends what runs beside requests."""
-        looking = list(self._looking.values())
-        for task in looking:
-            task.cancel()
-        await asyncio.gather(*looking, return_exceptions=True)
+        Raises UNAUTHENTICATED for one that is not ours or not alive, FORBIDDEN for a suspended user.
+        """
+        return await (self._of_key(api_key, beside) if api_key else self._of_token(token, beside))
 
     def forget(self, user_id: int) -> None:
         """The user has changed here: the next request looks again."""
-        self._users.pop(user_id, None)
-        if (task := self._looking.get(user_id)) is not None:
-            task.cancel()  # it may have seen him as he was
+        self._fresh_users.forget(user_id)
+
+    def forget_key(self, key_id: str) -> None:
+        """The key was revoked here."""
+        self._fresh_keys.forget(key_id)
+
+    async def close(self) -> None:
+        """Ends what runs beside requests."""
+        await self._fresh_users.close()
+        await self._fresh_keys.close()
+
+    async def _of_token(self, token: str, beside: bool) -> Caller:
+        claims = self._tokens.check(token)
+        user = _active(await self._fresh_users.get(claims.user_id, beside=beside))
+        return Caller(user.user_id, user.role, user.zone, claims.session_id, claims.expires_us)
+
+    async def _of_key(self, secret: str, beside: bool) -> Caller:
+        key = await self._fresh_keys.get(self._secrets.key_id(secret), beside=beside)
+        if key is None or not self._secrets.fits(secret, key.secret_hash):
+            raise Problem(GatewayCode.UNAUTHENTICATED, "the API key is not valid")
+        now_us = self._clock()
+        if key.expires_us <= now_us:
+            raise Problem(GatewayCode.UNAUTHENTICATED, "the API key has expired")
+        if key.user_id is None:
+            caller = Caller(-key.number, AMI, "", "", key.expires_us, key.key_id, key.scopes)
+        else:
+            user = _active(await self._fresh_users.get(key.user_id, beside=beside))
+            caller = Caller(user.user_id, user.role, user.zone, "", key.expires_us, key.key_id, key.scopes)
+        self._uses.note(key.key_id, now_us)
+        return caller
+
+    async def _user(self, user_id: int) -> UserRecord | None:
+        user = await self._people.by_id(user_id)
+        if user is None or user.source == LOCAL or self._clock() - user.confirmed_us <= self._confirmed_us:
+            return user
+        return await self._stay(user, SYSTEM)  # without it a key would outlive its owner's place in the directory
+
+    async def _key(self, key_id: str) -> ApiKeyRecord | None:
+        return await self._keys.by_id(key_id)
 
 
-def _caller(user: UserRecord, claims: Claims) -> Caller:
+def _active(user: UserRecord | None) -> UserRecord:
+    if user is None:
+        raise Problem(GatewayCode.UNAUTHENTICATED, "there is no such account any more")
     if user.status != "active":
         raise Problem(GatewayCode.FORBIDDEN, "the account is suspended")
-    return Caller(user.user_id, user.role, user.zone, claims.session_id, claims.expires_us)
+    return user

@@ -7,8 +7,10 @@ a few threads of its own, because one hash takes a quarter of a second and must 
 import asyncio
 import base64
 import hashlib
+import re
+import secrets
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, TypeVar
@@ -84,16 +86,45 @@ _COMMON: Final = frozenset(
 )
 
 
+# What such passwords are made of; a word, with fewer than EXTRA_MIN characters beside it, is still one.
+_COMMON_WORDS: Final = frozenset(
+    """
+    password passwort passw0rd p@ssw0rd p@ssword qwerty qwertz azerty letmein welcome iloveyou admin administrator
+    changeme secret monkey dragon football baseball sunshine superman princess master login trustno1 wattbook
+    1234567890 123456789 12345678 1234567 123456
+    """.split()  # noqa: SIM905 - words read best as words
+)
+_EXTRA_MIN: Final = 6
+_OWN_MIN: Final = 4  # shorter parts of a name are in too many good passwords
+_PARTS: Final = re.compile(r"[\W_]+")
+
+
 def check_acceptable(password: str, email: str, name: str, field: str = "password") -> None:
-    """Raises VALIDATION_FAILED for a password that is too short or long, too common, or the person's own name."""
+    """Raises VALIDATION_FAILED for a password that is too short or long, too common, or the person's own data."""
     if not LENGTH_MIN <= len(password) <= LENGTH_MAX:
         raise invalid(field, f"must have {LENGTH_MIN} to {LENGTH_MAX} characters")
     plain = password.casefold()
-    own = {email.casefold(), email.partition("@")[0].casefold(), name.casefold(), name.casefold().replace(" ", "")}
-    if plain in own:
-        raise invalid(field, "must not be your own name or address")
-    if plain in _COMMON or len(set(plain)) < 3:
+    local, _, domain = email.casefold().partition("@")
+    own = {email.casefold(), local, domain, name.casefold(), name.casefold().replace(" ", "")}
+    own |= {part for text in (local, domain, name.casefold()) for part in _PARTS.split(text)}
+    if _is_hardly_more_than(plain, {word for word in own if len(word) >= _OWN_MIN}):
+        raise invalid(field, "must be more than your own name or address")
+    if plain in _COMMON or _repeats(plain) or _is_hardly_more_than(plain, _COMMON_WORDS):
         raise invalid(field, "is too common")
+
+
+def _is_hardly_more_than(plain: str, words: Collection[str]) -> bool:
+    rest = plain
+    for word in sorted(words, key=len, reverse=True):
+        rest = rest.replace(word, "")
+    return rest != plain and len(rest) < _EXTRA_MIN
+
+
+def _repeats(plain: str) -> bool:
+    """Few characters, or a short piece over and over."""
+    return len(set(plain)) < _OWN_MIN or any(
+        plain == (plain[:length] * len(plain))[: len(plain)] for length in range(1, _EXTRA_MIN)
+    )
 
 
 class Passwords:
@@ -104,16 +135,16 @@ class Passwords:
         self._cost, self._waiting_max, self._waiting = cost, waiting_max, 0
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="bcrypt")
         # compared with when there is no such account, so that the answer takes as long
-        self._nobody = bcrypt.hashpw(_digest("nobody"), bcrypt.gensalt(cost))
+        self._nobody = bcrypt.hashpw(_digest(secrets.token_urlsafe(32)), bcrypt.gensalt(cost))
 
     async def hash(self, password: str) -> bytes:
         return await self._run(partial(_hash, _digest(password), self._cost))
 
     async def matches(self, password: str, password_hash: bytes | None) -> bool:
-        """Whether this is the password; None (no such account) takes as long and is always False."""
+        """Whether this is the password; None (no such account), or an account without one, takes as long: False."""
         compared = password_hash or self._nobody
-        same = await self._run(partial(_matches, _digest(password), compared))
-        return same and password_hash is not None
+        same = await self._run(partial(bcrypt.checkpw, _digest(password), compared))
+        return same and bool(password_hash)
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -130,13 +161,6 @@ class Passwords:
 
 def _hash(digest: bytes, cost: int) -> bytes:
     return bcrypt.hashpw(digest, bcrypt.gensalt(cost))
-
-
-def _matches(digest: bytes, password_hash: bytes) -> bool:
-    try:
-        return bcrypt.checkpw(digest, password_hash)
-    except ValueError:  # no bcrypt hash: an account without a password, which therefore none can match
-        return False
 
 
 def _digest(password: str) -> bytes:

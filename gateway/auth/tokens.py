@@ -4,15 +4,17 @@ Rule: remembering a token never outlives it. Expiry and ended sessions are looke
 is not computed again.
 """
 
+import asyncio
 from collections import OrderedDict
 from typing import Any, Final
 from uuid import uuid4
 
 import jwt
+import structlog
 from msgspec import Struct
 
 from engine.units import SECOND_US
-from gateway.auth.keys import KeyRing
+from gateway.auth.keys import KeyRing, KeyUnsafe, kid_of
 from gateway.errors import GatewayCode, Problem
 from gateway.ports import Clock
 
@@ -20,6 +22,8 @@ _ALGORITHMS: Final = ["EdDSA"]  # an allow-list: `none` and the HMAC family are 
 _REQUIRED: Final = ["iss", "aud", "exp", "nbf", "iat", "jti", "sub", "role", "sid"]
 _SKEW_SECONDS: Final = 5  # how far another gateway's clock may be ahead of ours
 _TOKEN_CHARACTERS_MAX: Final = 4_096
+_KEYS_SECONDS: Final = 5.0  # how often the keys are looked at
+_log = structlog.get_logger(__name__)
 
 
 class Claims(Struct, frozen=True):
@@ -54,7 +58,8 @@ class AccessTokens:
             "role": role,
             "sid": session_id,
         }
-        return jwt.encode(claims, self._keys.signing_key, algorithm="EdDSA", headers={"kid": self._keys.kid})
+        key = self._keys.signing_key
+        return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": kid_of(key.public_key())})
 
     def check(self, token: str) -> Claims:
         """The token's claims. Raises UNAUTHENTICATED for anything that is not a live token of ours."""
@@ -80,6 +85,17 @@ class AccessTokens:
         for session_id in [known for known, until_us in self.ended.items() if until_us <= now_us]:
             del self.ended[session_id]
 
+    async def follow_keys(self) -> None:
+        """Runs until cancelled by its owner. What a key has verified is not believed without that key."""
+        while True:
+            await asyncio.sleep(_KEYS_SECONDS)
+            try:
+                if self._keys.reload():
+                    self._remembered.clear()
+                    _log.info("keys.changed", keys=repr(self._keys))
+            except (KeyUnsafe, OSError) as error:
+                _log.error("keys.not_read", why=str(error))
+
     def _verify(self, token: str) -> Claims:
         try:
             if len(token) > _TOKEN_CHARACTERS_MAX:
@@ -96,7 +112,8 @@ class AccessTokens:
                 # the instants are compared with our clock below, on every use
                 options={"require": _REQUIRED, "verify_exp": False, "verify_nbf": False, "verify_iat": False},
             )
-            if int(payload["nbf"]) * SECOND_US > self._clock() + _SKEW_SECONDS * SECOND_US:
+            latest = self._clock() // SECOND_US + _SKEW_SECONDS
+            if int(payload["nbf"]) > latest or int(payload["iat"]) > latest:
                 raise jwt.InvalidTokenError("not valid yet")
             return Claims(
                 user_id=int(payload["sub"]),
@@ -104,5 +121,5 @@ class AccessTokens:
                 session_id=str(payload["sid"]),
                 expires_us=int(payload["exp"]) * SECOND_US,
             )
-        except (jwt.PyJWTError, ValueError, TypeError):
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
             raise Problem(GatewayCode.UNAUTHENTICATED, "the access token is not valid") from None

@@ -1,15 +1,32 @@
 """The operator's two programs beside a running installation, and what they say to mistakes."""
 
+import re
+import time
 from pathlib import Path
 
 import httpx
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import cli
-from tests.support.installation import Installation
+from tests.support.installation import Installation, Person
 
-COMMANDS = ("", "status", "markets", "migrate", "migrate up", "migrate down", "migrate status", "audit", "replay")
+COMMANDS = (
+    "",
+    "status",
+    "markets",
+    "migrate",
+    "migrate up",
+    "migrate down",
+    "migrate status",
+    "audit",
+    "audit log",
+    "audit log verify",
+    "replay",
+    "keys rotate",
+    "keys rotate-wallets",
+    "users password",
+)
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "load", "demo"])
@@ -60,6 +77,36 @@ def test_the_audit_sees_an_acknowledgement_that_nobody_gave(installation: Instal
     assert "sequence 999999 is not in the journal" in audit.stdout
 
 
+def test_the_audit_log_is_verified(installation: Installation, admin: Person) -> None:
+    verified = installation.command("wattbook", "audit", "log", "verify")
+
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    number, last_hash = re.findall(r"verified: (\d+) rows, the last one ([0-9a-f]{64})", verified.stdout)[0]
+    rows = {row["number"]: row["hash"] for row in admin.call("GET", "/admin/audit?limit=1000")["items"]}
+    assert rows[number] == last_hash
+
+
+def test_tokens_go_on_through_a_rotation_of_keys(installation: Installation, admin: Person) -> None:
+    before = httpx.get(installation.url + "/.well-known/jwks.json").json()["keys"]
+
+    rotated = installation.command("wattbook", "keys", "rotate")
+
+    assert rotated.returncode == 0, rotated.stdout + rotated.stderr
+    assert "made jwt-0002.pem" in rotated.stdout
+    deadline = time.monotonic() + 20
+    while len(httpx.get(installation.url + "/.well-known/jwks.json").json()["keys"]) == len(before):
+        assert time.monotonic() < deadline, "the gateway does not know the new key"
+        time.sleep(0.2)
+    assert admin.call("GET", "/users/me")["role"] == "admin"
+
+
+def test_keys_are_not_rotated_where_nothing_was_started(installation: Installation, tmp_path: Path) -> None:
+    nowhere = installation.command("wattbook", "keys", "rotate", WATTBOOK_DATA_DIR=str(tmp_path / "none"))
+
+    assert nowhere.returncode == 1
+    assert "nothing has been started" in nowhere.stdout
+
+
 def test_replay_verifies_the_journal_of_every_market(installation: Installation) -> None:
     replay = installation.command("wattbook", "replay")
 
@@ -75,6 +122,36 @@ def test_migrate_status_shows_every_migration_applied(installation: Installation
     lines = [line for line in status.stdout.splitlines() if line.lstrip().startswith("0")]
     assert len(lines) >= 6
     assert all(line.rstrip().endswith("yes") for line in lines)
+
+
+def test_wallets_get_a_new_master_key_beside_the_running_exchange(installation: Installation) -> None:
+    installation.person().register().call("POST", "/users/me/wallets", {"platform": True})
+
+    rotated = installation.command("wattbook", "keys", "rotate-wallets")
+
+    assert rotated.returncode == 0, rotated.stdout + rotated.stderr
+    assert "1 wallets are sealed with master key 2 now" in rotated.stdout
+    made = installation.person().register().call("POST", "/users/me/wallets", {"platform": True})
+    assert made["primary"] is True
+
+
+def test_who_has_lost_his_password_gets_another_from_the_operator(installation: Installation) -> None:
+    person = installation.person().register()
+    environment = {**installation.environment, "WATTBOOK_DATABASE_URL": ""}
+
+    def given(password: str) -> Result:
+        typed = f"{password}\n{password}\n"
+        return CliRunner().invoke(cli.app, ["users", "password", person.email], input=typed, env=environment)
+
+    weak, done = given("short"), given("harbour-violet-cello-77")
+
+    assert isinstance(weak.exception, cli.Failure)
+    assert "12 to 128" in str(weak.exception)
+    assert "1 sessions ended" in done.output, done.output
+    assert "harbour" not in done.output
+    assert installation.person(person.email, "harbour-violet-cello-77").login().user_id == person.user_id
+    login = {"email": person.email, "password": person.password}
+    assert person.refused("POST", "/auth/login", login) == "UNAUTHENTICATED"
 
 
 def test_a_second_daemon_says_what_runs_and_harms_nothing(installation: Installation) -> None:

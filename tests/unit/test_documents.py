@@ -1,7 +1,8 @@
 """The documents say what the code does: tables complete, examples true, links whole.
 
 Seen to fail for: a setting without a row, a changed default, a metric that nobody documented, a wrong sum in an
-example, an operation that docs/feed.md does not know, a link to a file that is not there, a glossary out of order.
+example, a route whose role differs from docs/security.md, an operation that docs/feed.md does not know, a link to a
+file that is not there, a glossary out of order.
 """
 
 import doctest
@@ -16,6 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 import actors.metrics
 from config.settings import SECRETS, Settings
 from gateway.metrics import GatewayMetrics
+from gateway.permission_page import permission_table, with_table
 from gateway.permissions import CHANNELS, OPERATIONS
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +72,18 @@ def test_every_metric_is_documented(name: str) -> None:
 @pytest.mark.parametrize("name", [*OPERATIONS, *CHANNELS])
 def test_every_operation_and_channel_of_the_socket_is_documented(name: str) -> None:
     assert f"`{name}`" in FEED_TEXT or f"### {name}" in FEED_TEXT
+
+
+def test_the_permission_table_is_the_codes() -> None:
+    page = (DOCS / "security.md").read_text("utf-8")
+
+    assert with_table(page) == page, "make docs"
+    assert permission_table() in page
+
+
+def test_a_page_without_a_place_for_the_table_is_refused() -> None:
+    with pytest.raises(ValueError, match="no place"):
+        with_table("# Security\n")
 
 
 @pytest.mark.parametrize("document", ["fees-and-funds.md", "feed.md"])

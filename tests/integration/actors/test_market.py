@@ -2,11 +2,13 @@
 
 Seen to fail for: answering before the append, keeping the book after a failed append, not reading outstanding draws at
 start, ignoring a repeated client_order_id, letting another kind of command overtake a parked one of the same
-participant. Not for: offering funds for return while orders are open, which the engine refuses by itself.
+participant, telling the news of a commit before it, not applying during an append, not failing the second draft,
+swallowing an engine's bug during an append. Not for: offering funds for return while orders are open, which the engine
+refuses by itself.
 """
 
 import asyncio
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -98,6 +100,108 @@ async def test_no_answer_leaves_before_the_append_has_returned(exchange: Exchang
 
     journal.hold.set()
     assert isinstance(await waiting, OrderAnswer)
+
+
+async def test_what_arrives_during_an_append_is_applied_at_once_and_told_only_after_its_own(exchange: Exchange) -> None:
+    await exchange.open_market("M")
+    journal = FaultyJournal(exchange.dsn)
+    market = exchange.start_market("M", journal)
+    buyer = await exchange.trader("buyer")
+    first = await exchange.placed("M", order(buyer, Side.BUY, "3.000", "10.000"))
+    await exchange.placed("M", CancelOrder(buyer, first.order.order_id))  # funds that the next two need no draw for
+    heard: list[Feed] = []
+    exchange.links.watch(
+        1, frozenset((buyer,)), True, lambda news: heard.append(news) if isinstance(news, Feed) else None
+    )
+    sequence = await exchange.sequence("M")
+    rows = len(journal.appended)
+    journal.hold = asyncio.Event()
+
+    one = asyncio.create_task(exchange.submit("M", order(buyer, Side.BUY, "3.000")))
+    await eventually(lambda: market.status()["sequence"], lambda applied: applied == sequence + 1)
+    two = asyncio.create_task(exchange.submit("M", order(buyer, Side.BUY, "3.100")))
+    await eventually(lambda: market.status()["sequence"], lambda applied: applied == sequence + 2)
+    query = asyncio.create_task(exchange.links.ask(1, ListOpenOrders(buyer)))
+    await asyncio.sleep(0.05)
+    assert not any(task.done() for task in (one, two, query))
+    assert not heard
+
+    held, journal.hold = journal.hold, asyncio.Event()
+    held.set()
+    assert isinstance(await one, OrderAnswer)
+    await eventually(lambda: len(heard))
+    await asyncio.sleep(0.05)
+    assert [(feed.sequence, len(feed.changes)) for feed in heard] == [(sequence + 1, 1)]
+    assert not any(task.done() for task in (two, query))
+
+    journal.hold.set()
+    journal.hold = None
+    assert isinstance(await two, OrderAnswer)
+    open_orders = await query
+    assert isinstance(open_orders, Orders)
+    assert len(open_orders.items) == 2
+    assert [(row.first_sequence, row.last_sequence) for row in journal.appended[rows:]] == [
+        (sequence + 1, sequence + 1),
+        (sequence + 2, sequence + 2),
+    ]
+
+
+async def test_a_failed_append_is_unknown_to_those_of_the_next_one_too(exchange: Exchange) -> None:
+    await exchange.open_market("M")
+    journal = FaultyJournal(exchange.dsn)
+    market = exchange.start_market("M", journal)
+    buyer = await exchange.trader("buyer")
+    first = await exchange.placed("M", order(buyer, Side.BUY, "3.000", "10.000"))
+    await exchange.placed("M", CancelOrder(buyer, first.order.order_id))
+    sequence = await exchange.sequence("M")
+    journal.hold, journal.fail_after = asyncio.Event(), 1
+
+    one = asyncio.create_task(exchange.submit("M", order(buyer, Side.BUY, "3.000", client_order_id="one")))
+    await eventually(lambda: market.status()["sequence"], lambda applied: applied == sequence + 1)
+    two = asyncio.create_task(exchange.submit("M", order(buyer, Side.BUY, "3.100", client_order_id="two")))
+    await eventually(lambda: market.status()["sequence"], lambda applied: applied == sequence + 2)
+    journal.hold.set()
+    journal.hold = None
+
+    answers = await asyncio.wait_for(asyncio.gather(one, two), 5)  # the link itself gives up after ten seconds
+    assert [isinstance(a, Failed) and a.fault for a in answers] == [Fault.OUTCOME_UNKNOWN, Fault.OUTCOME_UNKNOWN]
+    repeats = [
+        await exchange.placed("M", order(buyer, Side.BUY, price, client_order_id=name))
+        for price, name in (("3.000", "one"), ("3.100", "two"))
+    ]
+    assert [answer.repeated for answer in repeats] == [True, False]
+
+
+async def test_a_bug_of_the_engine_during_an_append_spares_what_was_written(exchange: Exchange) -> None:
+    await exchange.open_market("M")
+    journal = FaultyJournal(exchange.dsn)
+    market = exchange.start_market("M", journal)
+    buyer = await exchange.trader("buyer")
+    first = await exchange.placed("M", order(buyer, Side.BUY, "3.000", "10.000"))
+    await exchange.placed("M", CancelOrder(buyer, first.order.order_id))
+    sequence = await exchange.sequence("M")
+    journal.hold = asyncio.Event()
+
+    one = asyncio.create_task(exchange.submit("M", order(buyer, Side.BUY, "3.000", client_order_id="one")))
+    await eventually(lambda: market.status()["sequence"], lambda applied: applied == sequence + 1)
+    book = market._book
+    assert book is not None
+    book.apply = raising  # type: ignore[method-assign, assignment]
+    two = asyncio.create_task(exchange.submit("M", order(buyer, Side.BUY, "3.100", client_order_id="two")))
+    await eventually(lambda: market._bug)
+    journal.hold.set()
+    journal.hold = None
+
+    answer, failed = await asyncio.wait_for(asyncio.gather(one, two), 5)
+    assert isinstance(answer, OrderAnswer)
+    assert isinstance(failed, Failed)
+    assert failed.fault is Fault.OUTCOME_UNKNOWN
+    assert (await exchange.placed("M", order(buyer, Side.BUY, "3.000", client_order_id="one"))).repeated
+    assert not (await exchange.placed("M", order(buyer, Side.BUY, "3.100", client_order_id="two"))).repeated
+
+
+def raising(_: object) -> NoReturn:
+    raise ArithmeticError("planted in the engine")
 
 
 async def test_orders_trade_and_both_sides_hear_their_own_price(exchange: Exchange) -> None:

@@ -69,6 +69,8 @@ def test_text_of_a_variable_becomes_a_value_of_the_settings_type() -> None:
         ("IDLE_RETURN_SECONDS", "nan", "idle_return_seconds = nan"),
         ("METRICS_PORT", "8080", "http_port = 8080: metrics_port has the same"),
         ("HTTP_PROT", "1", "WATTBOOK_HTTP_PROT: there is no such setting; did you mean WATTBOOK_HTTP_PORT?"),
+        ("API_KEY_PEPPER", "short", "api_key_pepper: must be at least 32 characters long"),
+        ("API_KEY_DAYS", "400", "api_key_days = 400: must be at most api_key_days_max"),
         ("NONSENSE", "1", "WATTBOOK_NONSENSE: there is no such setting"),
         ("HTTP_PORT_FILE", "/x", "WATTBOOK_HTTP_PORT_FILE: there is no such setting"),
         ("CONFIG", "/does/not/exist.toml", "/does/not/exist.toml: cannot be read: No such file"),

@@ -15,10 +15,11 @@ from engine.market import Path as GridPath
 from gateway.app import create_app
 from gateway.context import Gateway
 from gateway.limits import SharedBuckets
-from gateway.ports import Probe
+from gateway.ports import Directory, Probe
 from gateway.settings import GatewaySettings
-from gateway.throttle import LocalThrottle
-from tests.unit.gateway.ports import COSTS, Clock, MemoryCatalogue, MemoryExchange, MemoryHistory, MemoryPeople
+from tests.unit.gateway.access import MemoryApiKeys, MemoryAuditLog, MemoryPeople
+from tests.unit.gateway.memory_wallets import MemoryWallets
+from tests.unit.gateway.ports import COSTS, Clock, MemoryCatalogue, MemoryExchange, MemoryHistory
 
 PASSWORD = "sunny-roof-and-battery"
 COIN = 1_000_000
@@ -54,7 +55,10 @@ class Person:
 class World:
     def __init__(self, directory: Path) -> None:
         self.clock = Clock()
-        self.people = MemoryPeople()
+        self.people: Any = MemoryPeople()
+        self.api_keys: Any = MemoryApiKeys()
+        self.audit: Any = MemoryAuditLog()
+        self.wallets = MemoryWallets()
         self.exchange = MemoryExchange(self.clock)
         self.history = MemoryHistory(self.exchange)
         self.catalogue = MemoryCatalogue(self.exchange)
@@ -80,20 +84,25 @@ class World:
         probes: dict[str, Probe] | None = None,
         registry: CollectorRegistry | None = None,
         shared: SharedBuckets | None = None,
+        directory: Directory | None = None,
         **changes: Any,
     ) -> Litestar:
         """A new application with these settings changed; what it stands on stays."""
         self.settings = replace(self.settings, **changes)
         self.app = create_app(
             people=self.people,
+            wallets=self.wallets,
+            vault=self.wallets,
+            api_keys=self.api_keys,
+            audit=self.audit,
             catalogue=self.catalogue,
             ledger=self.exchange,
             history=self.history,
             markets=self.exchange,
-            throttle=LocalThrottle(self.settings.login_failures_max, self.settings.lockout_seconds),
             clock=self.clock,
             settings=self.settings,
             shared=shared,
+            directory=directory,
             probes=probes,
             registry=registry,
         )
@@ -107,11 +116,20 @@ class World:
         answer = await self.client.post("/api/v1/auth/register", json=body)
         assert answer.status_code == 201, answer.text
         user_id = int(answer.json()["id"])
-        await self.people.update(user_id, role=role, zone=zone)
+        await self.people.update(user_id, role=role, zone=zone, now_us=self.clock())
         pair = (await self.client.post("/api/v1/auth/login", json={"email": email, "password": PASSWORD})).json()
         await self.exchange.deposit(user_id, "THB", 1_000 * COIN, f"start:{user_id}", self.clock())
         await self.exchange.deposit(user_id, f"energy:{zone}", 1_000_000, f"energy:{user_id}", self.clock())
         return Person(self, user_id, pair["access_token"], pair["refresh_token"])
+
+    async def key(self, person: Person, *scopes: str) -> str:
+        """The secret of a new API key of this person."""
+        answer = await person.post("/api/v1/users/me/api-keys", {"name": "bot", "scopes": scopes})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["secret"])
+
+    async def by_key(self, secret: str, method: str, path: str, json: Any = None) -> httpx.Response:
+        return await self.client.request(method, path, json=json, headers={"X-API-Key": secret})
 
 
 def spot(symbol: str = "Z1-SPOT", **changes: Any) -> MarketSpec:

@@ -4,11 +4,12 @@ They are doubles of ports, not of behaviour: orders go through engine.book.order
 ledger as the market actor draws it, and history follows the books' events. `lag` holds projections back.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TypeVar
 
 from msgspec.structs import replace
 
+from engine.audit import SYSTEM, Origin
 from engine.book.answers import answer, level_changes, reply, trade_views, updates
 from engine.book.order_book import OrderBook
 from engine.market import MarketSpec, Path, Phase
@@ -19,20 +20,16 @@ from engine.records import (
     CapacityRecord,
     CostRecord,
     DepositRecord,
-    EmailTaken,
     EpochRecord,
     Holding,
     LedgerLine,
     PositionRecord,
     ReferenceReused,
-    RotateOutcome,
-    SessionRecord,
     StatsRecord,
     StoredFill,
     StoredOrder,
     SymbolTaken,
     TrialLine,
-    UserRecord,
     ZoneRecord,
 )
 from engine.units import value_micro
@@ -40,6 +37,9 @@ from engine.views import Answer, BookView, Failed, Fault, Feed, FillView, OrderV
 from gateway.ports import FeedListener
 
 COSTS = {(a, b): (500_000, 100) if a == b else (1_000_000, 300) for a in ("Z1", "Z2") for b in ("Z1", "Z2")}
+
+
+_T = TypeVar("_T")
 
 
 class Clock:
@@ -52,101 +52,6 @@ class Clock:
 
     def pass_seconds(self, seconds: float) -> None:
         self.now_us += int(seconds * 1_000_000)
-
-
-@dataclass
-class Session:
-    session_id: str
-    user_id: int
-    hash: bytes
-    created_us: int
-    expires_us: int
-    used: set[bytes] = field(default_factory=set)
-    ended_us: int = 0
-
-
-class MemoryPeople:
-    def __init__(self) -> None:
-        self.users: dict[int, UserRecord] = {}
-        self.open: dict[str, Session] = {}
-
-    async def create(
-        self, email: str, name: str, password_hash: bytes, role: str, zone: str, now_us: int
-    ) -> UserRecord:
-        if any(user.email == email for user in self.users.values()):
-            raise EmailTaken
-        user = UserRecord(1_001 + len(self.users), email, name, role, "active", zone, password_hash, now_us)
-        self.users[user.user_id] = user
-        return user
-
-    async def by_email(self, email: str) -> UserRecord | None:
-        return next((user for user in self.users.values() if user.email == email), None)
-
-    async def by_id(self, user_id: int) -> UserRecord | None:
-        return self.users.get(user_id)
-
-    async def update(
-        self,
-        user_id: int,
-        *,
-        name: str | None = None,
-        role: str | None = None,
-        status: str | None = None,
-        zone: str | None = None,
-    ) -> UserRecord | None:
-        if user_id not in self.users:
-            return None
-        given = {"name": name, "role": role, "status": status, "zone": zone}
-        changes = {key: value for key, value in given.items() if value is not None}
-        self.users[user_id] = replace(self.users[user_id], **changes)
-        return self.users[user_id]
-
-    async def set_password(self, user_id: int, password_hash: bytes) -> None:
-        self.users[user_id] = replace(self.users[user_id], password_hash=password_hash)
-
-    async def search(self, text: str, after_id: int, limit: int) -> list[UserRecord]:
-        found = [u for u in self.users.values() if u.user_id > after_id and (text in u.email or text in u.name)]
-        return found[:limit]
-
-    async def open_session(
-        self, session_id: str, user_id: int, refresh_hash: bytes, now_us: int, expires_us: int
-    ) -> None:
-        self.open[session_id] = Session(session_id, user_id, refresh_hash, now_us, expires_us)
-
-    async def rotate_session(
-        self, session_id: str, old_hash: bytes, new_hash: bytes, now_us: int, expires_us: int
-    ) -> RotateOutcome:
-        session = self.open.get(session_id)
-        if session is None or session.ended_us:
-            return RotateOutcome.UNKNOWN
-        if old_hash in session.used:
-            session.ended_us = now_us
-            return RotateOutcome.REUSED
-        if old_hash != session.hash or session.expires_us <= now_us:
-            return RotateOutcome.UNKNOWN
-        session.used.add(old_hash)
-        session.hash, session.expires_us = new_hash, expires_us
-        return RotateOutcome.OK
-
-    async def end_session(self, session_id: str, now_us: int) -> bool:
-        self.open[session_id].ended_us = now_us
-        return True
-
-    async def end_sessions(self, user_id: int, now_us: int, except_id: str = "") -> int:
-        mine = [s for s in self.open.values() if s.user_id == user_id and not s.ended_us and s.session_id != except_id]
-        for session in mine:
-            session.ended_us = now_us
-        return len(mine)
-
-    async def sessions(self, user_id: int) -> list[SessionRecord]:
-        return [
-            SessionRecord(s.session_id, s.user_id, s.created_us, s.created_us, s.expires_us)
-            for s in self.open.values()
-            if s.user_id == user_id and not s.ended_us
-        ]
-
-    async def ended_sessions(self, since_us: int) -> list[str]:
-        return [s.session_id for s in self.open.values() if s.ended_us >= since_us and s.ended_us]
 
 
 class MemoryExchange:
@@ -203,7 +108,10 @@ class MemoryExchange:
 
     # --- Markets
 
-    async def submit(self, market_id: int, command: Command) -> Answer:
+    def submit(self, market_id: int, command: Command) -> Awaitable[Answer]:
+        return answered(self._submit(market_id, command))
+
+    def _submit(self, market_id: int, command: Command) -> Answer:
         if self.failing is not None:
             return self.failing
         self.commands.append(command)
@@ -218,11 +126,11 @@ class MemoryExchange:
                 self.apply(book, Fund(book.fund_number + 1, participant_id, asset, amount))
         return self.apply(book, command)
 
-    async def submit_many(self, market_id: int, commands: list[Command]) -> list[Answer]:
-        return [await self.submit(market_id, command) for command in commands]
+    def submit_many(self, market_id: int, commands: Sequence[Command]) -> Awaitable[list[Answer]]:
+        return answered([self._submit(market_id, command) for command in commands])
 
-    async def ask(self, market_id: int, query: Query) -> Answer:
-        return self.failing or reply(self.books[market_id], query)
+    def ask(self, market_id: int, query: Query) -> Awaitable[Answer]:
+        return answered(self.failing or reply(self.books[market_id], query))
 
     def watch(self, market_id: int, participants: frozenset[int], book: bool, listener: FeedListener) -> None:
         self.watches[market_id] = (participants, listener)
@@ -240,7 +148,13 @@ class MemoryExchange:
     # --- Ledger
 
     async def deposit(
-        self, participant_id: int, asset: str, amount: int, reference: str, time_us: int
+        self,
+        participant_id: int,
+        asset: str,
+        amount: int,
+        reference: str,
+        time_us: int,
+        origin: Origin = SYSTEM,
     ) -> DepositRecord:
         known = self.deposited.get(reference)
         if known is not None:
@@ -432,30 +346,30 @@ class MemoryCatalogue:
     async def markets(self) -> list[MarketSpec]:
         return list(self._exchange.symbols.values())
 
-    async def create_market(self, spec: MarketSpec, phase: Phase, now_us: int) -> MarketSpec:
+    async def create_market(self, spec: MarketSpec, phase: Phase, now_us: int, origin: Origin) -> MarketSpec:
         if spec.symbol in self._exchange.symbols:
             raise SymbolTaken
         return self._exchange.add(spec, phase)
 
-    async def update_market(self, spec: MarketSpec) -> None:
+    async def update_market(self, spec: MarketSpec, origin: Origin) -> None:
         self._exchange.symbols[spec.symbol] = spec
 
     async def zones(self) -> list[ZoneRecord]:
         return list(self._exchange.zones.values())
 
-    async def put_zones(self, zones: list[ZoneRecord]) -> None:
+    async def put_zones(self, zones: list[ZoneRecord], origin: Origin) -> None:
         self._exchange.zones |= {zone.zone_id: zone for zone in zones}
 
     async def costs(self) -> list[CostRecord]:
         return [CostRecord(a, b, w, loss, 0) for (a, b), (w, loss) in self._exchange.costs.items()]
 
-    async def put_costs(self, costs: list[CostRecord], now_us: int) -> None:
+    async def put_costs(self, costs: list[CostRecord], now_us: int, origin: Origin) -> None:
         self._exchange.costs |= {(c.zone_from, c.zone_to): (c.wheeling_micro, c.loss_bps) for c in costs}
 
     async def capacities(self) -> list[CapacityRecord]:
         return list(self._exchange.capacities.values())
 
-    async def put_capacities(self, capacities: list[CapacityRecord]) -> None:
+    async def put_capacities(self, capacities: list[CapacityRecord], origin: Origin) -> None:
         self._exchange.capacities |= {(c.zone_from, c.zone_to): c for c in capacities}
 
     async def paths(self, zones: tuple[str, ...], now_us: int) -> tuple[Path, ...]:
@@ -473,3 +387,7 @@ def _fill_key(market_id: int, view: FillView) -> tuple[int, int, int]:
 
 
 DOWN = Failed(Fault.UNAVAILABLE, "the market does not answer")
+
+
+async def answered(answer: _T) -> _T:
+    return answer

@@ -39,7 +39,7 @@ async def _slow(world: World) -> tuple[Slow, str, int]:
     world.gateway.callers._people = slow
     slow.may_answer.set()
     world.clock.pass_seconds(6)
-    await world.gateway.callers.of_token(person.token)
+    await world.gateway.callers.of(person.token, "")
     slow.may_answer.clear()
     slow.looks = 0
     return slow, person.token, person.user_id
@@ -52,7 +52,7 @@ async def test_who_keeps_asking_does_not_wait_for_the_store(world: World) -> Non
     world.clock.pass_seconds(3)  # of 5
     async with asyncio.timeout(1):
         for _ in range(10):
-            await callers.of_token(token)
+            await callers.of(token, "")
             await asyncio.sleep(0)
     slow.may_answer.set()
     await asyncio.sleep(0.01)
@@ -60,7 +60,7 @@ async def test_who_keeps_asking_does_not_wait_for_the_store(world: World) -> Non
 
     slow.may_answer.clear()
     async with asyncio.timeout(1):
-        await callers.of_token(token)
+        await callers.of(token, "")
         await asyncio.sleep(0)
     assert slow.looks == 2  # one beside ten requests, and a next one beside this
     slow.may_answer.set()
@@ -74,14 +74,14 @@ async def test_what_is_too_old_is_never_believed(world: World) -> None:
     slow.may_answer.set()
 
     with pytest.raises(Problem, match="suspended"):
-        await world.gateway.callers.of_token(token)
+        await world.gateway.callers.of(token, "")
 
 
 async def test_a_look_beside_does_not_outlive_a_change_made_here(world: World) -> None:
     slow, token, user_id = await _slow(world)
     callers = world.gateway.callers
     world.clock.pass_seconds(3)
-    await callers.of_token(token)
+    await callers.of(token, "")
     await asyncio.sleep(0)  # the look beside has seen him as he is, and waits
 
     await world.people.update(user_id, status="suspended")
@@ -90,4 +90,4 @@ async def test_a_look_beside_does_not_outlive_a_change_made_here(world: World) -
     await asyncio.sleep(0.01)
 
     with pytest.raises(Problem, match="suspended"):
-        await callers.of_token(token)
+        await callers.of(token, "")

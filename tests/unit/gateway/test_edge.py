@@ -235,7 +235,8 @@ async def test_the_documentation_loads_nothing_from_elsewhere_and_its_policy_fit
     assert "unsafe" not in policy
     assert description["openapi"].startswith("3.1")
     place = description["paths"]["/api/v1/orders"]["post"]
-    assert (place["security"], place["x-roles"]) == ([{"bearer": []}], ["admin", "faculty", "student"])
+    assert (place["security"], place["x-roles"]) == ([{"bearer": []}, {"key": []}], ["admin", "faculty", "student"])
+    assert place["x-scope"] == "trade"
     assert sorted(place["responses"]) == ["201", "default"]
     assert "security" not in description["paths"]["/api/v1/markets"]["get"]
     assert "price" in json.dumps(description["components"]["schemas"]["OrderRequest"])

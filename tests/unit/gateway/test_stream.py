@@ -93,6 +93,42 @@ async def test_compact_orders_are_integers_in_and_out(world: World) -> None:
     assert [one[:3] for one in refusals] == [["e", 9, "VALIDATION_FAILED"]] * 6
 
 
+async def test_requests_of_a_burst_start_in_their_order_and_bad_ones_leave_the_others_alone(world: World) -> None:
+    ann = await world.person()
+    amend = {"op": "cancel_all", "id": 100}
+    async with Socket(world, binary=True) as socket:
+        await socket.ask({"op": "auth", "token": ann.token})
+        for frame in (
+            ["o", 1, "Z1-SPOT", 0, 3_000_000, 1_000, "", 0],
+            ["o", 2, "Z1-SPOT", 7, 3_000_000, 1_000, "", 0],
+            ["o", 3, "NOWHERE", 0, 3_000_000, 1_000, "", 0],
+            ["o", 4, "Z1-SPOT", 0, 3_100_000, 1_000, "", 0],
+            amend,
+            ["o", 5, "Z1-SPOT", 0, 3_200_000, 1_000, "", 0],
+        ):
+            await socket.send(frame)
+        answers = [await socket.next() for _ in range(6)]
+        left = await socket.ask({"op": "cancel_all"})
+
+    compact = {answer[1]: answer for answer in answers if isinstance(answer, list)}
+    assert {number: answer[0] for number, answer in compact.items()} == {1: "a", 2: "e", 3: "e", 4: "a", 5: "a"}
+    assert (compact[2][2], compact[3][2]) == ("VALIDATION_FAILED", "NOT_FOUND")
+    assert next(answer for answer in answers if isinstance(answer, dict))["cancelled"] == 2
+    assert left["cancelled"] == 1
+
+
+async def test_a_socket_takes_no_more_than_its_share_at_once(world: World) -> None:
+    ann = await world.person()
+    most = world.gateway.settings.socket_in_flight_max
+    async with Socket(world, binary=True) as socket:
+        await socket.ask({"op": "auth", "token": ann.token})
+        for number in range(3 * most):
+            await socket.send(["o", number, "Z1-SPOT", 0, 1_000_000, 100, "", 0])
+        answers = [await socket.next() for _ in range(3 * most)]
+
+    assert [answer[:2] for answer in answers] == [["a", number] for number in range(3 * most)]
+
+
 async def test_own_channels_tell_of_own_orders_and_of_nobody_elses(world: World) -> None:
     ann, bob = await world.person(), await world.person("bob@campus.example")
     standing = await ann.placed("sell", "3.000", "2")

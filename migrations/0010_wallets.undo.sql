@@ -1,0 +1,2 @@
+DROP TABLE wallet_challenges;
+DROP TABLE wallets;

@@ -1,0 +1,1 @@
+"""The gateway on a real PostgreSQL, over markets in memory."""
