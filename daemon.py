@@ -50,6 +50,7 @@ from persistence.api_keys import PostgresApiKeys
 from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
 from persistence.embedded import EmbeddedPostgres, EmbeddedServer, EmbeddedValkey, StartFailed
+from persistence.first_answers import PostgresFirstAnswers
 from persistence.history import PostgresHistory
 from persistence.journal import PostgresJournal
 from persistence.ledger import PostgresLedger
@@ -234,6 +235,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
         catalogue=PostgresCatalogue(pool),
         ledger=PostgresLedger(pool),
         history=PostgresHistory(pool),
+        first_answers=PostgresFirstAnswers(pool, options.first_answers_max, options.first_answers_bytes_max),
         markets=links,
         clock=clock_us,
         settings=options,

@@ -291,3 +291,20 @@ class MarketBalance(Struct, frozen=True):
     asset: str
     balance: int
     reserved: int
+
+
+class FirstAnswer(Struct, frozen=True):
+    """A write that had an Idempotency-Key first. `status` 0: not answered. `body` None beside a status: not kept."""
+
+    fingerprint: bytes
+    began_us: int
+    status: int
+    media_type: str
+    body: bytes | None
+
+    def __repr__(self) -> str:  # an answer is its caller's business
+        return f"FirstAnswer(began_us={self.began_us}, status={self.status})"
+
+
+class TooManyFirstAnswers(Exception):
+    """The caller has as many first answers stored as there may be."""

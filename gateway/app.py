@@ -20,7 +20,7 @@ from gateway.api_keys import ApiKeyController, HeadEndController
 from gateway.audit import AuditController
 from gateway.context import Gateway
 from gateway.documentation import openapi_config
-from gateway.edge import Edge, request_id_of
+from gateway.edge import READS, Edge, request_id_of
 from gateway.errors import GatewayCode, Problem, problem_of
 from gateway.limits import NotShared, SharedBuckets
 from gateway.market_admin import MarketAdminController, ZoneController
@@ -35,6 +35,7 @@ from gateway.ports import (
     Catalogue,
     Clock,
     Directory,
+    FirstAnswers,
     History,
     Ledger,
     Markets,
@@ -45,6 +46,7 @@ from gateway.ports import (
     Vault,
     Wallets,
 )
+from gateway.repeats import Repeats
 from gateway.requests import GatewayRequest, WireResponse
 from gateway.settings import GatewaySettings
 from gateway.stream import stream
@@ -52,7 +54,6 @@ from gateway.users import AuthController, ProfileController, UserAdminController
 from gateway.wallets import WalletController
 
 API: Final = "/api/v1"
-_READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _log = structlog.get_logger(__name__)
 
 
@@ -66,6 +67,7 @@ def create_app(
     catalogue: Catalogue,
     ledger: Ledger,
     history: History,
+    first_answers: FirstAnswers,
     markets: Markets,
     clock: Clock,
     settings: GatewaySettings,
@@ -91,6 +93,7 @@ def create_app(
         catalogue=catalogue,
         ledger=ledger,
         history=history,
+        first_answers=first_answers,
         markets=markets,
         shared=shared or NotShared(),
         clock=clock,
@@ -121,7 +124,7 @@ def create_app(
     )
     app = Litestar(
         route_handlers=[api, health, live, ready, jwks, stream],
-        middleware=[Guard],
+        middleware=[Guard, Repeats],
         request_class=GatewayRequest,
         response_class=WireResponse,
         exception_handlers={Exception: _answer_problem},
@@ -160,7 +163,7 @@ def _check_table(app: Litestar) -> None:
 def _answer_problem(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
     """Every exception as problem details; one that nobody expected is logged and says nothing but its request id."""
     request_id = request_id_of(request.scope)
-    read = request.scope.get("method", "GET") in _READS
+    read = request.scope.get("method", "GET") in READS
     gateway: Gateway = request.app.state["gateway"]
     problem = _of_litestar(error) or problem_of(error, gateway.outages, read=read)
     if problem.code is GatewayCode.INTERNAL:

@@ -28,6 +28,7 @@ from gateway.ports import (
     Catalogue,
     Clock,
     Directory,
+    FirstAnswers,
     History,
     Ledger,
     Markets,
@@ -53,6 +54,7 @@ class Gateway:
         catalogue: Catalogue,
         ledger: Ledger,
         history: History,
+        first_answers: FirstAnswers,
         markets: Markets,
         shared: SharedBuckets,
         clock: Clock,
@@ -65,7 +67,7 @@ class Gateway:
     ) -> None:
         self.people, self.catalogue, self.ledger, self.history = people, catalogue, ledger, history
         self.wallets, self.vault = wallets, vault
-        self.api_keys, self.audit = api_keys, audit
+        self.api_keys, self.audit, self.first_answers = api_keys, audit, first_answers
         self.markets, self.clock, self.settings = markets, clock, settings
         self.outages = outages
         self.metrics = GatewayMetrics(registry, gather)

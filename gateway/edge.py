@@ -27,7 +27,7 @@ from gateway.settings import GatewaySettings
 
 _log = structlog.get_logger(__name__)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-_READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # Few, because the server looks at each of them twice: what only documents need comes with the documents.
 _SECURITY: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -180,7 +180,7 @@ class Edge:
 def _late(method: str, body: "_Body") -> Problem:
     if body.is_awaited:
         return body.refused(GatewayCode.REQUEST_TIMEOUT)
-    return Problem(Fault.UNAVAILABLE if method in _READS else Fault.OUTCOME_UNKNOWN, "the request took too long")
+    return Problem(Fault.UNAVAILABLE if method in READS else Fault.OUTCOME_UNKNOWN, "the request took too long")
 
 
 class _Body:

@@ -67,6 +67,8 @@ class OrderController(Controller):
         trading = request.gateway.trading
         placement = trading.placement(data, request.caller, request.idempotency_key)
         answer = await request.of_market(trading.place(placement))
+        if answer.repeated:
+            request.add_header(b"idempotent-replayed", b"true")
         fills = await _all_fills(request, placement.spec, answer)
         return show_order(placement.spec, answer.order, fills, repeated=answer.repeated)
 

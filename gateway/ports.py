@@ -19,6 +19,7 @@ from engine.records import (
     DepositRecord,
     DirectoryPerson,
     EpochRecord,
+    FirstAnswer,
     Holding,
     LedgerLine,
     PositionRecord,
@@ -282,6 +283,24 @@ class History(Protocol):
     async def epochs(self, market_id: int, before_start_us: int, limit: int) -> list[EpochRecord]: ...
 
     async def epoch(self, market_id: int, start_us: int) -> EpochRecord | None: ...
+
+
+class FirstAnswers(Protocol):
+    """What writes with an Idempotency-Key were answered; repeats.py says what for."""
+
+    async def claim(
+        self, caller_id: int, key: str, fingerprint: bytes, began_us: int, expires_us: int
+    ) -> FirstAnswer | None:
+        """None: the key is this request's. Else the request that had it first. Raises TooManyFirstAnswers."""
+        ...
+
+    async def keep(
+        self, caller_id: int, key: str, began_us: int, status: int, media_type: str, body: bytes | None
+    ) -> None:
+        """`body` None: too large."""
+        ...
+
+    async def release(self, caller_id: int, key: str, began_us: int) -> None: ...
 
 
 class Markets(Protocol):

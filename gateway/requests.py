@@ -6,7 +6,7 @@ Litestar would decode JSON into dictionaries and convert leniently ("1" for 1); 
 import base64
 import binascii
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from functools import lru_cache
 from time import perf_counter
 from typing import Annotated, Any, Final, Generic, TypeVar
@@ -81,10 +81,7 @@ class GatewayRequest(Request[Caller, Any, State]):
     @property
     def idempotency_key(self) -> str:
         """The `Idempotency-Key`, or the empty string. Raises VALIDATION_FAILED for one that is too odd to keep."""
-        key = request_headers(self.scope).get(b"idempotency-key", b"").decode("latin-1")
-        if key and not CLIENT_ID.fullmatch(key):
-            raise invalid("Idempotency-Key", "must be 1 to 64 characters of A-Z a-z 0-9 . _ : -")
-        return key
+        return idempotency_key(request_headers(self.scope))
 
     def add_header(self, name: bytes, value: bytes) -> None:
         answer_headers(self.scope).append((name, value))
@@ -158,6 +155,17 @@ class _Written:
 
 
 CLIENT_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
+
+
+def idempotency_key(headers: Mapping[bytes, bytes]) -> str:
+    """The empty string when there is none. Raises VALIDATION_FAILED for one that is too odd to keep."""
+    key = headers.get(b"idempotency-key")
+    if key is None:
+        return ""
+    text = key.decode("latin-1")
+    if not CLIENT_ID.fullmatch(text):
+        raise invalid("Idempotency-Key", "must be 1 to 64 characters of A-Z a-z 0-9 . _ : -")
+    return text
 
 
 def decode_body(body: bytes, content_type: str, kind: Any) -> Any:

@@ -60,6 +60,8 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     head_bytes_max: int = 65_536
     body_bytes_max: int = 2_000_000
     request_seconds_max: float = 15.0
+    first_answers_max: int = 2_000  # writes with an Idempotency-Key that one caller may have stored at a time
+    first_answers_bytes_max: int = 16 * 2**20  # and what their answers may come to
     barrier_seconds_max: float = 2.0  # how long a read waits for the caller's own writes to be projected
     barrier_poll_seconds: float = 0.005
     callers_fresh_seconds: float = 5.0  # how old a cached role, zone or status may be

@@ -18,6 +18,7 @@ from gateway.limits import SharedBuckets
 from gateway.ports import Directory, Probe
 from gateway.settings import GatewaySettings
 from tests.unit.gateway.access import MemoryApiKeys, MemoryAuditLog, MemoryPeople
+from tests.unit.gateway.memory_answers import MemoryFirstAnswers
 from tests.unit.gateway.memory_wallets import MemoryWallets
 from tests.unit.gateway.ports import COSTS, Clock, MemoryCatalogue, MemoryExchange, MemoryHistory
 
@@ -61,6 +62,7 @@ class World:
         self.wallets = MemoryWallets()
         self.exchange = MemoryExchange(self.clock)
         self.history = MemoryHistory(self.exchange)
+        self.first_answers = MemoryFirstAnswers()
         self.catalogue = MemoryCatalogue(self.exchange)
         self.settings = GatewaySettings(
             key_directory=directory / "keys",
@@ -98,6 +100,7 @@ class World:
             catalogue=self.catalogue,
             ledger=self.exchange,
             history=self.history,
+            first_answers=self.first_answers,
             markets=self.exchange,
             clock=self.clock,
             settings=self.settings,
