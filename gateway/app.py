@@ -28,7 +28,7 @@ from gateway.markets import MarketController
 from gateway.metrics import Gather, at_once
 from gateway.operations import health, jwks, live, ready
 from gateway.orders import DeadManController, OrderController
-from gateway.permissions import Guard, permission_of
+from gateway.permissions import Guard, methods_of, permission_of
 from gateway.ports import (
     ApiKeys,
     AuditLog,
@@ -171,6 +171,8 @@ def _answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respon
     headers = {}
     if problem.retry_after_seconds > 0:
         headers["Retry-After"] = str(problem.retry_after_whole_seconds)
+    if problem.code is GatewayCode.METHOD_NOT_ALLOWED:
+        headers["Allow"] = methods_of(request.scope["path"])
     if problem.code is GatewayCode.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(

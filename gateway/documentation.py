@@ -16,9 +16,10 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
-from gateway.edge import open_document
+from gateway.edge import READS, open_document
 from gateway.errors import MEANING, error_table
 from gateway.permissions import permission_of
+from gateway.repeats import SECRET
 
 _PAGE: Final = Path(__file__).with_name("documentation.html")
 _INLINE: Final = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
@@ -27,8 +28,13 @@ _DESCRIPTION: Final = """A peer-to-peer energy exchange. Decimals and ids are st
 Lists answer `{"items": [...], "next": cursor or null}` and take `limit` and `cursor`. Bodies are JSON, or msgpack with
 `Content-Type: application/msgpack`; answers are msgpack with `Accept: application/msgpack`.
 
-A write can be repeated: orders by `client_order_id` (or `Idempotency-Key`), deposits by `Idempotency-Key`. A read waits
-until it shows one's own writes; when it could not, it says so with `X-Projection-Lag: 1`.
+A write can be repeated. With an `Idempotency-Key`, the same request of the same caller within a day gets its first
+answer again, marked `Idempotent-Replayed: true`; another request with that key is a CONFLICT, and so is a repeat while
+the first one runs, with `Retry-After`. A first request that found no end is OUTCOME_UNKNOWN: look, then use another
+key. Answers that say `retryable` leave the key free. An order is kept by its market under `client_order_id`, or the
+key in its place, for good: its repeat shows the order as it is now. Where passwords, tokens or keys are asked or
+answered the header means nothing. A read waits until it shows one's own writes; when it could not, it says so with
+`X-Projection-Lag: 1`.
 
 The checksum of a book is the CRC32 (IEEE) of its ten best levels as shown, best first, bid and ask in turn, each as
 `price:quantity`, joined by `|`; a side that is shorter is left out from where it ends.
@@ -74,6 +80,23 @@ _PROBLEM_ANSWER: Final = {
 }
 
 
+_INSTANT: Final = {"format": "date-time", "examples": ["2026-11-21T10:15:00Z"]}
+_FORMS: Final[dict[str, dict[str, Any]]] = {  # of parameters, by their names
+    "from": _INSTANT,
+    "to": _INSTANT,
+    "start": _INSTANT,
+    "cursor": {"pattern": "^[A-Za-z0-9_-]+$"},
+    "order_id": {"pattern": "^[0-9]{1,9}-[0-9]{1,18}$", "examples": ["1-42"]},
+}
+_IDEMPOTENCY_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Within a day, the same request with the same key gets its first answer again",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,64}$"},
+}
+
+
 class Description(JsonRenderPlugin):
     """Litestar's description of the routes, with our problems in place of its errors, and who may call what."""
 
@@ -89,21 +112,48 @@ class Description(JsonRenderPlugin):
 
 
 def _completed(schema: dict[str, Any]) -> dict[str, Any]:
-    schema["components"]["schemas"]["Problem"] = _PROBLEM
+    schemas = schema["components"]["schemas"]
+    schemas["Problem"] = _PROBLEM
+    schemas["BatchAnswer"]["properties"]["results"]["items"] = {
+        "oneOf": [{"$ref": "#/components/schemas/Order"}, {"$ref": "#/components/schemas/Problem"}]
+    }
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
-            permission = permission_of(method.upper(), path)
-            if permission.roles:
-                operation["security"] = [{"bearer": []}]
-                if permission.scope:
-                    operation["security"].append({"key": []})
-                    operation["x-scope"] = permission.scope
-                operation["x-roles"] = sorted(permission.roles)
-            answers = operation["responses"]
-            answers.pop("400", None)
-            for answer in answers.values():
-                answer["description"] = "Done"
-            answers["default"] = _PROBLEM_ANSWER
+            _complete_operation(method.upper(), path, operation)
+    return schema
+
+
+def _complete_operation(method: str, path: str, operation: dict[str, Any]) -> None:
+    permission = permission_of(method, path)
+    if permission.roles:
+        operation["security"] = [{"bearer": []}]
+        if permission.scope:
+            operation["security"].append({"key": []})
+            operation["x-scope"] = permission.scope
+        operation["x-roles"] = sorted(permission.roles)
+    parameters = operation.setdefault("parameters", [])
+    for parameter in parameters:
+        parameter["schema"] = {**_without_null(parameter["schema"]), **_FORMS.get(parameter["name"], {})}
+    if method not in READS and (method, path) not in SECRET:
+        parameters.append(_IDEMPOTENCY_KEY)
+    body = operation.get("requestBody")
+    if body is not None and {"type": "null"} in body["content"]["application/json"]["schema"].get("oneOf", ()):
+        body["required"] = False
+    answers = operation["responses"]
+    answers.pop("400", None)
+    for answer in answers.values():
+        answer["description"] = "Done"
+    answers["default"] = _PROBLEM_ANSWER
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter is there or it is not; `null` cannot be said in a query."""
+    kinds = [kind for kind in schema.get("oneOf", ()) if kind != {"type": "null"}]
+    rest = {name: value for name, value in schema.items() if name != "oneOf"}
+    if len(kinds) == 1:
+        return {**kinds[0], **rest}
+    if "enum" in schema:
+        return {**schema, "type": "string", "enum": [one for one in schema["enum"] if one is not None]}
     return schema
 
 

@@ -40,7 +40,7 @@ class BatchRequest(Struct, frozen=True, forbid_unknown_fields=True):
 class BatchAnswer(Struct, frozen=True):
     """The outcomes of the orders, then of the cancels, in order: each an order or a problem."""
 
-    results: list[Any]
+    results: list[Any]  # msgspec knows no union of two objects; documentation.py says what they are
 
 
 class Cancelled(Struct, frozen=True):

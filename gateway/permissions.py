@@ -5,9 +5,12 @@ owner. A row names the roles, the scope that an API key needs beside its owner's
 limit that the route draws on.
 """
 
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from time import perf_counter
 from typing import Final, NamedTuple
+from urllib.parse import parse_qsl
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
@@ -15,7 +18,7 @@ from gateway.addresses import subscriber_of
 from gateway.auth.callers import Caller
 from gateway.context import Gateway
 from gateway.edge import Visit, visit_of
-from gateway.errors import GatewayCode, Problem
+from gateway.errors import GatewayCode, Problem, invalid
 from gateway.limits import LOGIN, ORDERS, PASSWORD, REGISTRATION, REQUESTS, SHARED
 
 ANYONE: Final[frozenset[str]] = frozenset()  # also without a login
@@ -155,6 +158,20 @@ def permission_of(method: str, path: str) -> Permission:
     return _FREE if method == "OPTIONS" else ROUTES[method, path]
 
 
+def methods_of(path: str) -> str:
+    """The value of `Allow` for a path as it was asked for; empty when no route has it."""
+    routes = [(method, template) for method, template in ROUTES if method != "WEBSOCKET"]
+    methods = {method for method, template in routes if template == path} or {
+        method for method, template in routes if _pattern(template).fullmatch(path)
+    }
+    return ", ".join(sorted({*methods, "OPTIONS"})) if methods else ""
+
+
+@lru_cache(maxsize=len(ROUTES))
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\\{[^}]*\\\}", "[^/]+", re.escape(template)) + "/?")
+
+
 def check(caller: Caller | None, permission: Permission) -> None:
     """None: nobody is logged in. Raises UNAUTHENTICATED or FORBIDDEN."""
     if not permission.roles:
@@ -178,12 +195,19 @@ class Guard:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        permission = permission_of(str(scope.get("method", "WEBSOCKET")), scope["path_template"])
+        method = str(scope.get("method", "WEBSOCKET"))
+        permission = permission_of(method, scope["path_template"])
+        query = scope["query_string"]
+        if query and (b"%" in query or b"null" in query.lower()):
+            _refuse_null(query)
         if permission.checked:
             began = perf_counter()
             await self._check(scope, permission)
             visit_of(scope).authenticating = perf_counter() - began
-        await self._app(scope, receive, send)
+        if method == "OPTIONS":  # Litestar's own answer knows one handler's methods, not the path's
+            await _options(scope, send)
+        else:
+            await self._app(scope, receive, send)
 
     async def _check(self, scope: Scope, permission: Permission) -> None:
         gateway: Gateway = scope["app"].state["gateway"]
@@ -216,3 +240,18 @@ class Guard:
             if permission.roles:
                 raise
             return None  # a public route does not mind a stale token: it is somebody reading the market
+
+
+def _refuse_null(query: bytes) -> None:
+    """The decoder of parameters takes the word `null` for a parameter that is not there: `DELETE /orders?market=null`
+    would end orders in all markets. Whoever searches for the word may.
+    """
+    for name, value in parse_qsl(query.decode("latin-1")):
+        if value.lower() == "null" and name != "q":
+            raise invalid(name, "must have a value, or be left out")
+
+
+async def _options(scope: Scope, send: Send) -> None:
+    allowed = methods_of(scope["path"]).encode()
+    await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", allowed)]})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -178,7 +178,7 @@ def decode_body(body: bytes, content_type: str, kind: Any) -> Any:
             return _msgpack_decoder(kind).decode(body)
     except msgspec.ValidationError as error:
         raise broken(error) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the last: brackets in brackets in brackets
         raise Problem(RejectCode.VALIDATION_FAILED, "the body is not well formed") from None
     raise Problem(GatewayCode.UNSUPPORTED_MEDIA_TYPE, "bodies are application/json or application/msgpack")
 
@@ -225,4 +225,7 @@ def parse_cursor(text: str | None, parts: int) -> tuple[int, ...] | None:
     key = raw.split("-")
     if len(key) != parts or not all(part.isdigit() and len(part) <= 18 for part in key):
         raise invalid("cursor", "is none of ours")
-    return tuple(int(part) for part in key)
+    numbers = tuple(int(part) for part in key)
+    if cursor_of(*numbers) != text:  # with zeros before, or bits to spare: we never said it so
+        raise invalid("cursor", "is none of ours")
+    return numbers

@@ -19,7 +19,7 @@ from litestar.exceptions import WebSocketDisconnect
 
 from engine.messages import RejectCode
 from gateway.context import Gateway
-from gateway.errors import GatewayCode, Problem, problem_of
+from gateway.errors import GatewayCode, Problem, invalid, problem_of
 from gateway.feed import Message
 from gateway.limits import Buckets
 from gateway.stream_ops import Operations, is_compact, market_of, problem_answer
@@ -248,10 +248,18 @@ def _frame(event: Any) -> str | bytes:
 
 
 def _decoded(frame: str | bytes) -> Any:
+    """Raises VALIDATION_FAILED, also for an id that is no plain value: answers repeat it."""
     try:
-        return _decode_msgpack(frame) if isinstance(frame, bytes) else _decode_json(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        request = _decode_msgpack(frame) if isinstance(frame, bytes) else _decode_json(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the last: brackets in brackets in brackets
         raise Problem(RejectCode.VALIDATION_FAILED, "the frame is not well formed") from None
+    if isinstance(request, dict):
+        number = request.get("id")
+    else:
+        number = request[1] if isinstance(request, list) and len(request) > 1 else None
+    if isinstance(number, (dict, list)):
+        raise invalid("id", "must be text or a number")
+    return request
 
 
 @websocket(["/ws", "/api/v1/ws"])

@@ -96,11 +96,13 @@ def order_id(market_id: int, number: int) -> str:
 
 
 def parse_order_id(text: str, field: str = "order_id") -> tuple[int, int]:
-    """The market and the engine's id. Raises VALIDATION_FAILED."""
+    """The market and the engine's id. Raises VALIDATION_FAILED, also for a second way to write the same id."""
     market, _, number = text.partition("-")
-    if not (market.isdigit() and number.isdigit() and text.isascii() and len(market) <= 9 and len(number) <= 18):
-        raise invalid(field, "must be an order id such as 1-42")
-    return int(market), int(number)
+    if market.isdigit() and number.isdigit() and text.isascii() and len(market) <= 9 and len(number) <= 18:
+        parts = int(market), int(number)
+        if order_id(*parts) == text:
+            return parts
+    raise invalid(field, "must be an order id such as 1-42")
 
 
 def show_order(spec: MarketSpec, view: OrderView, fills: Sequence[FillView], *, repeated: bool = False) -> Order:

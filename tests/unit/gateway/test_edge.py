@@ -266,3 +266,20 @@ async def test_requests_are_counted_by_route_and_not_by_path(world: World) -> No
     )
     assert 'route="unmatched"' in text
     assert "random" not in text
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/api/v1/orders", "DELETE, GET, OPTIONS, POST"),
+        ("/api/v1/orders/1-2", "DELETE, GET, OPTIONS, PATCH"),
+        ("/api/v1/orders/batch", "OPTIONS, POST"),
+        ("/api/v1/markets", "GET, OPTIONS, POST"),
+        ("/health/ready", "GET, OPTIONS"),
+    ],
+)
+async def test_options_and_405_name_the_methods_of_a_path(world: World, path: str, allowed: str) -> None:
+    asked, refused = await world.client.options(path), await world.client.request("TRACE", path)
+
+    assert (asked.status_code, asked.headers["allow"]) == (204, allowed)
+    assert (refused.status_code, refused.headers["allow"]) == (405, allowed)

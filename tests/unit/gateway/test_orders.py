@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from engine.messages import AmendOrder, Defund
 from tests.unit.gateway.conftest import World, spot
 from tests.unit.gateway.ports import DOWN
@@ -322,3 +324,14 @@ async def test_a_balance_is_available_plus_free_plus_reserved(world: World) -> N
         "reserved": "30.00",
         "total": "1000.00",
     }
+
+
+@pytest.mark.parametrize("word", ["null", "NULL", "Null", "n%75ll"])
+async def test_the_word_null_is_not_taken_for_nothing(world: World, word: str) -> None:
+    ann = await world.person()
+    await ann.placed("buy", "3.000", "1")
+
+    cancelled = await ann.call("DELETE", f"/api/v1/orders?market={word}")
+
+    assert (cancelled.status_code, list(cancelled.json()["fields"])) == (400, ["market"])
+    assert len((await ann.get("/api/v1/orders", status="open")).json()["items"]) == 1
