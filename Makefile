@@ -25,6 +25,8 @@ test: lint types tests  ## Lint, types, every test, coverage
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml engine actors gateway persistence config *.py
+	@$(BIN)/python -m tests.support.audit_dependencies
 
 types: $(READY)
 	$(BIN)/mypy .

@@ -208,6 +208,8 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
         connections_per_address_max=settings.connections_per_address_max,
         body_bytes_max=settings.body_bytes_max,
         request_seconds_max=settings.request_timeout_seconds,
+        orders_limit=Limit(settings.orders_per_second, settings.orders_per_second * 5 // 2),
+        requests_limit=Limit(settings.requests_per_second, settings.requests_per_second * 3),
         login_limit=Limit(2.0, 100),  # a campus is one address to us: its morning must fit
         registration_limit=Limit(2.0, 100),
         directory_grace_seconds=settings.ldap_grace_seconds,

@@ -26,7 +26,8 @@ STOP_SECONDS_MAX: Final = 30.0
 class Installation:
     """A context manager; `url` is the API's root while it is open. Raises RuntimeError with what the daemon said."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        """`settings`: variables of the daemon that differ from its defaults."""
         self.data_dir = Path(tempfile.mkdtemp(prefix="wb-"))
         self.port, metrics_port, dashboard_port = free_ports(3)
         self.url = f"http://127.0.0.1:{self.port}"
@@ -36,6 +37,7 @@ class Installation:
             "WATTBOOK_HTTP_PORT": str(self.port),
             "WATTBOOK_METRICS_PORT": str(metrics_port),
             "WATTBOOK_RAY_DASHBOARD_PORT": str(dashboard_port),
+            **settings,
         }
         self._daemon: subprocess.Popen[bytes] | None = None
 

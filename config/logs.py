@@ -35,6 +35,7 @@ def log_to(folder: Path, name: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # it tells of every WebSocket with its query at info
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request at info
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

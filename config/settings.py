@@ -91,6 +91,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     trusted_proxies: tuple[Network, ...]
     hsts_seconds: Annotated[int, _between(0, 63_072_000)]
     connections_per_address_max: Annotated[int, _between(1, 12_000)]
+    orders_per_second: Annotated[int, _between(1, 100_000)]
+    requests_per_second: Annotated[int, _between(1, 100_000)]
     public_url: Annotated[str, _text(r"^(https?://[^\s]+)?$", "an http:// or https:// address")]
 
     # who

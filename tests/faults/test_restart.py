@@ -7,13 +7,14 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from tests.support.installation import ADMIN_PASSWORD, PERSON_PASSWORD, Installation, Person
+from tests.support.installation import Installation, Person
 
 
 def test_a_stop_leaves_no_process_and_a_start_brings_everything_back(installation: Installation) -> None:
     seller = installation.person().register(THB="100", energy_Z1="50")
     buyer = installation.person().register(THB="100")
     admin = installation.admin()
+    assert buyer.call("POST", "/users/me/api-keys", {"name": "bot", "scopes": ["read"]})["secret"].startswith("wb_")
     for symbol in ("CAMPUS", "RIVERSIDE"):
         admin.call("POST", f"/markets/{symbol}/cancel-all")
     for step in range(5):
@@ -42,24 +43,30 @@ def test_a_stop_leaves_no_process_and_a_start_brings_everything_back(installatio
 
 
 def test_no_log_of_its_whole_life_holds_a_secret(installation: Installation) -> None:
-    keys = installation.data_dir / "keys"
-    secrets = {
-        "admin password": ADMIN_PASSWORD.encode(),
-        "a person's password": PERSON_PASSWORD.encode(),
-        "demo password": (keys / "demo-password").read_bytes().strip(),
-        "ray token": (keys / "ray-token").read_bytes().strip(),
-        "access token": b"eyJ",
-    }
-    cluster = (keys / "cluster-secret").read_bytes()
-    secrets |= {"cluster secret": cluster, "in hex": cluster.hex().encode(), "in base64": base64.b64encode(cluster)}
-    secrets["as Python shows it"] = repr(cluster)[2:-1].encode()
+    secrets = {b"eyJ": "an access token of anybody"}
+    secrets |= {secret.encode(): f"{secret[:4]}... of a person" for secret in installation.secrets_used}
+    for file in (installation.data_dir / "keys").iterdir():
+        secrets |= dict.fromkeys(_forms(file.read_bytes().strip()), f"keys/{file.name}")
 
     logs = _logs(installation.data_dir)
-    found = [f"{name} in {log}" for log in logs for name, secret in secrets.items() if secret in log.read_bytes()]
+    found = [f"{name} in {log}" for log in logs for secret, name in secrets.items() if secret in log.read_bytes()]
 
     assert found == []
     names = {log.name for log in logs}
     assert {"daemon.log", "market-CAMPUS.log", "gateway-1.log", "raylet.out", "gcs_server.out", "output.txt"} <= names
+    kept = set(secrets.values())
+    for name in ("api-key-pepper", "cluster-secret", "demo-password", "jwt-0001.pem", "ray-token"):
+        assert f"keys/{name}" in kept, kept
+    assert any(name.startswith("wb_") for name in kept), "an API key was used"
+    assert len(secrets) > 20
+
+
+def _forms(content: bytes) -> list[bytes]:
+    """How a secret could stand in a log: as it is, as Python shows it, in hex, in base64; of a PEM file its body."""
+    if content.startswith(b"-----BEGIN"):
+        return [line for line in content.splitlines() if not line.startswith(b"-----")]
+    plain = [content, repr(content)[2:-1].encode(), content.hex().encode()]
+    return [*plain, base64.b64encode(content).rstrip(b"="), base64.urlsafe_b64encode(content).rstrip(b"=")]
 
 
 def _logs(data_dir: Path) -> list[Path]:

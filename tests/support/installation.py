@@ -6,6 +6,7 @@ does, through HTTP; what they may know of it is its address.
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from bench.installation import free_ports
 ADMIN_EMAIL: Final = "keeper@example.org"
 ADMIN_PASSWORD: Final = "lantern-otter-quarry-58"
 PERSON_PASSWORD: Final = "marble-thicket-oboe-41"
+_SECRET: Final = re.compile(r'"(?:access_token|refresh_token|secret)":"([^"]+)"')
 START_SECONDS_MAX: Final = 120.0
 STOP_SECONDS_MAX: Final = 60.0
 LAST_PROCESS_SECONDS_MAX: Final = 12.0
@@ -53,6 +55,7 @@ class Person:
         self.email, self.password = email, password
         self.http = httpx.Client(base_url=url + "/api/v1", timeout=20)
         self.token = self.refresh_token = self.user_id = ""
+        self.secrets = {password}  # everything that he was ever told, for the test that looks for it in the logs
 
     def register(self, **deposits: str) -> "Person":
         """Become a trader with these deposits; the asset `energy_Z1` is `energy:Z1`."""
@@ -73,7 +76,9 @@ class Person:
         self.http.headers["Authorization"] = f"Bearer {self.token}"
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
-        return self.http.request(method, path, json=body, headers=headers)
+        answer = self.http.request(method, path, json=body, headers=headers)
+        self.secrets |= set(_SECRET.findall(answer.text))
+        return answer
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """The answer of a request that must succeed."""
@@ -224,6 +229,11 @@ class Installation:
 
     def admin(self) -> Person:
         return self.person(ADMIN_EMAIL, ADMIN_PASSWORD).login()
+
+    @property
+    def secrets_used(self) -> set[str]:
+        """Passwords, tokens and keys of all people of this installation."""
+        return {secret for person in self._people for secret in person.secrets}
 
     def command(self, program: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run `wattbook` or `wattbookd` as an operator beside the daemon would."""

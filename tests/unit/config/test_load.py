@@ -146,3 +146,37 @@ def test_the_faucet_never_opens_beside_a_real_chain() -> None:
     switched_off = load({"WATTBOOK_FAUCET_ENABLED": "false"})
 
     assert (alone.faucet_is_open, beside_a_chain.faucet_is_open, switched_off.faucet_is_open) == (True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "said"),
+    [
+        ("WATTBOOK_CORS_ORIGINS", "https://App.example", "in lower case"),
+        ("WATTBOOK_CORS_ORIGINS", "https://app.example/", "without a path"),
+        ("WATTBOOK_CORS_ORIGINS", "null", "a list of origins"),
+        ("WATTBOOK_CORS_ORIGINS", "*", "a list of origins"),
+        ("WATTBOOK_CORS_ORIGINS", "https://*.example", "a list of origins"),
+        ("WATTBOOK_CORS_ORIGINS", "https://app.example:443", "would never match"),
+        ("WATTBOOK_CORS_ORIGINS", "http://app.example:80", "would never match"),
+        ("WATTBOOK_TRUSTED_PROXIES", "proxy.example", "a list of addresses or networks"),
+        ("WATTBOOK_TRUSTED_PROXIES", "10.0.0.1/8", "has host bits set"),
+        ("WATTBOOK_TRUSTED_PROXIES", "10.0.0.300", "trusted_proxies"),
+    ],
+)
+def test_origins_and_proxies_that_could_never_match_are_refused(variable: str, text: str, said: str) -> None:
+    with pytest.raises(SettingsWrong) as wrong:
+        load({variable: text})
+
+    assert said in str(wrong.value)
+
+
+def test_origins_and_proxies_are_lists() -> None:
+    settings = load(
+        {
+            "WATTBOOK_CORS_ORIGINS": "https://app.example, http://[::1]:3000",
+            "WATTBOOK_TRUSTED_PROXIES": "10.0.0.0/8,::1",
+        }
+    )
+
+    assert settings.cors_origins == ("https://app.example", "http://[::1]:3000")
+    assert settings.trusted_proxies == ("10.0.0.0/8", "::1")
