@@ -4,7 +4,7 @@ On an installation of its own, because it halts markets, changes costs and suspe
 but one check: `positive_data_acceptance` wants every well-formed value accepted, and ours must also be true (a cursor
 that was given, a price that goes with its kind of order), which no schema can say.
 
-Seen to fail for: a route that accepts what its schema forbids, a 405 without `Allow`, an OPTIONS that forgets methods,
+Seen to fail for: a 405 without `Allow`, an OPTIONS that forgets methods,
 the word `null` in a query, a body that is said to be required and is not.
 """
 

@@ -1,7 +1,6 @@
 """Whatever a WebSocket sends, each frame has an answer in its own form, and the connection goes on.
 
-Seen to fail for: a handler that raises KeyError, an id that cannot be encoded back, a compact order of wrong length
-that is not answered.
+Seen to fail for: brackets in brackets, which ended the connection.
 """
 
 import asyncio

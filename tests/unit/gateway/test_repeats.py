@@ -1,6 +1,6 @@
 """Writes with an Idempotency-Key happen once, and a repeat hears what the first one heard.
 
-Seen to fail for: a key that any caller's repeat finds, a fingerprint without the query, an answer sent before it is
+Seen to fail for: a key that any caller's repeat finds, a fingerprint without the query, an answer that is not
 stored, a claim given back when the handler fails, a curable refusal kept, a secret route that is not excluded.
 """
 
