@@ -33,7 +33,7 @@ types: $(READY)
 
 tests: $(READY)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m tests
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='engine/*' --skip-covered --fail-under=95
 	$(BIN)/coverage report --skip-covered --fail-under=85

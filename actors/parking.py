@@ -17,7 +17,7 @@ from engine.records import Draw, Want
 from engine.units import FUND_MAX
 from engine.views import Query
 
-DRAWS_BEFORE_AHEAD: Final = 8
+DRAWS_BEFORE_AHEAD: Final = 2
 BUSY_SECONDS: Final = 5.0  # without a draw, and a participant is no longer busy
 DRAW_AHEAD: Final = 64  # times the shortfall, and twice that with each further draw
 DRAW_AHEAD_MAX: Final = 4_096

@@ -165,11 +165,13 @@ class ProfileController(Controller):
 
     @post("/password", status_code=204)
     async def change_password(self, request: GatewayRequest, data: JSONBody[PasswordChange]) -> None:
-        """Needs the present password; ends all other sessions."""
+        """Needs the present password, whose failures count like those of a login; ends all other sessions."""
         gateway, user = request.gateway, await _self(request)
         _check_kept_here(user, "password")
-        if not await gateway.passwords.matches(data.current_password, user.password_hash):
-            raise invalid("current_password", "is wrong")
+        async with gateway.logins.attempt(user.email):
+            if not await gateway.passwords.matches(data.current_password, user.password_hash):
+                await gateway.logins.failed(user.email, user.user_id, request.origin)
+                raise invalid("current_password", "is wrong")
         check_acceptable(data.new_password, user.email, user.name, "new_password")
         password_hash = await gateway.passwords.hash(data.new_password)
         kept, now_us = request.caller.session_id, gateway.clock()

@@ -241,9 +241,7 @@ async def test_who_draws_again_and_again_is_given_more_at_once_and_gets_the_rest
         await exchange.placed("M", order(buyer, Side.BUY, "1.000"))
 
     draws = await exchange.ledger.draws_after(1, 0)
-    assert [draw.amount for draw in draws[:8]] == [MICRO] * 8
-    assert draws[8].amount == 64 * MICRO
-    assert len(draws) == 10
+    assert [draw.amount for draw in draws] == [MICRO, MICRO, 64 * MICRO, 128 * MICRO]
     await exchange.submit("M", CancelAll(buyer))
     home = AccountBalance(CURRENCY, 500 * MICRO, 0, 0)
     await eventually(lambda: balance(exchange, buyer), lambda now: now == home)
@@ -578,13 +576,13 @@ async def test_who_orders_again_and_again_draws_less_and_less_often(exchange: Ex
 
     for n in range(300):
         await exchange.placed("M", order(buyer, Side.BUY, "3.000"))
-        if n == 7:
+        if n == 1:
             await exchange.followed("M")
             exact = await balance(exchange, buyer)
             assert exact.in_markets == exact.reserved
 
     draws = await exchange.ledger.draws_after(1, 0)
-    assert 8 < len(draws) <= 12
+    assert 2 < len(draws) <= 6
     assert sum(draw.amount for draw in draws) >= 300 * 3 * MICRO
 
 

@@ -120,6 +120,24 @@ async def test_five_failures_lock_the_account_even_for_the_right_password(world:
     assert 800 < int(locked.headers["retry-after"]) <= 900
 
 
+async def test_a_stolen_token_does_not_help_to_guess_the_password(world: World) -> None:
+    world.build(login_limit=Limit(1_000, 1_000))
+    ann = await world.person("ann@campus.example")
+
+    statuses = [
+        (
+            await ann.post(
+                "/api/v1/users/me/password", {"current_password": guess, "new_password": "fresh-water-well-8"}
+            )
+        ).status_code
+        for guess in ["x" * 12] * 5 + [PASSWORD]
+    ]
+    login = await world.client.post("/api/v1/auth/login", json={"email": "ann@campus.example", "password": PASSWORD})
+
+    assert statuses == [400] * 5 + [423]
+    assert login.status_code == 423
+
+
 async def test_a_login_that_succeeds_forgets_the_failures_before_it(world: World) -> None:
     world.build(login_limit=Limit(1_000, 1_000))
     await world.person("ann@campus.example")
