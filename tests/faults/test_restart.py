@@ -1,5 +1,7 @@
 """A planned stop and a second start on the same data, then what the whole life of the installation left in its logs.
 
+Seen to fail for: the random part of a refresh token in the gateway's log.
+
 This is the last that happens to the shared installation: it is stopped when the first test here ends.
 """
 
@@ -44,7 +46,12 @@ def test_a_stop_leaves_no_process_and_a_start_brings_everything_back(installatio
 
 def test_no_log_of_its_whole_life_holds_a_secret(installation: Installation) -> None:
     secrets = {b"eyJ": "an access token of anybody"}
-    secrets |= {secret.encode(): f"{secret[:4]}... of a person" for secret in installation.secrets_used}
+    for secret in installation.secrets_used:
+        # of a token its last part is the secret, of a key what follows its name
+        random_part = secret.split("_", 2)[2] if secret.startswith("wb_") else secret.rpartition(".")[2]
+        for part in (secret, random_part):
+            assert len(part) >= 12, "too short to be found for what it is"
+            secrets[part.encode()] = f"{secret[:4]}... of a person"
     for file in (installation.data_dir / "keys").iterdir():
         secrets |= dict.fromkeys(_forms(file.read_bytes().strip()), f"keys/{file.name}")
 
