@@ -16,6 +16,7 @@ from engine.units import SECOND_US, EnergyWh, TimeUs
 METER_ID_BYTES: Final = 16
 COUNTER_MAX: Final = 2**63 - 1  # what the tables keep of the u64 that is signed
 DURATION_S_MAX: Final = 86_400  # of one interval reading
+SLOTS: Final = 64  # meters fall into these by their id, and slots onto shards: a slot has one owner at a time
 
 _INTERVAL: Final = struct.Struct("<16sQqIqq")
 _REGISTER: Final = struct.Struct("<16sQqqq")
@@ -109,6 +110,11 @@ def batch_bytes(key_id: bytes, batch_id: bytes, readings: Iterable[Reading]) -> 
         digest.update(signed_bytes(reading))
         count += 1
     return b"wattbook-batch-v1" + key_id + batch_id + _COUNT.pack(count) + digest.digest()
+
+
+def slot_of(meter_id: bytes) -> int:
+    """The slot of a meter; `slot % shards` is the shard that has it."""
+    return meter_id[0] % SLOTS
 
 
 def canonical_serial(text: str) -> str:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from engine.metering.readings import COUNTER_MAX, DURATION_S_MAX, Flag, Interval, Reading, ReadingCode, Register, Stored
 from engine.metering.windows import WINDOW_US, Adjustment, Portion, Windows, split
-from engine.units import SECOND_US, EnergyWh, TimeUs
+from engine.units import FOREVER_US, SECOND_US, EnergyWh, TimeUs
 
 FUTURE_US_MAX: Final = 60 * SECOND_US
 AGE_US_MAX: Final = 7 * 86_400 * SECOND_US
@@ -42,7 +42,9 @@ class Meter(Struct, gc=False):
         """Does the verdict depend on what only the tables know?"""
         if reading.counter <= self.counter or reading.corrects is not None:
             return True
-        return isinstance(reading, Interval) and reading.start_us < self.end_us
+        if isinstance(reading, Interval):
+            return reading.start_us < self.end_us
+        return self.register is not None and self.register.end_us < self.end_us
 
 
 class Accepted(Struct, frozen=True):
@@ -96,13 +98,27 @@ class Past:
         return any(row.start_us < end_us and row.end_us > start_us for row in self._by_meter.get(meter.number, ()))
 
 
+def flaw(reading: Reading) -> str:
+    """Which field can mean nothing, or the empty string: nothing else may be asked about such a reading."""
+    if not 0 <= reading.counter <= COUNTER_MAX:
+        return f"counter: must be 0 to {COUNTER_MAX}"
+    if reading.corrects is not None and not 0 <= reading.corrects <= COUNTER_MAX:
+        return f"corrects: must be 0 to {COUNTER_MAX}"
+    if isinstance(reading, Register):
+        return "" if 0 <= reading.at_us <= FOREVER_US else "at: there is no such time"
+    if not 1 <= reading.duration_s <= DURATION_S_MAX:
+        return f"duration_s: must be 1 to {DURATION_S_MAX}"
+    return "" if 0 <= reading.start_us <= FOREVER_US else "start: there is no such time"
+
+
 def judge(meter: Meter, reading: Reading, past: Past, now_us: TimeUs) -> Verdict:
     """The verdict on a reading whose signature is good; an accepted one is counted in at once.
 
     `past` holds what the tables know if the reading `is_cold`, and everything accepted since.
     """
-    if not 0 <= reading.counter <= COUNTER_MAX:
-        return Rejected(ReadingCode.MALFORMED, "counter: out of range")
+    wrong = flaw(reading)
+    if wrong:
+        return Rejected(ReadingCode.MALFORMED, wrong)
     known = past.of(meter, reading.counter)
     if known is not None and known.says(reading):
         return Duplicate()
@@ -114,8 +130,6 @@ def judge(meter: Meter, reading: Reading, past: Past, now_us: TimeUs) -> Verdict
 
 
 def _judge_interval(meter: Meter, reading: Interval, past: Past, now_us: TimeUs) -> Verdict:
-    if not 1 <= reading.duration_s <= DURATION_S_MAX:
-        return Rejected(ReadingCode.MALFORMED, f"duration_s: must be 1 to {DURATION_S_MAX}")
     corrected = None
     if reading.corrects is not None:
         corrected = past.of(meter, reading.corrects)

@@ -4,8 +4,9 @@ Readings are delivered in any order, several times or never, between looks at wh
 energy of closed windows, the adjustments and what is still open are the energy of the accepted readings, to the Wh, and
 that of the newest correction of each.
 
-Seen to fail for: a portion dropped when its window is closed, a duplicate counted again, a correction counted beside
-what it corrects, a closed window that takes more, a baseline that divides by its length.
+Seen to fail for: a portion dropped when its window is closed, a correction counted beside what it corrects, a
+closed window that takes more, a baseline that divides by its length. Not for: counters forgotten, because then the
+overlap in time is refused.
 """
 
 from itertools import pairwise
