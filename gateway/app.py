@@ -21,9 +21,11 @@ from gateway.audit import AuditController
 from gateway.context import Gateway
 from gateway.documentation import openapi_config
 from gateway.edge import Edge, request_id_of
+from gateway.energy import EnergyController, MeterReadingController
 from gateway.errors import GatewayCode, Problem, problem_of
 from gateway.market_admin import MarketAdminController, ZoneController
 from gateway.markets import MarketController
+from gateway.meters import MeterController
 from gateway.metrics import Gather, at_once
 from gateway.operations import health, jwks, live, ready
 from gateway.orders import DeadManController, OrderController
@@ -37,6 +39,7 @@ from gateway.ports import (
     History,
     Ledger,
     Markets,
+    Metering,
     NoStages,
     People,
     Probe,
@@ -44,6 +47,7 @@ from gateway.ports import (
     Vault,
     Wallets,
 )
+from gateway.readings import ReadingController
 from gateway.requests import GatewayRequest, WireResponse
 from gateway.settings import GatewaySettings
 from gateway.stream import stream
@@ -66,6 +70,7 @@ def create_app(
     ledger: Ledger,
     history: History,
     markets: Markets,
+    metering: Metering,
     clock: Clock,
     settings: GatewaySettings,
     directory: Directory | None = None,
@@ -90,6 +95,7 @@ def create_app(
         ledger=ledger,
         history=history,
         markets=markets,
+        metering=metering,
         clock=clock,
         probes=probes or {},
         registry=registry or CollectorRegistry(),
@@ -114,6 +120,10 @@ def create_app(
             OrderController,
             DeadManController,
             AccountController,
+            MeterController,
+            MeterReadingController,
+            ReadingController,
+            EnergyController,
         ],
     )
     app = Litestar(

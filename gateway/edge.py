@@ -25,6 +25,7 @@ from gateway.settings import GatewaySettings
 _log = structlog.get_logger(__name__)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_READINGS: Final = frozenset({"/api/v1/readings", "/api/v1/readings/ocmf"})
 # Few, because the server looks at each of them twice: what only documents need comes with the documents.
 _SECURITY: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -108,7 +109,7 @@ class Edge:
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 await answer.empty(204)
             else:
-                await self._bounded(scope, _Body(receive, headers, self._settings.body_bytes_max), answer)
+                await self._bounded(scope, _Body(receive, headers, self._bytes_max(scope)), answer)
         finally:
             ended = perf_counter()
             self._metrics.observe(
@@ -118,6 +119,10 @@ class Edge:
                 self._stages.authenticate(marks.authenticating)
                 self._stages.parse(marks.asked - marks.began - marks.authenticating)
                 self._stages.answer(ended - marks.answered)
+
+    def _bytes_max(self, scope: HTTPScope) -> int:
+        settings = self._settings
+        return settings.readings_bytes_max if scope["path"] in _READINGS else settings.body_bytes_max
 
     def _outgoing(self, scope: HTTPScope, request_id: str, origin: bytes) -> list[tuple[bytes, bytes]]:
         outgoing = answer_headers(scope)

@@ -17,6 +17,7 @@ from gateway.context import Gateway
 from gateway.ports import Directory, Probe
 from gateway.settings import GatewaySettings
 from tests.unit.gateway.access import MemoryApiKeys, MemoryAuditLog, MemoryPeople
+from tests.unit.gateway.memory_meters import memory_metering
 from tests.unit.gateway.memory_wallets import MemoryWallets
 from tests.unit.gateway.ports import COSTS, Clock, MemoryCatalogue, MemoryExchange, MemoryHistory
 
@@ -61,6 +62,7 @@ class World:
         self.exchange = MemoryExchange(self.clock)
         self.history = MemoryHistory(self.exchange)
         self.catalogue = MemoryCatalogue(self.exchange)
+        self.metering, self.meters, self.readings = memory_metering()
         self.settings = GatewaySettings(
             key_directory=directory / "keys",
             version="1.2.3",
@@ -97,6 +99,7 @@ class World:
             ledger=self.exchange,
             history=self.history,
             markets=self.exchange,
+            metering=self.metering,
             clock=self.clock,
             settings=self.settings,
             directory=directory,
