@@ -50,13 +50,16 @@ from persistence.api_keys import PostgresApiKeys
 from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
 from persistence.embedded import EmbeddedPostgres, EmbeddedServer, EmbeddedValkey, StartFailed
+from persistence.energy import PostgresEnergy
 from persistence.first_answers import PostgresFirstAnswers
 from persistence.history import PostgresHistory
 from persistence.journal import PostgresJournal
 from persistence.ledger import PostgresLedger
+from persistence.meters import PostgresMeters
 from persistence.people import PostgresPeople
 from persistence.postgres import OUTAGES, Claim, Pool, open_pool
 from persistence.projections import PostgresProjections
+from persistence.readings import PostgresReadings
 from persistence.sealing import MasterKeyProblem, master_keys
 from persistence.snapshots import PostgresSnapshots
 from persistence.wallets import PostgresWallets, Vault
@@ -66,6 +69,8 @@ if TYPE_CHECKING:
 
     from actors.epoch_clock import EpochClock
     from actors.links import Links
+    from actors.meter_aggregator import MeterAggregator
+    from actors.meter_links import MeterLinks
     from actors.supervisor import Supervisor
     from gateway.directory.ldap import LdapOptions
     from gateway.server import GatewayServer
@@ -161,6 +166,26 @@ async def make_persistence(wiring: Wiring) -> Persistence:
     )
 
 
+async def make_meters(wiring: Wiring, shard: int) -> "MeterAggregator":
+    from actors.meter_aggregator import AggregatorOptions, MeterAggregator
+
+    settings = wiring.settings
+    pool = await _pool(wiring, f"meters {shard}", 4)
+    return MeterAggregator(
+        shard,
+        settings.meter_shards,
+        PostgresReadings(wiring.dsn, pool),
+        PostgresMeters(pool),
+        wiring.cluster_secret,
+        clock_us,
+        AggregatorOptions(
+            host=settings.dataplane_host,
+            keep_readings_days=settings.readings_kept_days,
+            keep_verdicts_days=settings.reading_verdicts_kept_days,
+        ),
+    )
+
+
 async def make_epoch_clock(wiring: Wiring) -> "EpochClock":
     from actors import handles
     from actors.epoch_clock import EpochClock
@@ -171,15 +196,17 @@ async def make_epoch_clock(wiring: Wiring) -> "EpochClock":
 async def make_gateway(wiring: Wiring, number: int) -> "GatewayServer":
     from actors import handles
     from actors.links import Links
+    from actors.meter_links import MeterLinks
     from gateway.server import GatewayServer
 
     links = Links(handles.directory, wiring.cluster_secret)
+    meters = MeterLinks(handles.meter_directory, wiring.cluster_secret)
     pool = await _pool(wiring, f"gateway {number}", 16)
-    app = gateway_app(wiring, pool, links)
-    return GatewayServer(number, app, wiring.settings.http_host, wiring.settings.http_port, [links.run])
+    app = gateway_app(wiring, pool, links, meters)
+    return GatewayServer(number, app, wiring.settings.http_host, wiring.settings.http_port, [links.run, meters.run])
 
 
-def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
+def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks") -> "Litestar":
     """The application with its real dependencies."""
     import redis.asyncio
     from prometheus_client import REGISTRY
@@ -187,6 +214,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
     from actors.stages import Stages, gathered
     from gateway.app import create_app
     from gateway.directory.ldap import LdapDirectory
+    from gateway.ports import Metering
     from gateway.settings import GatewaySettings, Limit
     from gateway.shared_limits import RedisBuckets
 
@@ -239,6 +267,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links") -> "Litestar":
         history=PostgresHistory(pool),
         first_answers=PostgresFirstAnswers(pool, options.first_answers_max, options.first_answers_bytes_max),
         markets=links,
+        metering=Metering(PostgresMeters(pool), meters, PostgresEnergy(pool)),
         clock=clock_us,
         settings=options,
         shared=RedisBuckets(cache),
@@ -276,7 +305,9 @@ async def make_supervisor(wiring: Wiring) -> "Supervisor":
     from actors.supervisor import Supervisor
 
     pool = await _pool(wiring, "supervisor", 2)
-    return Supervisor(PostgresCatalogue(pool), ActorRecipes(wiring), wiring.settings.gateways)
+    return Supervisor(
+        PostgresCatalogue(pool), ActorRecipes(wiring), wiring.settings.gateways, wiring.settings.meter_shards
+    )
 
 
 class ActorRecipes:
@@ -293,6 +324,9 @@ class ActorRecipes:
 
     def epoch_clock(self) -> Recipe:
         return _recipe(self._wiring, "epoch-clock", make_epoch_clock)
+
+    def meters(self, shard: int) -> Recipe:
+        return _recipe(self._wiring, f"meters-{shard}", make_meters, shard)
 
     def gateway(self, number: int) -> Recipe:
         return _recipe(self._wiring, f"gateway-{number}", make_gateway, number)

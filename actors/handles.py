@@ -110,3 +110,9 @@ async def directory() -> list[Place]:
     """Every market and where it listens, as the supervisor knows it. Raises Unreachable."""
     supervisor = await asyncio.to_thread(find, SUPERVISOR)  # Ray's look-up by name blocks
     return [_decode_place(place) for place in await call(supervisor, "directory")]
+
+
+async def meter_directory() -> list[str]:
+    """Where each shard of the meters listens, as the supervisor knows it. Raises Unreachable."""
+    supervisor = await asyncio.to_thread(find, SUPERVISOR)  # Ray's look-up by name blocks
+    return list(await call(supervisor, "meter_directory"))

@@ -88,8 +88,17 @@ class GatewayActor(Host):
     """Serves HTTP and WebSocket."""
 
 
+class MeterAggregatorActor(Host):
+    """One shard of the meters."""
+
+
 class SupervisorActor(Host):
     """Starts, watches and names the others."""
+
+    async def meter_directory(self) -> list[str]:
+        """Where each shard of the meters listens; empty: nowhere at the moment."""
+        part: Any = self._part
+        return list(part.meter_directory())
 
     async def directory(self) -> list[bytes]:
         """Every market as an encoded Place."""

@@ -29,3 +29,10 @@ PROJECTION_SECONDS = Histogram(
 SNAPSHOT_SECONDS = Histogram("wattbook_follower_snapshot_seconds", "Taking one snapshot", ["market"], buckets=_FAST)
 TICKS = Counter("wattbook_epoch_clock_ticks_total", "Ticks that a market answered", ["market"])
 UNREACHABLE = Counter("wattbook_link_faults_total", "Requests to an actor that got no answer", ["market"])
+METER_READINGS = Counter("wattbook_meter_readings_total", "Readings accepted", ["shard"])
+METER_WINDOWS = Counter("wattbook_meter_windows_total", "Windows closed, estimated ones too", ["shard"])
+METER_BATCH_SECONDS = Histogram(
+    "wattbook_meter_batch_seconds", "Judging and committing one batch of readings", ["shard"], buckets=_FAST
+)
+METER_OVERLOADED = Counter("wattbook_meter_overloaded_total", "Requests refused because too many wait", ["shard"])
+METER_RELOADS = Counter("wattbook_meter_reloads_total", "Times a shard read its meters anew", ["shard"])

@@ -14,7 +14,15 @@ import structlog
 
 from actors import handles
 from actors.handles import Placement, Unreachable
-from actors.hosting import EpochClockActor, GatewayActor, Host, MarketActor, PersistenceActor, Recipe
+from actors.hosting import (
+    EpochClockActor,
+    GatewayActor,
+    Host,
+    MarketActor,
+    MeterAggregatorActor,
+    PersistenceActor,
+    Recipe,
+)
 from actors.links import Place
 from engine.market import MarketSpec
 
@@ -36,6 +44,7 @@ class Recipes(Protocol):
     def market(self, market_id: int, symbol: str) -> Recipe: ...
     def persistence(self) -> Recipe: ...
     def epoch_clock(self) -> Recipe: ...
+    def meters(self, shard: int) -> Recipe: ...
     def gateway(self, number: int) -> Recipe: ...
 
 
@@ -70,8 +79,9 @@ class Watched:
 class Supervisor:
     """The control plane's memory."""
 
-    def __init__(self, catalogue: Catalogue, recipes: Recipes, gateways: int) -> None:
+    def __init__(self, catalogue: Catalogue, recipes: Recipes, gateways: int, meter_shards: int = 1) -> None:
         self._catalogue, self._recipes, self._gateways = catalogue, recipes, gateways
+        self._meter_shards = meter_shards
         self._specs: dict[int, MarketSpec] = {}
         self._markets: dict[int, Watched] = {}
         self._others: dict[str, Watched] = {}
@@ -81,6 +91,8 @@ class Supervisor:
         """Start what is missing and watch what is there, until drained."""
         self._watch("persistence", PersistenceActor, self._recipes.persistence())
         self._watch("epoch-clock", EpochClockActor, self._recipes.epoch_clock())
+        for shard in range(self._meter_shards):
+            self._watch(f"meters-{shard}", MeterAggregatorActor, self._recipes.meters(shard))
         await self._start_markets()
         for number in range(1, self._gateways + 1):
             self._watch(f"gateway-{number}", GatewayActor, self._recipes.gateway(number))
@@ -104,12 +116,21 @@ class Supervisor:
             await asyncio.wait([asyncio.create_task(watched.look()) for watched in down], timeout=1.0)
         return [_encode(Place(spec, self._markets[market_id].address)) for market_id, spec in self._specs.items()]
 
+    def meter_directory(self) -> list[str]:
+        """Where each shard of the meters listens."""
+        shards = [self._others.get(f"meters-{shard}") for shard in range(self._meter_shards)]
+        return [watched.address if watched is not None else "" for watched in shards]
+
     async def drain(self) -> None:
         """Stop the others in order: no new requests, no new commands, everything followed, then end them."""
         self._draining = True
         stages = [
             [w for name, w in self._others.items() if name.startswith("gateway")],
-            [self._others["epoch-clock"], *self._markets.values()],
+            [
+                self._others["epoch-clock"],
+                *self._markets.values(),
+                *(w for name, w in self._others.items() if name.startswith("meters")),
+            ],
             [self._others["persistence"]],
         ]
         for stage in stages:

@@ -87,6 +87,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ray_dashboard_port: Port
     dataplane_host: Host
     gateways: Annotated[int, _between(1, 64)]
+    meter_shards: Annotated[int, _between(1, 64)]
     cors_origins: tuple[Origin, ...]
     trusted_proxies: tuple[Network, ...]
     hsts_seconds: Annotated[int, _between(0, 63_072_000)]
@@ -133,6 +134,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     feed_in_tariff: Tariff
 
     # bounds and intervals
+    readings_kept_days: Annotated[int, _between(40, 36_500)]
+    reading_verdicts_kept_days: Annotated[int, _between(1, 36_500)]
     snapshot_every: Annotated[int, _between(100, 100_000_000)]
     snapshots_kept: Annotated[int, _between(1, 100)]
     idle_return_seconds: Annotated[float, _between(0.1, 86_400)]

@@ -21,10 +21,12 @@ from gateway.audit import AuditController
 from gateway.context import Gateway
 from gateway.documentation import openapi_config
 from gateway.edge import READS, Edge, request_id_of
+from gateway.energy import EnergyController, MeterReadingController
 from gateway.errors import GatewayCode, Problem, problem_of
 from gateway.limits import NotShared, SharedBuckets
 from gateway.market_admin import MarketAdminController, ZoneController
 from gateway.markets import MarketController
+from gateway.meters import MeterController
 from gateway.metrics import Gather, at_once
 from gateway.operations import health, jwks, live, ready
 from gateway.orders import DeadManController, OrderController
@@ -39,6 +41,7 @@ from gateway.ports import (
     History,
     Ledger,
     Markets,
+    Metering,
     NoStages,
     People,
     Probe,
@@ -46,6 +49,7 @@ from gateway.ports import (
     Vault,
     Wallets,
 )
+from gateway.readings import ReadingController
 from gateway.repeats import Repeats
 from gateway.requests import GatewayRequest, WireResponse
 from gateway.settings import GatewaySettings
@@ -69,6 +73,7 @@ def create_app(
     history: History,
     first_answers: FirstAnswers,
     markets: Markets,
+    metering: Metering,
     clock: Clock,
     settings: GatewaySettings,
     shared: SharedBuckets | None = None,
@@ -96,6 +101,7 @@ def create_app(
         first_answers=first_answers,
         markets=markets,
         shared=shared or NotShared(),
+        metering=metering,
         clock=clock,
         probes=probes or {},
         registry=registry or CollectorRegistry(),
@@ -120,6 +126,10 @@ def create_app(
             OrderController,
             DeadManController,
             AccountController,
+            MeterController,
+            MeterReadingController,
+            ReadingController,
+            EnergyController,
         ],
     )
     app = Litestar(

@@ -182,7 +182,7 @@ class Http(HttpToolsProtocol):
         settings, opened = self._connections.settings, self._opened
         assert opened is not None
         # twice the body: chunks have heads, and trailers; who sends more than that is past the edge's answer
-        self._bytes_max = settings.head_bytes_max + 2 * settings.body_bytes_max
+        self._bytes_max = settings.head_bytes_max + 2 * max(settings.body_bytes_max, settings.readings_bytes_max)
         opened.due = _now() + settings.request_seconds_max + LATE_SECONDS
         super().on_headers_complete()
 

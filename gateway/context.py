@@ -19,6 +19,7 @@ from gateway.auth.sessions import Sessions
 from gateway.auth.tokens import AccessTokens
 from gateway.barrier import Barrier
 from gateway.feed import Feeds
+from gateway.head_ends import HeadEnds
 from gateway.health import Health
 from gateway.limits import Limits, SharedBuckets
 from gateway.metrics import GatewayMetrics, Gather
@@ -32,6 +33,7 @@ from gateway.ports import (
     History,
     Ledger,
     Markets,
+    Metering,
     People,
     Probe,
     Vault,
@@ -57,6 +59,7 @@ class Gateway:
         first_answers: FirstAnswers,
         markets: Markets,
         shared: SharedBuckets,
+        metering: Metering,
         clock: Clock,
         probes: Mapping[str, Probe],
         registry: CollectorRegistry,
@@ -68,6 +71,8 @@ class Gateway:
         self.people, self.catalogue, self.ledger, self.history = people, catalogue, ledger, history
         self.wallets, self.vault = wallets, vault
         self.api_keys, self.audit, self.first_answers = api_keys, audit, first_answers
+        self.metering = metering
+        self.head_ends = HeadEnds(api_keys, clock, settings.callers_fresh_seconds, settings.head_end_keys_max)
         self.markets, self.clock, self.settings = markets, clock, settings
         self.outages = outages
         self.metrics = GatewayMetrics(registry, gather)
@@ -138,6 +143,7 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
+        self.metering.readings.listen(self.feeds.windows_closed)
         for name, run in (
             ("revocations", self.revocations.run),
             ("keys", self.tokens.follow_keys),
@@ -155,5 +161,6 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.callers.close()
+        await self.head_ends.close()
         await self.barrier.close()
         self.passwords.close()

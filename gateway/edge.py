@@ -1,7 +1,7 @@
 """The outermost layer, plain ASGI: what holds for every request, whatever it asks for.
 
 Request id, the client's address, security headers, CORS by exact origin, a bound on the body while it streams in, a
-bound on time, metrics, and msgpack answers for who asks for them. It knows no route.
+bound on time, metrics, and msgpack answers for who asks for them. It knows no route, but whose bodies may be larger.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from gateway.settings import GatewaySettings
 _log = structlog.get_logger(__name__)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_READINGS: Final = frozenset({"/api/v1/readings", "/api/v1/readings/ocmf"})
 # Few, because the server looks at each of them twice: what only documents need comes with the documents.
 _SECURITY: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -150,7 +151,7 @@ class Edge:
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 await answer.empty(HTTPStatus.NO_CONTENT, _PREFLIGHT if is_ours else ())
             else:
-                await self._bounded(scope, _Body(receive, visit, self._settings.body_bytes_max), answer)
+                await self._bounded(scope, _Body(receive, visit, self._bytes_max(scope)), answer)
         finally:
             ended = perf_counter()
             self._metrics.observe(
@@ -160,6 +161,10 @@ class Edge:
                 self._stages.authenticate(visit.authenticating)
                 self._stages.parse(visit.asked - visit.began - visit.authenticating)
                 self._stages.answer(ended - visit.answered)
+
+    def _bytes_max(self, scope: HTTPScope) -> int:
+        settings = self._settings
+        return settings.readings_bytes_max if scope["path"] in _READINGS else settings.body_bytes_max
 
     async def _bounded(self, scope: HTTPScope, body: "_Body", answer: "_Answer") -> None:
         """Run the request within its time and size; whatever goes wrong still gets an answer."""

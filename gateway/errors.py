@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 from engine.messages import RejectCode
+from engine.metering.records import MeterRetired, NotInForce, SerialTaken, UnknownOwner, UnknownZone
 from engine.records import (
     AddressTaken,
     EmailTaken,
@@ -160,6 +161,11 @@ def problem_of(error: Exception, outages: tuple[type[Exception], ...], *, read: 
 _CONFLICTS: Final[Mapping[type[Exception], str]] = {
     AddressTaken: "the address is a wallet already",
     EmailTaken: "another account has this address",
+    MeterRetired: "a retired meter does not change any more",
+    NotInForce: "valid_from must not be in the past, and after the assignment before it",
+    SerialTaken: "another meter has this serial",
+    UnknownOwner: "there is no such user",
+    UnknownZone: "there is no such zone",
     LastAdmin: "somebody must be able to administer: this is the last admin",
     PlatformWalletKept: "there is one platform wallet per person, and it stays: it holds its only key",
     ReferenceReused: "the Idempotency-Key belongs to a request with other contents",

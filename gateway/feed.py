@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from engine.market import MarketSpec, Phase
+from engine.metering.records import PostedWindow
 from engine.units import epoch_start_us
 from engine.views import BookView, Feed, Level, LevelChange, OrderUpdate, TradeView
 from gateway.barrier import Barrier
@@ -20,14 +21,14 @@ from gateway.decimals import format_price
 from gateway.instants import format_instant
 from gateway.levels import BookReplica, show_changes
 from gateway.ports import Clock, Markets
-from gateway.wire import PHASE_NAMES, show_level, show_order, show_own_fill, show_trade
+from gateway.wire import PHASE_NAMES, show_level, show_order, show_own_fill, show_posted, show_trade
 
 _LOOK_SECONDS: Final = 0.25  # how often new markets and new epochs are looked for
 _WATCH_DELAY_SECONDS: Final = 0.02  # many who subscribe at once cost one watch
 _SNAPSHOT_LEVELS: Final = 1_000
 
 BOOK, TRADES, TICKER, EPOCHS = "book", "trades", "ticker", "epochs"
-ORDERS, FILLS, BALANCES = "orders", "fills", "balances"
+ORDERS, FILLS, BALANCES, ENERGY = "orders", "fills", "balances", "energy"
 
 _encode_json = msgspec.json.Encoder().encode
 _encode_msgpack = msgspec.msgpack.Encoder().encode
@@ -136,6 +137,8 @@ class Feeds:
     async def subscribe_own(self, channel: str, participant_id: int, reader: Reader, wait_seconds: float) -> None:
         """Returns when every market that answers tells us of this participant."""
         self._own.setdefault((channel, participant_id), {})[reader] = None
+        if channel == ENERGY:
+            return  # no market is asked: windows of everybody come anyway
         missing = [feed for feed in self._feeds.values() if participant_id not in feed.watched]
         if not missing:
             return
@@ -157,7 +160,7 @@ class Feeds:
             for readers in feed.readers.values():
                 readers.pop(reader, None)
         if participant_id is not None:
-            for channel in (ORDERS, FILLS, BALANCES):
+            for channel in (ORDERS, FILLS, BALANCES, ENERGY):
                 self.unsubscribe_own(channel, participant_id, reader)
 
     # --- watching ----------------------------------------------------------------------------------------------------
@@ -169,7 +172,7 @@ class Feeds:
 
     def _watch(self, feed: MarketFeed) -> None:
         """Ask for all who are subscribed now. One question at a time, so that each snapshot confirms a known set."""
-        wanted = frozenset(participant_id for _, participant_id in self._own)
+        wanted = frozenset(participant_id for channel, participant_id in self._own if channel != ENERGY)
         if self._closed or feed.asking or feed.asked == wanted:
             return
         feed.asking, feed.asked = True, wanted
@@ -258,9 +261,24 @@ class Feeds:
         for reader in self._own.get((BALANCES, participant_id), ()):
             reader.balances_changed(market_id)
 
+    def windows_closed(self, windows: list[PostedWindow]) -> None:
+        """Tell the owners of the time; what they may sell has changed, too."""
+        by_owner: dict[int, list[PostedWindow]] = {}
+        for window in windows:
+            by_owner.setdefault(window.owner_id, []).append(window)
+        for owner_id, own in by_owner.items():
+            if readers := self._own.get((ENERGY, owner_id)):
+                shown = [show_posted(window) for window in own]
+                _push(readers, Message({"channel": ENERGY, "type": "update", "windows": shown}))
+            for reader in self._own.get((BALANCES, owner_id), ()):
+                for market_id in self._feeds:
+                    reader.balances_changed(market_id)
+
     def _tell_gap(self, feed: MarketFeed, sequence: int) -> None:
         """The connection was lost: what happened to own orders, and which trades, must be read again by HTTP."""
         for (channel, _), readers in self._own.items():
+            if channel == ENERGY:
+                continue
             if channel in (ORDERS, FILLS):
                 body = {"channel": channel, "type": "gap", "market": feed.spec.symbol, "sequence": sequence}
                 _push(readers, Message(body))

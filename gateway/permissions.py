@@ -44,6 +44,8 @@ _OWN: Final = Permission(TRADERS, scope=READ)
 _TRADE: Final = Permission(TRADERS, scope=TRADE)
 _ORDER: Final = Permission(TRADERS, ORDERS, scope=TRADE)
 _ADMIN: Final = Permission(ADMINS)
+_METER: Final = Permission(ROLES, scope=METER)  # a head-end too, for the meters that it speaks for
+_OWN_METER: Final = Permission(TRADERS, scope=METER)
 
 ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     # people
@@ -112,6 +114,17 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("GET", "/api/v1/deposits"): _OWN,
     ("POST", "/api/v1/deposits"): Permission(TRADERS),
     ("GET", "/api/v1/admin/ledger/trial-balance"): _ADMIN,
+    # meters and energy
+    ("POST", "/api/v1/meters"): _OWN_METER,
+    ("GET", "/api/v1/meters"): _METER,
+    ("GET", "/api/v1/meters/{meter_id}"): _METER,
+    ("PATCH", "/api/v1/meters/{meter_id}"): _OWN_METER,
+    ("POST", "/api/v1/meters/{meter_id}/assignments"): _ADMIN,
+    ("GET", "/api/v1/meters/{meter_id}/readings"): _METER,
+    ("POST", "/api/v1/readings"): _METER,
+    ("POST", "/api/v1/readings/ocmf"): _METER,
+    ("GET", "/api/v1/energy/windows"): _OWN,
+    ("GET", "/api/v1/energy/balance"): _OWN,
     # operations
     ("GET", "/health"): _FREE,
     ("GET", "/health/live"): _FREE,
@@ -150,6 +163,7 @@ CHANNELS: Final[Mapping[str, Permission]] = {
     "orders": _OWN,
     "fills": _OWN,
     "balances": _OWN,
+    "energy": _OWN,
 }
 
 

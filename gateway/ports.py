@@ -4,12 +4,23 @@ Rows are the Structs of engine/records.py and engine/views.py; amounts are integ
 that takes an `origin` writes a row of the audit log in the transaction of its change.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
 
 from engine.audit import AuditRow, Origin
 from engine.market import MarketSpec, Path, Phase
 from engine.messages import Command
+from engine.metering.messages import Judged, Signed
+from engine.metering.records import (
+    EnergyStep,
+    EnergySums,
+    MeterChange,
+    MeterRecord,
+    NewMeter,
+    PostedWindow,
+    ShownReading,
+    StoredWindow,
+)
 from engine.records import (
     AccountBalance,
     ApiKeyRecord,
@@ -33,7 +44,7 @@ from engine.records import (
     WalletRecord,
     ZoneRecord,
 )
-from engine.views import Answer, BookView, Feed, Query, TradeView
+from engine.views import Answer, BookView, Failed, Feed, Query, TradeView
 
 Clock: TypeAlias = Callable[[], int]  # microseconds UTC
 Probe: TypeAlias = Callable[[], Awaitable[None]]  # returns when a dependency works, raises when it does not
@@ -315,6 +326,58 @@ class Markets(Protocol):
     def watch(self, market_id: int, participants: frozenset[int], book: bool, listener: FeedListener) -> None: ...
 
     def markets(self) -> Mapping[str, MarketSpec]: ...
+
+
+class Meters(Protocol):
+    """Errors are those of engine/metering/records.py."""
+
+    async def register(self, meter: NewMeter, owner_id: int, now_us: int, origin: Origin) -> MeterRecord: ...
+
+    async def by_id(self, meter_id: bytes) -> MeterRecord | None: ...
+
+    async def by_ids(self, meter_ids: Collection[bytes]) -> list[MeterRecord]: ...
+
+    async def by_serials(self, serials: Collection[str]) -> list[MeterRecord]: ...
+
+    async def of_owner(self, owner_id: int, after_number: int, limit: int) -> list[MeterRecord]: ...
+
+    async def change(self, meter_id: bytes, change: MeterChange, now_us: int, origin: Origin) -> MeterRecord: ...
+
+    async def assign(
+        self, meter_id: bytes, owner_id: int, zone: str, valid_from_us: int, now_us: int, origin: Origin
+    ) -> MeterRecord: ...
+
+
+class Readings(Protocol):
+    """The meter aggregators. Verdicts come in the order of the readings."""
+
+    async def submit(self, submitter: int, readings: Sequence[Signed], vouched: bool) -> Judged | Failed: ...
+
+    def listen(self, listener: Callable[[list[PostedWindow]], None]) -> None: ...
+
+
+class EnergyHistory(Protocol):
+    async def readings(
+        self, meter: int, from_us: int, to_us: int, known_us: int, after: tuple[int, int, int], limit: int
+    ) -> list[ShownReading]: ...
+
+    async def series(
+        self, meter: int, from_us: int, to_us: int, known_us: int, seconds: int, limit: int
+    ) -> list[EnergyStep]: ...
+
+    async def windows(
+        self, owner_id: int, from_us: int, to_us: int, before: tuple[int, int], limit: int
+    ) -> list[tuple[StoredWindow, int]]: ...
+
+    async def sums(self, owner_id: int, from_us: int, to_us: int) -> EnergySums: ...
+
+
+class Metering(NamedTuple):
+    """Everything about meters."""
+
+    meters: Meters
+    readings: Readings
+    energy: EnergyHistory
 
 
 class Stages(Protocol):

@@ -3,6 +3,7 @@
 Ids are strings: an order is `<market>-<order>`, a trade `<market>-<number>`; a participant is a user's id.
 """
 
+import uuid
 import zlib
 from collections.abc import Sequence
 from typing import Annotated, Final
@@ -11,6 +12,7 @@ from msgspec import Meta, Struct
 
 from engine.market import MarketSpec, Mechanism, Phase
 from engine.messages import EndReason, OrderKind, SelfTrade, Side, TimeInForce
+from engine.metering.records import PostedWindow
 from engine.records import AccountBalance
 from engine.units import FOREVER_US
 from engine.views import FillView, Level, OrderStatus, OrderView, TradeView
@@ -230,3 +232,22 @@ def show_balance(balance: AccountBalance, currency: str) -> Balance:
         reserved=show_amount(asset, balance.reserved, currency),
         total=show_amount(asset, balance.available + balance.in_markets, currency),
     )
+
+
+def show_change(energy_wh: int) -> str:
+    """kWh, below zero where something was taken back."""
+    return format_energy(energy_wh) if energy_wh >= 0 else f"-{format_energy(-energy_wh)}"
+
+
+def show_posted(window: PostedWindow) -> dict[str, object]:
+    """A window that has just closed, or an adjustment to one, as the channel `energy` tells it to its owner."""
+    return {
+        "meter_id": str(uuid.UUID(bytes=window.meter_id)),
+        "start": format_instant(window.start_us),
+        "zone": window.zone,
+        "imported": show_change(window.import_wh),
+        "exported": show_change(window.export_wh),
+        "credited": show_change(window.credited_wh),
+        "retired": format_energy(window.retired_wh),
+        "adjustment": window.is_adjustment,
+    }

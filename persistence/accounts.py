@@ -7,6 +7,7 @@ from persistence.postgres import Pool
 
 CURRENCY_ISSUED: Final = "issuance"
 ENERGY_GENERATED: Final = "generation"
+ENERGY_RETIRED: Final = "retired"
 MAIN: Final = "main"
 MARKET: Final = "market"
 

@@ -35,6 +35,7 @@ PLACES = {
     "{session_id}": "none",
     "{key_id}": "none",
     "{address}": "none",
+    "{meter_id}": "none",
 }
 LOGIN_ONLY = ("/password", "/sessions", "/api-keys", "/admin/", "/zones", "/wallets")
 
@@ -139,9 +140,11 @@ async def test_every_socket_operation_and_channel_refuses_who_is_not_in_its_row(
 
 def test_a_head_end_system_never_trades_and_only_admins_administer() -> None:
     ami = {path for (_, path), permission in ROUTES.items() if AMI in permission.roles}
-    assert all(path.startswith("/api/v1/users/me") and "cancel" not in path for path in ami), ami
+    own = ("/api/v1/users/me", "/api/v1/meters", "/api/v1/readings")
+    assert all(path.startswith(own) and "cancel" not in path for path in ami), ami
     for (method, path), permission in ROUTES.items():
         administers = "/admin/" in path or "/zones" in path or ("/markets" in path and method != "GET")
+        administers |= path.endswith("/assignments")
         assert (permission.roles == {ADMIN}) is administers, (method, path)
         trades = path.startswith(("/api/v1/orders", "/api/v1/deposits", "/api/v1/balances", "/api/v1/ledger"))
         assert not trades or permission.roles == {STUDENT, FACULTY, ADMIN}, (method, path)

@@ -1,0 +1,216 @@
+"""A gateway's way to the meter aggregators: one connection to each shard, readings sent to the shard of their meter.
+
+Requests are pipelined; answers find their request by id. A broken connection fails what was under way: those readings
+may have been counted, and are duplicates if they are sent again. Nothing here waits without a bound.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import structlog
+
+from actors.dataplane import Connection, Secret, connect
+from engine.metering.messages import Judged, Signed, Submit, Watching, WatchWindows, WindowNews
+from engine.metering.readings import slot_of
+from engine.metering.records import PostedWindow
+from engine.views import Failed, Fault
+
+PENDING_MAX: Final = 2_000  # requests under way on one link
+ANSWER_SECONDS_MAX: Final = 20.0
+UP_SECONDS_MAX: Final = 5.0
+DIRECTORY_SECONDS: Final = 0.5
+_BACKOFF_SECONDS_MAX: Final = 0.5
+
+Directory: TypeAlias = Callable[[], Awaitable[list[str]]]  # where each shard listens; empty: nowhere at the moment
+Listener: TypeAlias = Callable[[list[PostedWindow]], None]
+_encode = msgspec.msgpack.Encoder().encode
+_decoder: msgspec.msgpack.Decoder[list[tuple[int, Any]]] = msgspec.msgpack.Decoder(
+    list[tuple[int, Judged | Watching | WindowNews | Failed]]
+)
+log = structlog.get_logger()
+
+
+class MeterLinks:
+    """All shards."""
+
+    def __init__(self, directory: Directory, secret: Secret) -> None:
+        self._directory, self._secret = directory, secret
+        self._links: list[MeterLink] = []
+        self._listener: Listener | None = None
+
+    def listen(self, listener: Listener) -> None:
+        """Be told of windows that close, in any shard."""
+        self._listener = listener
+
+    async def run(self) -> None:
+        """Keep the directory fresh and the links open; the owner cancels it."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                try:
+                    addresses = await self._directory()
+                    self._arrange(addresses, tasks)
+                except Exception as error:  # noqa: BLE001 - whatever the control plane's trouble, the data plane goes on
+                    log.warning("meter_links.directory_unreachable", why=repr(error))
+                for link in self._links:
+                    link.expire()
+                await asyncio.sleep(DIRECTORY_SECONDS)
+
+    def _arrange(self, addresses: Sequence[str], tasks: asyncio.TaskGroup) -> None:
+        while len(self._links) > len(addresses):
+            self._links.pop().end()
+        while len(self._links) < len(addresses):
+            link = MeterLink(len(self._links), self._secret, self._tell)
+            self._links.append(link)
+            link.task = tasks.create_task(link.run())
+        for link, address in zip(self._links, addresses, strict=True):
+            link.moved_to(address)
+
+    def _tell(self, windows: list[PostedWindow]) -> None:
+        if self._listener is not None:
+            self._listener(windows)
+
+    async def submit(self, submitter: int, readings: Sequence[Signed], vouched: bool) -> Judged | Failed:
+        """Verdicts in the order of the readings. Failed when any shard fails: what the others took is taken, and is a
+        duplicate when it is sent again.
+        """
+        links = self._links
+        if not links:
+            return Failed(Fault.UNAVAILABLE, "the meters are not in the directory yet")
+        places: list[list[int]] = [[] for _ in links]
+        for place, signed in enumerate(readings):
+            places[slot_of(signed.reading.meter_id) % len(links)].append(place)
+        parts = [(link, some) for link, some in zip(links, places, strict=True) if some]
+        answers = await asyncio.gather(
+            *(link.request(Submit(submitter, [readings[place] for place in some], vouched)) for link, some in parts)
+        )
+        codes, details, flags = [0] * len(readings), dict[int, str](), dict[int, int]()
+        failed: Failed | None = None
+        for (_, some), answer in zip(parts, answers, strict=True):
+            if isinstance(answer, Failed):
+                failed = answer if failed is None or answer.fault is Fault.OUTCOME_UNKNOWN else failed
+                continue
+            for place, code in zip(some, answer.codes, strict=True):
+                codes[place] = code
+            details |= {some[place]: detail for place, detail in answer.details.items()}
+            flags |= {some[place]: flag for place, flag in answer.flags.items()}
+        if failed is not None and len(parts) > 1:  # some of it may have been done
+            return Failed(Fault.OUTCOME_UNKNOWN, failed.detail)
+        return failed or Judged(codes, details, flags)
+
+
+class MeterLink:
+    """The connection to one shard, with what is under way on it."""
+
+    def __init__(self, shard: int, secret: Secret, tell: Listener) -> None:
+        self._shard, self._secret, self._tell = shard, secret, tell
+        self.task: asyncio.Task[None] | None = None
+        self._address = ""
+        self._connection: Connection | None = None
+        self._pending: dict[int, tuple[asyncio.Future[Any], float]] = {}
+        self._next_id = 1
+        self._up, self._down, self._moved = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def run(self) -> None:
+        """Stay connected wherever the shard is."""
+        failures = 0
+        while True:
+            self._moved.clear()
+            if not self._address:
+                await self._moved.wait()
+                continue
+            self._down.clear()
+            try:
+                await connect(self._address, self._secret, self)
+                await self._down.wait()
+                failures = 0
+            except (OSError, TimeoutError) as error:
+                failures += 1
+                log.info("meter_link.unreachable", shard=self._shard, address=self._address, why=repr(error))
+            with contextlib.suppress(TimeoutError):  # a new address ends the wait
+                async with asyncio.timeout(min(0.02 * 2**failures, _BACKOFF_SECONDS_MAX)):
+                    await self._moved.wait()
+
+    def end(self) -> None:
+        """The shard is no more."""
+        if self.task is not None:
+            self.task.cancel()
+        if self._connection is not None:
+            self._connection.close()
+
+    def moved_to(self, address: str) -> None:
+        if address and address != self._address:
+            self._address = address
+            self._moved.set()
+            if self._connection is not None:
+                self._connection.close()
+
+    async def request(self, body: Submit) -> Judged | Failed:
+        """The answer, or why there is none. Waits a while for a connection that is being made again."""
+        if len(self._pending) >= PENDING_MAX:
+            return Failed(Fault.OVERLOADED, "too many requests are under way")
+        if not self._up.is_set():
+            try:
+                async with asyncio.timeout(UP_SECONDS_MAX):
+                    await self._up.wait()
+            except TimeoutError:
+                return Failed(Fault.UNAVAILABLE, "the meters cannot be reached at the moment; nothing was done")
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            return Failed(Fault.UNAVAILABLE, "the meters cannot be reached at the moment; nothing was done")
+        request_id, answer = self._next_id, asyncio.get_running_loop().create_future()
+        self._next_id += 1
+        self._pending[request_id] = answer, monotonic()
+        connection.send(_encode((request_id, body)))
+        told: Judged | Failed = await answer
+        return told
+
+    def expire(self) -> None:
+        """Give up on answers that are overdue; requests are in order of their time."""
+        overdue = monotonic() - ANSWER_SECONDS_MAX
+        for request_id, (_, since) in list(self._pending.items()):
+            if since > overdue:
+                break
+            self._answer(request_id, _UNKNOWN)
+
+    def _answer(self, request_id: int, told: Any) -> None:
+        waiting = self._pending.pop(request_id, None)
+        if waiting is not None and not waiting[0].done():
+            waiting[0].set_result(told)
+
+    # --- Receiver -------------------------------------------------------------------------------------------------
+
+    def connected(self, connection: Connection) -> None:
+        self._connection = connection
+        connection.send(_encode((self._next_id, WatchWindows())))
+        self._next_id += 1
+        self._up.set()
+
+    def received(self, connection: Connection, frames: list[bytes]) -> None:
+        for frame in frames:
+            try:
+                messages = _decoder.decode(frame)
+            except msgspec.MsgspecError as error:
+                log.error("meter_link.bad_frame", shard=self._shard, why=str(error))
+                connection.close()
+                return
+            for request_id, message in messages:
+                if isinstance(message, WindowNews):
+                    self._tell(message.windows)
+                else:
+                    self._answer(request_id, message)
+
+    def lost(self, connection: Connection) -> None:
+        if connection is not self._connection and self._connection is not None:
+            return
+        self._connection = None
+        self._up.clear()
+        self._down.set()
+        for request_id in list(self._pending):
+            self._answer(request_id, _UNKNOWN)
+
+
+_UNKNOWN: Final = Failed(Fault.OUTCOME_UNKNOWN, "no answer: send the same readings again")

@@ -1,0 +1,12 @@
+DROP FUNCTION metering_drop_partitions(text, bigint);
+DROP FUNCTION metering_make_partitions(bigint, bigint);
+DROP TABLE energy_rollups;
+DROP TABLE energy_debts;
+DROP TABLE energy_adjustments;
+DROP TABLE energy_windows;
+DROP TABLE reading_verdicts;
+DROP TABLE readings;
+DROP TABLE meter_assignments;
+DROP TABLE meter_keys;
+DROP TABLE meters;
+DROP FUNCTION meter_changed();

@@ -1,0 +1,1 @@
+"""Tests of the rules of meters, file by file."""

@@ -1,0 +1,117 @@
+"""The ports of meters in memory, for the gateway's tests; what the real ones promise is tested on them."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from engine.audit import Origin
+from engine.metering.messages import ACCEPTED, DUPLICATE, Judged, Signed
+from engine.metering.readings import ReadingCode
+from engine.metering.records import EnergySums, MeterChange, MeterRecord, NewMeter, PostedWindow, SerialTaken
+from engine.views import Failed
+from gateway.ports import Metering
+
+
+class MemoryMeters:
+    def __init__(self) -> None:
+        self.rows: dict[bytes, MeterRecord] = {}
+
+    async def register(self, meter: NewMeter, owner_id: int, now_us: int, origin: Origin) -> MeterRecord:
+        if any(row.serial == meter.serial for row in self.rows.values()):
+            raise SerialTaken
+        made = MeterRecord(
+            len(self.rows) + 1,
+            meter.meter_id,
+            meter.serial,
+            meter.kind,
+            meter.rated_power_w,
+            meter.register_wh_max,
+            "registered",
+            True,
+            1,
+            owner_id,
+            meter.zone,
+            meter.public_key,
+            meter.ecdsa_key,
+            now_us,
+        )
+        self.rows[meter.meter_id] = made
+        return made
+
+    async def by_id(self, meter_id: bytes) -> MeterRecord | None:
+        return self.rows.get(meter_id)
+
+    async def by_ids(self, meter_ids: Collection[bytes]) -> list[MeterRecord]:
+        return [row for row in self.rows.values() if row.meter_id in meter_ids]
+
+    async def by_serials(self, serials: Collection[str]) -> list[MeterRecord]:
+        return [row for row in self.rows.values() if row.serial in serials]
+
+    async def of_owner(self, owner_id: int, after_number: int, limit: int) -> list[MeterRecord]:
+        own = [row for row in self.rows.values() if row.owner_id == owner_id and row.number > after_number]
+        return own[:limit]
+
+    async def change(self, meter_id: bytes, change: MeterChange, now_us: int, origin: Origin) -> MeterRecord:
+        row = self.rows[meter_id]
+        key = change.public_key or row.public_key
+        self.rows[meter_id] = replace(row, public_key=key, device=row.device + change.exchange)
+        return self.rows[meter_id]
+
+    async def assign(
+        self, meter_id: bytes, owner_id: int, zone: str, valid_from_us: int, now_us: int, origin: Origin
+    ) -> MeterRecord:
+        self.rows[meter_id] = replace(self.rows[meter_id], owner_id=owner_id, zone=zone)
+        return self.rows[meter_id]
+
+
+class MemoryReadings:
+    """Accepts each counter of a meter of the submitter's once."""
+
+    def __init__(self, meters: MemoryMeters) -> None:
+        self._meters = meters
+        self.taken: dict[tuple[bytes, int], Signed] = {}
+        self.listener: Callable[[list[PostedWindow]], None] | None = None
+        self.failure: Failed | None = None
+        self.vouched = False
+
+    async def submit(self, submitter: int, readings: Sequence[Signed], vouched: bool) -> Judged | Failed:
+        if self.failure is not None:
+            return self.failure
+        self.vouched = vouched
+        return Judged([self._code(submitter, one) for one in readings], {}, {})
+
+    def listen(self, listener: Callable[[list[PostedWindow]], None]) -> None:
+        self.listener = listener
+
+    def _code(self, submitter: int, signed: Signed) -> int:
+        meter = self._meters.rows.get(signed.reading.meter_id)
+        if meter is None or submitter not in (0, meter.owner_id):
+            return ReadingCode.UNKNOWN_METER.value
+        key = (signed.reading.meter_id, signed.reading.counter)
+        if key in self.taken:
+            return DUPLICATE
+        self.taken[key] = signed
+        return ACCEPTED
+
+
+class MemoryEnergy:
+    """Nothing has been measured yet."""
+
+    async def readings(self, *_: Any) -> list[Any]:
+        return []
+
+    async def series(self, *_: Any) -> list[Any]:
+        return []
+
+    async def windows(self, *_: Any) -> list[Any]:
+        return []
+
+    async def sums(self, *_: Any) -> EnergySums:
+        return EnergySums(0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def memory_metering() -> tuple[Metering, MemoryMeters, MemoryReadings]:
+    meters = MemoryMeters()
+    readings = MemoryReadings(meters)
+    return Metering(meters, readings, MemoryEnergy()), meters, readings
