@@ -53,7 +53,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
 
     cors_origins: tuple[str, ...] = ()
     body_bytes_max: int = 2_000_000
-    readings_bytes_max: int = 8_000_000  # of readings, which come by the ten thousand
+    readings_bytes_max: int = 6_000_000  # of readings, which come by the ten thousand
     request_seconds_max: float = 15.0
     barrier_seconds_max: float = 2.0  # how long a read waits for the caller's own writes to be projected
     barrier_poll_seconds: float = 0.005
