@@ -59,7 +59,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     head_seconds_max: float = 10.0  # from a request's first byte to the end of its headers
     head_bytes_max: int = 65_536
     body_bytes_max: int = 2_000_000
-    readings_bytes_max: int = 8_000_000  # of readings, which come by the ten thousand
+    readings_bytes_max: int = 6_000_000  # of readings, which come by the ten thousand
     request_seconds_max: float = 15.0
     first_answers_max: int = 2_000  # writes with an Idempotency-Key that one caller may have stored at a time
     first_answers_bytes_max: int = 16 * 2**20  # and what their answers may come to

@@ -31,11 +31,26 @@ METER: Final = """
             FROM meter_assignments
             WHERE meter = m.number
                 AND valid_from_us > (extract(epoch FROM now()) * 1000000)::bigint
-        ) AS valid_until_us
+        ) AS valid_until_us,
+        (
+            SELECT min(valid_from_us)
+            FROM meter_assignments
+            WHERE meter = m.number
+                AND owner_id = a.owner_id
+                AND valid_from_us > a.others_us
+        ) AS owned_from_us
     FROM meters m
     CROSS JOIN LATERAL (
-        SELECT owner_id, zone
-        FROM meter_assignments
+        SELECT owner_id, zone,
+            coalesce(
+                (
+                    SELECT max(valid_from_us)
+                    FROM meter_assignments
+                    WHERE meter = m.number AND owner_id <> s.owner_id AND valid_from_us <= s.valid_from_us
+                ),
+                -1
+            ) AS others_us
+        FROM meter_assignments s
         WHERE meter = m.number
             AND valid_from_us <= (extract(epoch FROM now()) * 1000000)::bigint
         ORDER BY valid_from_us DESC

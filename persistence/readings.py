@@ -12,10 +12,12 @@ from typing import Any, Final
 
 import asyncpg
 
+from engine.audit import SYSTEM
 from engine.metering.readings import SLOTS, Stored
 from engine.metering.records import Ask, PostedWindow, Refused
 from engine.metering.validation import DAY_US, PEAK_DAYS, Meter
 from engine.metering.windows import WINDOW_US, Adjustment, Closing, Windows, split
+from persistence.audit_log import append
 from persistence.energy_posting import EnergyPosting
 from persistence.postgres import ACQUIRE_SECONDS, Connection, Pool, server_settings
 
@@ -111,6 +113,27 @@ VERIFY = """
         verified_us = $2
     WHERE number = ANY($1::bigint[])
         AND status = 'registered'
+"""
+# Its owner trades where his meter is.
+MOVE_OWNERS = """
+    /* readings.move_owners */
+    UPDATE users u
+    SET zone = a.zone
+    FROM users before
+    JOIN (
+        SELECT DISTINCT ON (owner_id) owner_id, zone
+        FROM (
+            SELECT DISTINCT ON (meter) owner_id, zone
+            FROM meter_assignments
+            WHERE meter = ANY($1::bigint[])
+                AND valid_from_us <= $2
+            ORDER BY meter, valid_from_us DESC
+        ) now
+        ORDER BY owner_id, zone
+    ) a ON a.owner_id = before.user_id
+    WHERE u.user_id = before.user_id
+        AND u.zone <> a.zone
+    RETURNING u.user_id, before.zone AS zone_before, u.zone
 """
 UNPOSTED = """
     /* readings.unposted */
@@ -250,6 +273,8 @@ class PostgresReadings:
                 await session.copy_records_to_table("reading_verdicts", records=verdicts, columns=_VERDICT)
             if verified:
                 await session.execute(VERIFY, sorted(verified), now_us)
+                for user_id, before, zone in await session.fetch(MOVE_OWNERS, sorted(verified), now_us):
+                    await append(session, SYSTEM, "user.changed", f"user:{user_id}", {"zone": before}, {"zone": zone})
 
     async def post(
         self, closings: Sequence[Closing], adjusted: Collection[int], now_us: int

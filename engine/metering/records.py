@@ -24,6 +24,7 @@ class MeterRecord(Struct, frozen=True):
     ecdsa_key: bytes | None  # DER, with which OCMF records are signed
     created_us: TimeUs
     valid_until_us: TimeUs | None = None  # when it goes to another owner or zone, if that is known
+    owned_from_us: TimeUs = 0  # since when it has been this owner's, in whichever zone
 
 
 class NewMeter(Struct, frozen=True):

@@ -1,8 +1,10 @@
 """From a signed reading over HTTP to energy that can be sold: real gateway, aggregator and tables, in one process."""
 
 import base64
+import time
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -161,14 +163,41 @@ async def test_a_question_can_be_asked_as_of_before(site: Site) -> None:
         assert raw["items"][0]["corrected_by"] == corrected
 
 
+async def test_a_new_owner_does_not_see_the_days_of_the_one_before(site: Site) -> None:
+    key = Ed25519PrivateKey.generate()
+    meter_id = await site.meter(key)
+    await site.call("POST", "/readings", signed(key, meter_id, 1, NOW_US - WINDOW_US, 250))
+    await site.meters.pass_time(3_600)
+    bob = await site.meters.person("bob")
+    real_now_us = time.time_ns() // 1_000  # assignments hold by the database's clock, which nobody sets
+    pool = site.meters.pool
+    await PostgresMeters(pool).assign(uuid.UUID(meter_id).bytes, bob, "Z1", real_now_us - 1, real_now_us - 2)
+
+    found = await PostgresMeters(pool).by_id(uuid.UUID(meter_id).bytes)
+    assert found is not None
+    assert (found.owner_id, found.owned_from_us) == (bob, real_now_us - 1)
+    await site.login("second@campus.example")
+    me = int((await site.call("GET", "/users/me"))["id"])
+    await PostgresMeters(pool).assign(uuid.UUID(meter_id).bytes, me, "Z1", real_now_us + 1, real_now_us)
+
+    for query in ("raw", "15m"):
+        assert (await site.call("GET", f"/meters/{meter_id}/readings?resolution={query}"))["items"] == []
+
+
 async def test_an_ocmf_record_counts_as_it_is_and_not_when_a_byte_is_changed(site: Site) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     der = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     ocmf_key = base64.b64encode(der).decode()
     await site.meter(Ed25519PrivateKey.generate(), "BQ 274-003", ocmf_public_key=ocmf_key)
+    began, ended = (
+        datetime.fromtimestamp((NOW_US - windows * WINDOW_US) // SECOND_US, UTC).strftime(
+            "%Y-%m-%dT%H:%M:%S,000+0000 S"
+        )
+        for windows in (2, 1)
+    )
     payload = (
-        '{"FV":"1.0","PG":"T7","MS":"BQ274003","RD":[{"TM":"2026-09-21T13:00:00,000+0000 S","TX":"B","RV":10.5,'
-        '"RI":"1-b:1.8.0","RU":"kWh","ST":"G"},{"TM":"2026-09-21T13:15:00,000+0000 S","TX":"E","RV":11.25}]}'
+        f'{{"FV":"1.0","PG":"T7","MS":"BQ274003","RD":[{{"TM":"{began}","TX":"B","RV":10.5,'
+        f'"RI":"1-b:1.8.0","RU":"kWh","ST":"G"}},{{"TM":"{ended}","TX":"E","RV":11.25}}]}}'
     )
     signature = key.sign(payload.encode(), ec.ECDSA(SHA256())).hex()
     record = f'OCMF|{payload}|{{"SA":"ECDSA-secp256r1-SHA256","SD":"{signature}"}}'
