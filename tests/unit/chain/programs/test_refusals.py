@@ -28,7 +28,12 @@ OPERATED = {  # instructions that an operator signs, and the account in which
     "trading.cancel_settlement": "settler",
     "oracle.publish": "publisher",
 }
-GOVERNED = [name for name in CALLS if "authority" in CALLS[name]().accounts and CALLS[name]().signer == "authority"]
+GOVERNED = [  # those that the authority signs
+    f"{name}.{each['name']}"
+    for name in NAMES
+    for each in load_idl(name)["instructions"]
+    if any(account["name"] == "authority" and account.get("signer") for account in each["accounts"])
+]
 
 
 def twice(call: Call) -> Outcome:
