@@ -142,18 +142,21 @@ static u64 mark_part(Settlement *settlement, const settle_batch_Args *args) {
 typedef struct { Account vault, energy, currency; } Party;
 typedef struct { Account vault, holding, pool, market; u64 *held, *moved; } Leg; /* one asset of one party */
 
-/* Takes from the vault what is below zero, gives it what is above, and keeps what the settlement holds and has moved. */
-static u64 move(const Leg *leg, i64 delta) {
-    if (!delta) return 0;
-    if (delta < 0) {
-        u64 amount = -(u64)delta;
-        const Vault *vault = data_of(leg->vault);
-        const Slice seeds[] = {SEED("vault"), SEED_OF(vault->participant), SEED_OF(vault->bump)};
-        const SignerSeeds signer = {seeds, 3};
-        REQUIRE(!__builtin_add_overflow(*leg->held, amount, leg->held), Overflow);
-        REQUIRE(!__builtin_add_overflow(*leg->moved, amount, leg->moved), Overflow);
-        return token_transfer(leg->holding, leg->pool, leg->vault, amount, &signer);
-    }
+/* What is below zero goes from the vault to the pool. */
+static u64 pay_in(const Leg *leg, i64 delta) {
+    if (delta >= 0) return 0;
+    u64 amount = -(u64)delta;
+    const Vault *vault = data_of(leg->vault);
+    const Slice seeds[] = {SEED("vault"), SEED_OF(vault->participant), SEED_OF(vault->bump)};
+    const SignerSeeds signer = {seeds, 3};
+    REQUIRE(!__builtin_add_overflow(*leg->held, amount, leg->held), Overflow);
+    REQUIRE(!__builtin_add_overflow(*leg->moved, amount, leg->moved), Overflow);
+    return token_transfer(leg->holding, leg->pool, leg->vault, amount, &signer);
+}
+
+/* What is above zero goes from the pool to the vault. */
+static u64 pay_out(const Leg *leg, i64 delta) {
+    if (delta <= 0) return 0;
     REQUIRE((u64)delta <= *leg->held, NotPaidIn);
     *leg->held -= (u64)delta;
     const Market *market = data_of(leg->market);
@@ -162,17 +165,22 @@ static u64 move(const Leg *leg, i64 delta) {
     return token_transfer(leg->pool, leg->holding, leg->market, (u64)delta, &signer);
 }
 
-static u64 settle_one(const Input *input, const settle_batch_Accounts *at, Settlement *settlement, const Party *party,
-                      const u8 *delta) {
-    LOAD(Vault, vault, party->vault, input->program);
-    REQUIRE(key_equal(&vault->energy, key_of(party->energy)), WrongHolding);
-    REQUIRE(key_equal(&vault->currency, key_of(party->currency)), WrongHolding);
+static u64 move_both(const settle_batch_Accounts *at, const Party *party, const u8 *delta, int out) {
+    Settlement *settlement = data_of(at->settlement);
     const Leg energy = {party->vault, party->energy, at->energy_pool, at->market, &settlement->energy_held,
                         &settlement->energy_moved};
     const Leg currency = {party->vault, party->currency, at->currency_pool, at->market, &settlement->currency_held,
                           &settlement->currency_moved};
-    TRY(move(&energy, (i64)load64(delta)));
-    return move(&currency, (i64)load64(delta + 8));
+    i64 energy_delta = (i64)load64(delta), currency_delta = (i64)load64(delta + 8);
+    TRY(out ? pay_out(&energy, energy_delta) : pay_in(&energy, energy_delta));
+    return out ? pay_out(&currency, currency_delta) : pay_in(&currency, currency_delta);
+}
+
+static u64 check_party(const Input *input, const Party *party) {
+    LOAD(Vault, vault, party->vault, input->program);
+    REQUIRE(key_equal(&vault->energy, key_of(party->energy)), WrongHolding);
+    REQUIRE(key_equal(&vault->currency, key_of(party->currency)), WrongHolding);
+    return 0;
 }
 
 static u64 settle_batch(const Input *input, const settle_batch_Accounts *at, const settle_batch_Bumps *bump,
@@ -189,8 +197,10 @@ static u64 settle_batch(const Input *input, const settle_batch_Accounts *at, con
 
     const Party *parties = (const Party *)(input->accounts + fixed);
     u64 energy = settlement->energy_moved, currency = settlement->currency_moved;
-    for (u64 i = 0; i < args->deltas_count; i++)
-        TRY(settle_one(input, at, settlement, &parties[i], args->deltas + i * LENGTH_Delta));
+    for (u64 i = 0; i < args->deltas_count; i++) TRY(check_party(input, &parties[i]));
+    for (int out = 0; out <= 1; out++) /* everybody pays in before anybody is paid */
+        for (u64 i = 0; i < args->deltas_count; i++)
+            TRY(move_both(at, &parties[i], args->deltas + i * LENGTH_Delta, out));
 
     u8 complete = settlement->parts_done == settlement->parts;
     if (complete) {

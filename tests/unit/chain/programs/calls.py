@@ -183,10 +183,9 @@ def withdraw() -> Call:
 def settle_batch() -> Call:
     chain = ready()
     seller, buyer = chain.vault("alice", energy=1_000), chain.vault("bob", currency=5_000_000)
-    deltas = [{"energy": -1_000, "currency": 0}, {"energy": 1_000, "currency": -4_000_000}]
-    deltas.append({"energy": 0, "currency": 4_000_000})
+    deltas = [{"energy": -1_000, "currency": 4_000_000}, {"energy": 1_000, "currency": -4_000_000}]
     arguments = {"id": ID, "root": ROOT, "count": 3, "part": 0, "parts": 1, "deltas": deltas}
-    following = (*seller.metas(), *buyer.metas(), *seller.metas())
+    following = (*seller.metas(), *buyer.metas())
     return Call(chain, "trading", "settle_batch", arguments, "settler", {"settler": "settler"}, ("Settled",), following)
 
 

@@ -382,6 +382,15 @@ def test_a_settlement_is_all_or_nothing() -> None:
     assert call.with_arguments(deltas=[{"energy": 0, "currency": 0}] * 2).send().error == ""
 
 
+def test_everybody_pays_in_before_anybody_is_paid() -> None:
+    call = CALLS["trading.settle_batch"]()  # the first is paid by the second
+
+    assert call.send().error == ""
+
+    amounts = [call.chain.amount(call.following[place].pubkey) for place in (1, 2, 4, 5)]
+    assert amounts == [0, 4_000_000, 1_000, 1_000_000]
+
+
 def test_parts_pay_in_and_out_of_one_settlement() -> None:
     assert second_part().error == ""
 
