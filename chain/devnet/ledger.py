@@ -161,6 +161,8 @@ class Ledger:
         locks = self.locks(transaction)
         if len(locks.keys) > ACCOUNT_LOCKS_MAX:
             raise NotIncluded("TooManyAccountLocks")
+        if len(set(locks.keys)) != len(locks.keys):
+            raise NotIncluded("AccountLoadedTwice")
         return locks
 
     def simulate(

@@ -5,6 +5,7 @@ Seen to fail for: a fork that restores nothing, blockhashes that a restart forge
 """
 
 import asyncio
+import base64
 import struct
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from solana.rpc.types import MemcmpOpts, TxOpts
 from solana.rpc.websocket_api import connect
 from solders.address_lookup_table_account import AddressLookupTableAccount
 from solders.hash import Hash
-from solders.instruction import AccountMeta, Instruction
+from solders.instruction import AccountMeta, CompiledInstruction, Instruction
 from solders.keypair import Keypair
 from solders.message import Message, MessageV0
 from solders.pubkey import Pubkey
@@ -34,6 +35,7 @@ from solders.transaction import Transaction, VersionedTransaction
 
 from chain.client.idl import old_idl
 from chain.devnet.ledger import Ledger
+from chain.devnet.rpc import Rpc
 from chain.devnet.server import Devnet, NotLoopback
 from chain.programs.interface import load_idl, program_id
 from tests.support.devnet import DevnetProcess, connected, funded
@@ -333,6 +335,38 @@ async def test_a_batch_and_unknown_methods_are_answered(devnet: DevnetProcess) -
         devnet.call("devnet_fault", "explode", 1)
 
 
+@pytest.mark.parametrize(
+    ("header", "again", "instruction", "words"),
+    [
+        ((1, 0, 1), False, CompiledInstruction(200, b"", b""), "SanitizeFailure"),
+        ((1, 0, 1), False, CompiledInstruction(1, b"", bytes([99])), "SanitizeFailure"),
+        ((1, 1, 1), False, CompiledInstruction(1, b"", b""), "SanitizeFailure"),
+        ((1, 0, 1), True, CompiledInstruction(1, b"", b""), "AccountLoadedTwice"),
+    ],
+    ids=["no such program", "no such account", "payer not writable", "an account twice"],
+)
+async def test_a_malformed_transaction_is_refused(
+    header: tuple[int, int, int], again: bool, instruction: CompiledInstruction, words: str
+) -> None:
+    ledger = Ledger({})
+    payer = Keypair()
+    ledger.airdrop(payer.pubkey(), 10**10)
+    blockhash, _ = ledger.blockhash("processed")
+    keys = [payer.pubkey(), payer.pubkey() if again else SYSTEM]
+    message = Message.new_with_compiled_instructions(*header, keys, blockhash, [instruction])
+    transaction = VersionedTransaction.populate(message, [payer.sign_message(bytes(message))])
+    raw = base64.b64encode(bytes(transaction)).decode()
+
+    answers = [
+        Rpc(ledger).answer({"id": 1, "method": "sendTransaction", "params": [raw, options]})
+        for options in ({"encoding": "base64"}, {"encoding": "base64", "skipPreflight": True})
+    ]
+
+    assert words in answers[0]["error"]["message"]
+    assert answers[1]["result"] == str(transaction.signatures[0])
+    assert ledger.store.transaction(answers[1]["result"]) is None
+
+
 async def test_others_are_not_let_in(tmp_path: Path) -> None:
     for host in ("0.0.0.0", "192.0.2.1", "::"):
         with pytest.raises(NotLoopback):
@@ -341,8 +375,6 @@ async def test_others_are_not_let_in(tmp_path: Path) -> None:
 
 
 async def test_without_faults_nobody_can_make_it_fail() -> None:
-    from chain.devnet.rpc import Rpc
-
     answer = Rpc(Ledger({})).answer({"id": 1, "method": "devnet_fork", "params": [1]})
 
     assert answer["error"]["code"] == -32601
