@@ -26,7 +26,10 @@ TABLES: Final = """
     CREATE TABLE IF NOT EXISTS mentions (
         address TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (address, number)
     ) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS undo (number INTEGER NOT NULL, address BLOB NOT NULL, account BLOB);
+    CREATE TABLE IF NOT EXISTS undo (
+        slot INTEGER NOT NULL, number INTEGER NOT NULL, address BLOB NOT NULL, account BLOB
+    );
+    CREATE INDEX IF NOT EXISTS undo_by_slot ON undo (slot);
     CREATE INDEX IF NOT EXISTS undo_by_number ON undo (number);
     CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 """
@@ -53,9 +56,7 @@ class Store:
         """Beside it forgets how to undo what a fork cannot drop any more."""
         with self._db:
             self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
-            self._db.execute(
-                "DELETE FROM undo WHERE number <= (SELECT max(number) FROM transactions WHERE slot <= ?)", (finalized,)
-            )
+            self._db.execute("DELETE FROM undo WHERE slot <= ?", (finalized,))
 
     def accounts(self) -> Iterator[tuple[Pubkey, Account]]:
         for address, account in self._db.execute("SELECT address, account FROM accounts"):
@@ -80,8 +81,11 @@ class Store:
                 "INSERT OR IGNORE INTO mentions VALUES (?, ?)", [(key, number) for key in record["keys"]]
             )
             self._db.executemany(
-                "INSERT INTO undo VALUES (?, ?, ?)",
-                [(number, bytes(key), bytes(before) if before else None) for key, (before, _) in changes.items()],
+                "INSERT INTO undo VALUES (?, ?, ?, ?)",
+                [
+                    (record["slot"], number, bytes(key), bytes(before) if before else None)
+                    for key, (before, _) in changes.items()
+                ],
             )
 
     def transaction(self, signature: str) -> Record | None:

@@ -1,7 +1,7 @@
 """Objects become programs that the loader takes, or an error that names what is wrong with them.
 
 Seen to fail for: a call whose distance is one off, an address without the region's start, a weak symbol that beats a
-strong one, a syscall's name that is not checked, an object file that is cut short read as a whole one.
+strong one, a syscall's name that is not checked, a section beyond the end.
 """
 
 import struct
@@ -16,9 +16,9 @@ from solders.pubkey import Pubkey
 from solders.transaction import Transaction
 from solders.transaction_metadata import FailedTransactionMetadata
 
-from chain.elf import BadObject, read_object
+from chain.elf import SECTION, BadObject, read_object
 from chain.linker import LinkError, link_objects
-from tests.unit.chain.objects import CALL, EXIT, LOAD_ADDRESS, RODATA, Made, instruction, object_file
+from tests.unit.chain.objects import CALL, EXIT, LOAD_ADDRESS, RODATA, TEXT, Made, instruction, object_file
 
 CALLS, ADDRESS, WORD = 10, 1, 2
 RETURN_ZERO = instruction(0xB7)
@@ -150,6 +150,15 @@ def test_two_definitions_are_refused() -> None:
 def test_what_is_no_bpf_object_is_refused(raw: bytes, words: str) -> None:
     with pytest.raises(BadObject, match=words):
         read_object("bad.o", raw)
+
+
+def test_a_section_beyond_the_end_is_refused() -> None:
+    raw = bytearray(object_file())
+    (headers,) = struct.unpack_from("<Q", raw, 40)
+    struct.pack_into("<Q", raw, headers + SECTION.size * TEXT + 32, len(raw))  # its size
+
+    with pytest.raises(BadObject, match="outside"):
+        read_object("bad.o", bytes(raw))
 
 
 def test_no_object_that_is_cut_short_is_read() -> None:

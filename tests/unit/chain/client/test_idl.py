@@ -151,6 +151,19 @@ def test_what_the_old_format_cannot_say_is_refused(change: Any, words: str) -> N
         old_idl(changed(change))
 
 
+def test_flags_of_accounts_are_carried_over() -> None:
+    made = converted(load_idl("registry"))["instructions"][1]["accounts"]
+
+    assert [(each["name"], each["isMut"], each["isSigner"]) for each in made] == [
+        ("user", True, False),
+        ("registry", True, False),
+        ("governance", False, False),
+        ("authority", False, False),
+        ("registrar", True, True),
+        ("system_program", False, False),
+    ]
+
+
 def test_enums_options_and_nested_accounts_are_carried_over() -> None:
     idl = changed(lambda idl: None)
     kinds = [
