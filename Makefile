@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run test lint types tests demo bench chaos docs lock clean
+.PHONY: help run test lint types tests demo bench chaos docs programs lock clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -49,6 +49,10 @@ chaos: $(READY)  ## Kill and stop everything under load, and play thousands of f
 
 docs: $(READY)  ## Write the tables of docs/ that come from the code
 	$(BIN)/python -m gateway.permission_page docs/security.md
+
+programs: $(READY)  ## Build the five Solana programs; needs a compiler, which it installs once (90 MB)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r chain/programs/compiler.txt
+	@$(BIN)/python -m chain.programs.build
 
 lock: $(READY)  ## Pin dependencies anew after a change of pyproject.toml
 	$(BIN)/python -m pip install --quiet uv

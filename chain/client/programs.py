@@ -1,0 +1,203 @@
+"""One program by its IDL: instructions made, addresses found, accounts, events and errors read.
+
+anchorpy encodes and decodes; this adds what it does not know: fixed addresses and seeds of the new format, so that a
+caller names only the accounts that nothing else decides.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from anchorpy.coder.coder import Coder
+from construct import ConstructError, Container, ListContainer
+from msgspec import Struct
+from solders.instruction import AccountMeta, Instruction
+from solders.pubkey import Pubkey
+
+from chain.client.idl import old_idl
+from chain.programs.interface import NAMES, Idl, discriminator, load_idl, program_id
+
+INTEGER_BYTES: Final = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "i8": 1, "i16": 2, "i32": 4, "i64": 8}
+DISCRIMINATOR_LENGTH: Final = 8
+
+Values: TypeAlias = Mapping[str, Any]
+
+
+class CannotEncode(Exception):
+    """An instruction, argument or account is missing or does not fit the IDL; names it."""
+
+
+class CannotDecode(Exception):
+    """The bytes are not what they should be, such as an account of another program."""
+
+
+class Event(Struct, frozen=True):
+    """program, name and fields: integers, booleans, Pubkeys, bytes."""
+
+    program: str
+    name: str
+    fields: dict[str, Any]
+
+
+class Program:
+    """Bound to one IDL; holds no connection."""
+
+    def __init__(self, idl: Idl) -> None:
+        self.name: str = idl["metadata"]["name"]
+        self.id = program_id(idl)
+        self._idl = idl
+        self._coder = Coder(old_idl(idl))
+        self._instructions: dict[str, Idl] = {each["name"]: each for each in idl["instructions"]}
+        self._types = {t["name"]: {f["name"]: f["type"] for f in t["type"]["fields"]} for t in idl["types"]}
+        self._errors = {each["code"]: each["name"] for each in idl.get("errors", [])}
+        self._events = {discriminator("event", each["name"]) for each in idl.get("events", [])}
+
+    def instruction(
+        self, name: str, arguments: Values, accounts: Mapping[str, Pubkey], following: Sequence[AccountMeta] = ()
+    ) -> Instruction:
+        """`accounts` may leave out those that the IDL decides; given ones win. Raises CannotEncode."""
+        idl = self._instruction(name)
+        found = self._all_accounts(idl, arguments, accounts)
+        metas = [
+            AccountMeta(found[each["name"]], each.get("signer", False), each.get("writable", False))
+            for each in idl["accounts"]
+        ]
+        expected = {each["name"] for each in idl["args"]}
+        if set(arguments) != expected:
+            raise CannotEncode(f"{self.name}.{name}: takes {sorted(expected)}, not {sorted(arguments)}")
+        try:
+            data = self._coder.instruction.encode(name, {key: _encodable(each) for key, each in arguments.items()})
+        except (ConstructError, TypeError, ValueError, KeyError) as error:
+            raise CannotEncode(f"{self.name}.{name}: {error}") from error
+        return Instruction(self.id, data, [*metas, *following])
+
+    def address(self, instruction: str, account: str, arguments: Values, accounts: Mapping[str, Pubkey]) -> Pubkey:
+        """Where an account of that instruction is, by the seeds of the IDL. Raises CannotEncode."""
+        return self._all_accounts(self._instruction(instruction), arguments, accounts, only=account)[account]
+
+    def account(self, data: bytes, expected: str) -> dict[str, Any]:
+        """The fields of an account of that type. Raises CannotDecode."""
+        if data[:DISCRIMINATOR_LENGTH] != discriminator("account", expected):
+            raise CannotDecode(f"{self.name}: not an account of type {expected}")
+        try:
+            return self._fields(expected, self._coder.accounts.decode(data))
+        except ConstructError as error:
+            raise CannotDecode(f"{self.name}: a damaged account of type {expected}: {error}") from error
+
+    def event(self, data: bytes) -> Event | None:
+        """None when the program knows no such event. Raises CannotDecode when it does, and the rest does not fit."""
+        if data[:DISCRIMINATOR_LENGTH] not in self._events:
+            return None
+        try:
+            event = self._coder.events.parse(data)
+        except ConstructError as error:
+            raise CannotDecode(f"{self.name}: a damaged event: {error}") from error
+        return Event(self.name, event.name, self._fields(event.name, event.data))
+
+    def error(self, code: int) -> str | None:
+        """The name of a custom error number."""
+        return self._errors.get(code)
+
+    def _fields(self, kind: str, value: Any) -> dict[str, Any]:
+        """Arrays of u8 are bytes here: ids, hashes and roots."""
+        return {
+            name: bytes(getattr(value, name)) if _is_bytes(of) else _plain(getattr(value, name))
+            for name, of in self._types[kind].items()
+        }
+
+    def _instruction(self, name: str) -> Idl:
+        try:
+            return self._instructions[name]
+        except KeyError:
+            raise CannotEncode(f"{self.name} has no instruction {name}") from None
+
+    def _all_accounts(
+        self, idl: Idl, arguments: Values, accounts: Mapping[str, Pubkey], only: str | None = None
+    ) -> dict[str, Pubkey]:
+        names = {each["name"] for each in idl["accounts"]}
+        if not set(accounts) <= names:
+            raise CannotEncode(f"{self.name}.{idl['name']}: has no account {sorted(set(accounts) - names)}")
+        found = dict(accounts)
+        found |= {e["name"]: Pubkey.from_string(e["address"]) for e in idl["accounts"] if "address" in e} | dict(
+            accounts
+        )
+        waiting = [each for each in idl["accounts"] if each["name"] not in found]
+        while waiting:
+            ready = [each for each in waiting if "pda" in each and _known(each, found)]
+            for each in ready:
+                found[each["name"]] = self._derive(idl, each, arguments, found)
+            waiting = [each for each in waiting if each["name"] not in found]
+            if only in found:
+                break
+            if waiting and not ready:
+                missing = ", ".join(each["name"] for each in waiting)
+                raise CannotEncode(f"{self.name}.{idl['name']}: needs the accounts {missing}")
+        return found
+
+    def _derive(self, idl: Idl, account: Idl, arguments: Values, found: Mapping[str, Pubkey]) -> Pubkey:
+        types = {each["name"]: each["type"] for each in idl["args"]}
+        seeds = []
+        for seed in account["pda"]["seeds"]:
+            match seed["kind"]:
+                case "const":
+                    seeds.append(bytes(seed["value"]))
+                case "account":
+                    seeds.append(bytes(found[seed["path"]]))
+                case "arg" if seed["path"] in arguments:
+                    seeds.append(_seed(types[seed["path"]], arguments[seed["path"]]))
+                case _:
+                    raise CannotEncode(f"{self.name}.{idl['name']}: {account['name']} needs {seed.get('path', seed)}")
+        return Pubkey.find_program_address(seeds, self.id)[0]
+
+
+class Programs:
+    """The five of an installation, each reached by its name."""
+
+    def __init__(self, idls: Sequence[Idl]) -> None:
+        found = {program.name: program for program in map(Program, idls)}
+        if missing := set(NAMES) - set(found):
+            raise CannotEncode(f"no IDL is given for {', '.join(sorted(missing))}")
+        self.governance: Final = found["governance"]
+        self.registry: Final = found["registry"]
+        self.energy_token: Final = found["energy_token"]
+        self.trading: Final = found["trading"]
+        self.oracle: Final = found["oracle"]
+        self.all: Final = tuple(found[name] for name in NAMES)
+
+    def by_id(self, program: Pubkey) -> Program | None:
+        return next((each for each in self.all if each.id == program), None)
+
+
+def reference_programs() -> Programs:
+    """Those that come with Wattbook."""
+    return Programs([load_idl(name) for name in NAMES])
+
+
+def _known(account: Idl, found: Mapping[str, Pubkey]) -> bool:
+    return all(seed["path"] in found for seed in account["pda"]["seeds"] if seed["kind"] == "account")
+
+
+def _seed(kind: Any, value: Any) -> bytes:
+    if isinstance(kind, str) and kind in INTEGER_BYTES:
+        return int(value).to_bytes(INTEGER_BYTES[kind], "little", signed=kind.startswith("i"))
+    if kind == "pubkey" or (isinstance(kind, dict) and "array" in kind):
+        return bytes(value)
+    raise CannotEncode(f"a seed of type {kind}")
+
+
+def _encodable(value: Any) -> Any:
+    """anchorpy writes arrays of bytes from lists."""
+    if isinstance(value, bytes):
+        return list(value)
+    if isinstance(value, Mapping):
+        return Container({key: _encodable(each) for key, each in value.items()})
+    if isinstance(value, list | tuple):
+        return [_encodable(each) for each in value]
+    return value
+
+
+def _is_bytes(kind: Any) -> bool:
+    return isinstance(kind, dict) and kind.get("array", [None])[0] == "u8"
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(each) for each in value] if isinstance(value, ListContainer | list) else value

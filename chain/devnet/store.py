@@ -1,0 +1,149 @@
+"""What the local chain keeps in SQLite: accounts, transactions, what each changed, its clock. A kill loses nothing.
+
+Every change of the chain is one transaction here, committed before anybody is answered. This is a file of the devnet's
+own, not the exchange's database.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from solders.account import Account
+from solders.pubkey import Pubkey
+
+Changes: TypeAlias = dict[Pubkey, tuple[Account | None, Account | None]]  # before, after
+Record: TypeAlias = dict[str, Any]
+
+TABLES: Final = """
+    CREATE TABLE IF NOT EXISTS accounts (address BLOB PRIMARY KEY, owner BLOB NOT NULL, account BLOB NOT NULL);
+    CREATE INDEX IF NOT EXISTS accounts_by_owner ON accounts (owner);
+    CREATE TABLE IF NOT EXISTS transactions (
+        number INTEGER PRIMARY KEY, signature TEXT NOT NULL UNIQUE, slot INTEGER NOT NULL, record BLOB NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS transactions_by_slot ON transactions (slot);
+    CREATE TABLE IF NOT EXISTS mentions (
+        address TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (address, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS undo (
+        slot INTEGER NOT NULL, number INTEGER NOT NULL, address BLOB NOT NULL, account BLOB
+    );
+    CREATE INDEX IF NOT EXISTS undo_by_slot ON undo (slot);
+    CREATE INDEX IF NOT EXISTS undo_by_number ON undo (number);
+    CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+"""
+
+
+class Store:
+    """One connection, used by one thread."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Without a path everything ends with the process."""
+        self._db = sqlite3.connect(path or ":memory:")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.executescript(TABLES)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def fact(self, name: str) -> bytes | None:
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return row[0] if row else None
+
+    def keep_facts(self, facts: dict[str, bytes], finalized: int) -> None:
+        """Beside it forgets how to undo what a fork cannot drop any more."""
+        with self._db:
+            self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+            self._db.execute("DELETE FROM undo WHERE slot <= ?", (finalized,))
+
+    def accounts(self) -> Iterator[tuple[Pubkey, Account]]:
+        for address, account in self._db.execute("SELECT address, account FROM accounts"):
+            yield Pubkey(address), Account.from_bytes(account)
+
+    def owned_by(self, owner: Pubkey) -> list[Pubkey]:
+        rows = self._db.execute("SELECT address FROM accounts WHERE owner = ? ORDER BY address", (bytes(owner),))
+        return [Pubkey(address) for (address,) in rows]
+
+    def put(self, changes: Changes) -> None:
+        with self._db:
+            self._put({address: after for address, (_, after) in changes.items()})
+
+    def append(self, record: Record, changes: Changes) -> None:
+        with self._db:
+            self._put({address: after for address, (_, after) in changes.items()})
+            number = self._db.execute(
+                "INSERT INTO transactions (signature, slot, record) VALUES (?, ?, ?)",
+                (record["signature"], record["slot"], msgspec.msgpack.encode(record)),
+            ).lastrowid
+            self._db.executemany(
+                "INSERT OR IGNORE INTO mentions VALUES (?, ?)", [(key, number) for key in record["keys"]]
+            )
+            self._db.executemany(
+                "INSERT INTO undo VALUES (?, ?, ?, ?)",
+                [
+                    (record["slot"], number, bytes(key), bytes(before) if before else None)
+                    for key, (before, _) in changes.items()
+                ],
+            )
+
+    def transaction(self, signature: str) -> Record | None:
+        row = self._db.execute("SELECT record FROM transactions WHERE signature = ?", (signature,)).fetchone()
+        return _record(row[0]) if row else None
+
+    def count(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM transactions").fetchone()[0])
+
+    def mentioning(
+        self, address: str, before: str | None, until: str | None, slot_max: int, limit: int
+    ) -> list[Record]:
+        """Newest first. A signature that is not known bounds nothing below, and everything above."""
+        rows = self._db.execute(
+            """
+            SELECT record FROM mentions JOIN transactions USING (number)
+            WHERE address = ?1 AND slot <= ?4
+                AND (?2 IS NULL OR number < (SELECT number FROM transactions WHERE signature = ?2))
+                AND (?3 IS NULL OR number > coalesce((SELECT number FROM transactions WHERE signature = ?3), 0))
+            ORDER BY number DESC LIMIT ?5
+            """,
+            (address, before, until, slot_max, limit),
+        )
+        return [_record(row[0]) for row in rows]
+
+    def since(self, slot: int) -> list[Record]:
+        """Oldest first."""
+        rows = self._db.execute("SELECT record FROM transactions WHERE slot >= ? ORDER BY number", (slot,))
+        return [_record(row[0]) for row in rows]
+
+    def drop_since(self, slot: int) -> tuple[dict[Pubkey, Account | None], list[Record]]:
+        """Forgets transactions of these slots: what their accounts were before, and the dropped, newest first."""
+        rows = self._db.execute(
+            "SELECT number, record FROM transactions WHERE slot >= ? ORDER BY number DESC", (slot,)
+        ).fetchall()
+        restored: dict[Pubkey, Account | None] = {}
+        with self._db:
+            for number, _ in rows:
+                for address, account in self._db.execute(
+                    "SELECT address, account FROM undo WHERE number = ?", (number,)
+                ):
+                    restored[Pubkey(address)] = Account.from_bytes(account) if account else None
+                for table in ("undo", "mentions", "transactions"):
+                    self._db.execute(f"DELETE FROM {table} WHERE number = ?", (number,))  # noqa: S608 - of our own names
+            self._put(restored)
+        return restored, [_record(record) for _, record in rows]
+
+    def _put(self, accounts: dict[Pubkey, Account | None]) -> None:
+        for address, account in accounts.items():
+            if account is None:
+                self._db.execute("DELETE FROM accounts WHERE address = ?", (bytes(address),))
+            else:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)",
+                    (bytes(address), bytes(account.owner), bytes(account)),
+                )
+
+
+def _record(raw: bytes) -> Record:
+    record: Record = msgspec.msgpack.decode(raw)
+    return record

@@ -1,0 +1,1 @@
+"""The chain with real sockets and processes."""

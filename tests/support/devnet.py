@@ -1,0 +1,88 @@
+"""A local chain as a process of its own, over real sockets, that tests may kill, and whose time they make pass."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, Final
+
+import httpx
+from solana.rpc.async_api import AsyncClient
+from solana.rpc.commitment import Confirmed
+from solders.keypair import Keypair
+
+START_SECONDS_MAX: Final = 60
+PROGRAM: Final = (
+    "import asyncio,sys;from pathlib import Path;from chain.devnet.server import Devnet,Ledger,reference_files\n"
+    "async def main():\n"
+    " ledger=Ledger(reference_files(),Path(sys.argv[2]))\n"
+    " async with Devnet(ledger,float(sys.argv[3]),with_faults=True).listening('127.0.0.1',int(sys.argv[1])):\n"
+    "  await asyncio.Event().wait()\n"
+    "asyncio.run(main())"
+)
+
+
+class DevnetProcess:
+    """`slot_seconds` 0: time passes only by `tick`."""
+
+    def __init__(self, state: Path, slot_seconds: float = 0) -> None:
+        self.state, self.slot_seconds = state, slot_seconds
+        self.port = free_ports()
+        self.url, self.ws = f"http://127.0.0.1:{self.port}", f"ws://127.0.0.1:{self.port + 1}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "DevnetProcess":
+        command = [sys.executable, "-c", PROGRAM, str(self.port), str(self.state), str(self.slot_seconds)]
+        root = str(Path(__file__).parents[2])
+        self.process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": root}, cwd=root)
+        until = monotonic() + START_SECONDS_MAX
+        while monotonic() < until:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/health").text == "ok":
+                    return self
+            assert self.process.poll() is None, "the devnet ended"
+            sleep(0.05)
+        raise TimeoutError("the devnet does not answer")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def call(self, method: str, *parameters: Any) -> Any:
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
+        answer = httpx.post(self.url, json=body, timeout=30).json()
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer["result"]
+
+    def tick(self, slots: int = 1) -> None:
+        self.call("devnet_tick", slots)
+
+
+def free_ports() -> int:
+    """The first of two neighbours that nobody uses."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                second.bind(("127.0.0.1", port + 1))
+                return port
+
+
+@contextlib.asynccontextmanager
+async def connected(devnet: DevnetProcess) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(devnet.url, commitment=Confirmed) as client:
+        yield client
+
+
+async def funded(client: AsyncClient, lamports: int = 10**10) -> Keypair:
+    made = Keypair()
+    await client.request_airdrop(made.pubkey(), lamports)
+    return made

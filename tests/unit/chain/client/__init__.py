@@ -1,0 +1,1 @@
+"""Tests of how the exchange speaks to a chain."""

@@ -1,0 +1,1 @@
+"""Tests of the five programs on the virtual machine."""
