@@ -45,7 +45,7 @@ class Breaker:
 
     def failed(self, now: float) -> None:
         self._failures += 1
-        if self._probing or self._failures >= self._failures_max:
+        if self._failures >= self._failures_max:  # a probe's failure too: none before it is forgotten
             self._opened = now
         self._probing = False
 

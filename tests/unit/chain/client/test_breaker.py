@@ -1,6 +1,6 @@
 """A circuit opens after failures in a row, lets one request probe, and closes on success.
 
-Seen to fail for: failures that are not forgotten, two probes at once, a probe that failed and closes.
+Seen to fail for: failures that are not forgotten, two probes at once.
 """
 
 from chain.client.breaker import Breaker, Circuit

@@ -1,6 +1,6 @@
 """Events of a log, and of no log that somebody else wrote.
 
-Seen to fail for: data of another program's frame, data after a frame's end, a place that repeats.
+Seen to fail for: data of another program's frame, a frame that does not end, a place that repeats.
 """
 
 import base64
