@@ -1,8 +1,4 @@
-"""Readings at the gateway: every form of a body, a verdict for each, and who may speak for a meter.
-
-Seen to fail for: a batch taken without its signature, a key of another head-end, a malformed reading that takes its
-list along, a verdict at another reading's place, a head-end that speaks for a meter that is not its own.
-"""
+"""Readings at the gateway: every form of a body, a verdict for each, and who may speak for a meter."""
 
 import base64
 import json

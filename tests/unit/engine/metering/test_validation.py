@@ -1,6 +1,5 @@
-"""The judge: every verdict of the table, in its order. Seen to fail for: a counter that moves on a refusal, a replay
-with other contents taken for a duplicate, an overlap missed, a correction of a correction's original, a roll-over
-without a bound, limits off by one."""
+"""The judge: every verdict of the table, in its order. Seen to fail for: a replay with other contents taken for a
+duplicate, an overlap missed, a correction of a correction's original, a roll-over without a bound."""
 
 import pytest
 

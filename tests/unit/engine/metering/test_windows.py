@@ -1,5 +1,5 @@
-"""Windows: splitting, closing, estimation. Seen to fail for: a portion rounded by itself, no grace, silence ignored,
-an estimate that is counted as measured, a closed window that takes more."""
+"""Windows: splitting, closing, estimation. Seen to fail for: no grace, silence ignored, an estimate that is counted as
+measured, a closed window that takes more."""
 
 from hypothesis import given
 from hypothesis import strategies as st
