@@ -1,9 +1,10 @@
-"""All tests, in two halves at once: those that only compute, and those that start servers and mostly wait for them.
+"""All tests, in three parts at once: those that compute, and two kinds that mostly wait for servers.
 
 Run:  python -m tests [pytest's options]        with coverage: coverage run -m tests
 
-One half needs one core, the other the second one. A new folder of tests belongs to the second half until it is named
-here. The exit status is that of the half that did worse; Ctrl-C ends both.
+The first needs one core, the others share the second one. The last part has one exchange for all its tests, and ends
+with faults: by then the others are over, and the machine is the exchange's. A new folder belongs to it until it is
+named here. The exit status is that of the part that did worst; Ctrl-C ends all.
 """
 
 import os
@@ -14,18 +15,19 @@ import threading
 from pathlib import Path
 
 COMPUTING = ("tests/unit", "tests/property", "tests/simulation", "bench/micro")
+INTEGRATION = ("tests/integration",)
 _HERE = Path(__file__).parent
-_APART = frozenset({"__pycache__", "support", *(Path(folder).name for folder in COMPUTING)})
+_APART = frozenset({"__pycache__", "support", *(Path(folder).name for folder in (*COMPUTING, *INTEGRATION))})
 
 
-def serving() -> list[str]:
-    """Every other folder of tests. Faults come last, when the other half is over and the machine is theirs."""
+def exchange() -> tuple[str, ...]:
+    """Every other folder of tests, faults last."""
     folders = {folder.name for folder in _HERE.iterdir() if folder.is_dir()} - _APART
-    return [f"tests/{name}" for name in sorted(folders, key=lambda name: (name == "faults", name))]
+    return tuple(f"tests/{name}" for name in sorted(folders, key=lambda name: (name == "faults", name)))
 
 
 def main(options: list[str]) -> int:
-    halves = {"computing": [*COMPUTING], "serving": serving()}
+    parts = {"computing": COMPUTING, "integration": INTEGRATION, "exchange": exchange()}
     processes = {
         name: subprocess.Popen(
             [sys.executable, "-m", "pytest", "-o", f"cache_dir=.pytest_cache/{name}", *folders, *options],
@@ -36,7 +38,7 @@ def main(options: list[str]) -> int:
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
             process_group=0,  # the terminal's Ctrl-C comes to us alone, and from us to them once
         )
-        for name, folders in halves.items()
+        for name, folders in parts.items()
     }
     readers = [threading.Thread(target=_relay, args=(name, process)) for name, process in processes.items()]
     for reader in readers:
@@ -55,7 +57,7 @@ def main(options: list[str]) -> int:
 def _relay(name: str, process: "subprocess.Popen[str]") -> None:
     assert process.stdout is not None
     for line in process.stdout:
-        print(f"{name:9} | {line}", end="", flush=True)
+        print(f"{name:11} | {line}", end="", flush=True)
 
 
 if __name__ == "__main__":
