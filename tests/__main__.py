@@ -1,10 +1,10 @@
-"""All tests, in three parts at once: those that compute, and two kinds that mostly wait for servers.
+"""All tests: those that compute beside those that start small servers, then those of one whole exchange, alone.
 
 Run:  python -m tests [pytest's options]        with coverage: coverage run -m tests
 
-The first needs one core, the others share the second one. The last part has one exchange for all its tests, and ends
-with faults: by then the others are over, and the machine is the exchange's. A new folder belongs to it until it is
-named here. The exit status is that of the part that did worst; Ctrl-C ends all.
+The first two parts need a core each. The last one is timed by what a user would wait for, and ends with faults: the
+machine is the exchange's then, as in earnest. A new folder belongs to it until it is named here. The exit status is
+that of the part that did worst; Ctrl-C ends all.
 """
 
 import os
@@ -27,7 +27,16 @@ def exchange() -> tuple[str, ...]:
 
 
 def main(options: list[str]) -> int:
-    parts = {"computing": COMPUTING, "integration": INTEGRATION, "exchange": exchange()}
+    statuses = [
+        status
+        for parts in ({"computing": COMPUTING, "integration": INTEGRATION}, {"exchange": exchange()})
+        for status in _together(parts, options)
+    ]
+    return max(statuses)
+
+
+def _together(parts: dict[str, tuple[str, ...]], options: list[str]) -> list[int]:
+    """Run the parts at once; their exit statuses. Raises KeyboardInterrupt when they have ended after a Ctrl-C."""
     processes = {
         name: subprocess.Popen(
             [sys.executable, "-m", "pytest", "-o", f"cache_dir=.pytest_cache/{name}", *folders, *options],
@@ -51,7 +60,8 @@ def main(options: list[str]) -> int:
             process.send_signal(signal.SIGINT)
         for reader in readers:
             reader.join()
-    return max(abs(process.wait()) for process in processes.values())
+        raise
+    return [abs(process.wait()) for process in processes.values()]
 
 
 def _relay(name: str, process: "subprocess.Popen[str]") -> None:
