@@ -38,6 +38,8 @@ def own_installation() -> Iterator[Installation]:
 
 
 def test_the_exchange_keeps_its_contract(own_installation: Installation, tmp_path: Path) -> None:
+    keeper = own_installation.person().register()
+    own_installation.admin().call("PATCH", f"/admin/users/{keeper.user_id}", {"role": "admin"})
     description = _by_places(httpx.get(own_installation.url + "/schema/openapi.json").json())
     file = tmp_path / "openapi.json"
     file.write_text(json.dumps(description))
@@ -51,6 +53,8 @@ def test_the_exchange_keeps_its_contract(own_installation: Installation, tmp_pat
         "CONTRACT_URL": own_installation.url,
         "CONTRACT_EMAIL": ADMIN_EMAIL,
         "CONTRACT_PASSWORD": ADMIN_PASSWORD,
+        "CONTRACT_KEEPER": keeper.email,
+        "CONTRACT_KEEPER_PASSWORD": keeper.password,
     }
 
     done = subprocess.run(
