@@ -5,7 +5,6 @@ again through the directory, and is opened again with back-off. Nothing here wai
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import monotonic
 from typing import Any, Final, NamedTuple, get_args
@@ -15,7 +14,8 @@ import structlog
 from msgspec import Struct
 
 from actors import metrics
-from actors.dataplane import Connection, Secret, connect
+from actors.dataplane import Connection, Secret
+from actors.dialling import Dialler
 from actors.stages import Stages
 from engine.market import MarketSpec
 from engine.messages import Command, ParticipantId
@@ -26,7 +26,6 @@ ANSWER_SECONDS_MAX: Final = 10.0
 DIRECTORY_SECONDS: Final = 0.5
 DIRECTORY_SECONDS_WHILE_DOWN: Final = 0.1
 WATCH_AGAIN_SECONDS: Final = 0.2
-_BACKOFF_SECONDS_MAX: Final = 0.5
 
 _QUERIES: Final = get_args(Query)
 _NOT_YET: Final = Failed(Fault.OUTCOME_UNKNOWN, "not answered yet")
@@ -157,73 +156,33 @@ class Link:
     """One market's connection, with what is under way on it."""
 
     def __init__(self, symbol: str, secret: Secret, lost_sight: Callable[[], None]) -> None:
-        self._symbol, self._secret, self._lost_sight = symbol, secret, lost_sight
-        self._address = ""
-        self._connection: Connection | None = None
+        self._symbol = symbol
+        self._dialler = Dialler(f"market {symbol}", secret, self, lost_sight)
         self._pending: dict[int, Waiting] = {}
         self._next_id = 1
-        self._up = asyncio.Event()
-        self._moved = asyncio.Event()
-        self._down = asyncio.Event()
         self._watch: Watch | None = None
         self._watch_id = 0
         self._listener: Listener | None = None
         self._hop = Stages().hop
+        self.run, self.moved_to = self._dialler.run, self._dialler.moved_to
 
     @property
     def is_up(self) -> bool:
-        return self._connection is not None and self._connection.is_open
-
-    async def run(self) -> None:
-        """Stay connected wherever the market is."""
-        failures = 0
-        while True:
-            if not self._address:
-                self._moved.clear()
-                await self._moved.wait()
-                continue
-            self._moved.clear()
-            self._down.clear()
-            try:
-                await connect(self._address, self._secret, self)
-                await self._down.wait()
-                failures = 0
-            except (OSError, TimeoutError) as error:
-                failures += 1
-                log.info("link.unreachable", market=self._symbol, address=self._address, why=repr(error))
-            self._lost_sight()
-            with contextlib.suppress(TimeoutError):  # a new address ends the wait
-                async with asyncio.timeout(min(0.02 * 2**failures, _BACKOFF_SECONDS_MAX)):
-                    await self._moved.wait()
-
-    def moved_to(self, address: str) -> None:
-        """Where the directory says that the market listens now."""
-        if address and address != self._address:
-            self._address = address
-            self._moved.set()
-            if self._connection is not None:
-                self._connection.close()
+        return self._dialler.connection is not None
 
     def request(self, bodies: Sequence[Command | Query]) -> Coroutine[Any, Any, list[Answer]]:
         """Send all or none, at once if the link is up, else when it is; then wait for all answers."""
         if len(self._pending) + len(bodies) > PENDING_MAX:
             return _told([Failed(Fault.OVERLOADED, f"{self._symbol}: too many requests are under way")] * len(bodies))
-        connection = self._connection
-        if connection is None or not connection.is_open:
+        connection = self._dialler.connection
+        if connection is None:
             return self._request_when_up(bodies)
         return self._send(connection, bodies).wait()
 
     async def _request_when_up(self, bodies: Sequence[Command | Query]) -> list[Answer]:
         """Waits for a reconnection at most half as long as for an answer."""
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS_MAX / 2):
-                await self._up.wait()
-        except TimeoutError:
-            return self._unreachable(len(bodies))
-        connection = self._connection
-        if connection is None or not connection.is_open:  # it closes at this moment: what is sent would be lost
-            return self._unreachable(len(bodies))
-        return await self._send(connection, bodies).wait()
+        connection = await self._dialler.until_up(ANSWER_SECONDS_MAX / 2)
+        return self._unreachable(len(bodies)) if connection is None else await self._send(connection, bodies).wait()
 
     def _send(self, connection: Connection, bodies: Sequence[Command | Query]) -> Together:
         together, now, request_id = Together(len(bodies)), monotonic(), self._next_id
@@ -253,9 +212,7 @@ class Link:
 
     # --- Receiver -------------------------------------------------------------------------------------------------
 
-    def connected(self, connection: Connection) -> None:
-        self._connection = connection
-        self._up.set()
+    def connected(self, connection: Connection) -> None:  # noqa: ARG002 - the dialler has it
         self._send_watch()
 
     def received(self, connection: Connection, frames: list[bytes]) -> None:
@@ -285,12 +242,7 @@ class Link:
         else:  # it does not want any now: asking again at once would keep both ends busy with nothing else
             asyncio.get_running_loop().call_later(WATCH_AGAIN_SECONDS, self._send_watch)
 
-    def lost(self, connection: Connection) -> None:
-        if connection is not self._connection and self._connection is not None:
-            return
-        self._connection = None
-        self._up.clear()
-        self._down.set()
+    def lost(self, connection: Connection) -> None:  # noqa: ARG002 - the dialler had but this one
         pending, self._pending = self._pending, {}
         for waiting in pending.values():
             self._give_up(waiting)
@@ -305,10 +257,11 @@ class Link:
             self._listener(news)
 
     def _send_watch(self) -> None:
-        if self._watch is not None and self._connection is not None and self._connection.is_open:
+        connection = self._dialler.connection
+        if self._watch is not None and connection is not None:
             self._watch_id = self._next_id
             self._next_id += 1
-            self._connection.send(_encode((self._watch_id, self._watch)))
+            connection.send(_encode((self._watch_id, self._watch)))
 
 
 def _no_answer(symbol: str, is_query: bool) -> Failed:

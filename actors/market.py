@@ -2,10 +2,7 @@
 
 Order of work, always: decide in memory, commit once, then speak. Commands that arrive during a commit are decided at
 once and share the next one. So the book runs ahead of the journal, and what is ahead is told to nobody: when an append
-fails or its outcome is unknown, the book is thrown away and replayed. Memory is never repaired.
-
-    starting -> recovering -> serving -> (recovering ...) -> draining -> stopped
-                                      \\-> fenced              another process owns the market now
+fails or its outcome is unknown, the book is thrown away and replayed.
 """
 
 import asyncio
@@ -21,16 +18,17 @@ from msgspec import Struct
 
 from actors import metrics
 from actors.crash_points import Reached
-from actors.dataplane import Connection, Secret, Server
+from actors.dataplane import Connection, Secret
 from actors.feed import Newsroom
 from actors.parking import Item, Parking
 from actors.ports import Draws, Journal, Rules, Snapshots
 from actors.recovery import NothingToRecover, Replica, newest_snapshot, recover, snapshot_of
+from actors.shell import Shell
 from actors.stages import Stages
 from engine.book import state
 from engine.book.answers import answer, reply
 from engine.book.order_book import OrderBook
-from engine.journal import GENESIS_HASH, NOT_HASHED, Fenced, seal
+from engine.journal import GENESIS_HASH, NOT_HASHED, seal
 from engine.messages import (
     AmendOrder,
     CancelAll,
@@ -92,7 +90,7 @@ class Draft:
         self.hash_state = False
 
 
-class Market:
+class Market(Shell):
     """A plain class: actors/hosting.py makes it a Ray actor, simulations run it as it is."""
 
     def __init__(
@@ -108,10 +106,10 @@ class Market:
         options: MarketOptions,
         crash: Reached | None = None,
     ) -> None:
+        super().__init__(secret, options.host, options.backoff_seconds_max)
         self.market_id, self.symbol = market_id, symbol
         self._journal, self._snapshots, self._draws, self._rules = journal, snapshots, draws, rules
         self._clock, self._options, self._crash = clock, options, crash
-        self._server = Server(secret, self)
         self._book: OrderBook | None = None  # None: not known, replay before use
         self._journal_hash = GENESIS_HASH
         self._first: deque[Item] = deque()  # goes before what waits: funds that arrived and what they were for
@@ -120,9 +118,7 @@ class Market:
         self._is_writing = False  # the journal has the draft before, and what comes is applied to this one
         self._bug: Exception | None = None  # of the engine, while the journal wrote
         self._parking = Parking(options.currency)
-        self._wake = asyncio.Event()
         self._wants_wake = asyncio.Event()
-        self._ended = asyncio.Event()
         self._news = Newsroom(market_id)
         self._stages = Stages()
         self._apply_seconds = metrics.APPLY_SECONDS.labels(symbol)
@@ -131,49 +127,20 @@ class Market:
         self._batch_entries = metrics.BATCH_ENTRIES.labels(symbol)
         self._active: set[ParticipantId] = set()  # who did something, or traded, since idle ones were looked for
         self._idle: dict[ParticipantId, float] = {}  # participants without open orders, since when
-        self._state = "starting"
-        self._detail = ""
         self._recovered_seconds = 0.0
         self._commits = 0
-        self._draining = False
 
     # --- life ---------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Serve until drained or fenced. Whatever goes wrong ends in a replay; nothing ends this silently."""
-        await self._server.start(self._options.host)
-        failures = 0
-        try:
-            while self._state not in ("stopped", "fenced"):
-                try:
-                    await self._live()
-                except* Fenced as group:
-                    self._become("fenced", str(group.exceptions[0]))
-                    log.error("market.fenced", market=self.symbol, why=self._detail)
-                except* Exception as group:  # noqa: BLE001 - a task's end: kept, logged, answered by a replay
-                    failures = 1 if self._state in ("serving", "draining") else failures + 1
-                    self._become("stopped" if self._draining else "recovering", repr(group.exceptions[0]))
-                    log.error("market.replays", market=self.symbol, why=self._detail, failures=failures)
-                    metrics.REPLAYS.labels(self.symbol).inc()
-                    if failures > 1:
-                        self._fail_all(Fault.UNAVAILABLE, "the market cannot reach its journal; nothing was done")
-                    await asyncio.sleep(min(0.05 * 2**failures, self._options.backoff_seconds_max))
-        finally:
-            self._fail_all(Fault.UNAVAILABLE, f"the market is {self._state} on this node; nothing was done")
-            await self._server.stop()
-            await self._journal.close()
-            self._ended.set()
+    def _failed(self, failures: int) -> None:
+        if self._state == "fenced":
+            log.error("market.fenced", market=self.symbol, why=self._detail)
+            return
+        log.error("market.replays", market=self.symbol, why=self._detail, failures=failures)
+        metrics.REPLAYS.labels(self.symbol).inc()
 
-    async def drain(self) -> None:
-        """Take no more commands, finish those that wait, stop."""
-        self._draining = True
-        self._wake.set()
-        await self._ended.wait()
-
-    @property
-    def address(self) -> str:
-        """host:port of the data plane; empty until it listens."""
-        return self._server.address
+    async def _close(self) -> None:
+        await self._journal.close()
 
     def status(self) -> dict[str, Any]:
         """What an operator wants to know at a glance."""
@@ -244,17 +211,11 @@ class Market:
         if self._first or self._waiting:
             self._wake.set()
 
-    def _become(self, state_: str, detail: str = "") -> None:
-        self._state, self._detail = state_, detail
-
     # --- mail ---------------------------------------------------------------------------------------------------
 
     @property
     def _load(self) -> int:
         return len(self._waiting) + len(self._first) + self._parking.count
-
-    def connected(self, connection: Connection) -> None:
-        """A gateway has proved itself; it will say what it wants."""
 
     def received(self, connection: Connection, frames: list[bytes]) -> None:
         """Frames of one read, in order. What does not decode ends the connection: gateways speak the protocol."""
@@ -284,12 +245,12 @@ class Market:
     def lost(self, connection: Connection) -> None:
         self._news.forget(connection)
 
-    def _fail_all(self, fault: Fault, detail: str) -> None:
+    def _refuse_waiting(self, why: str) -> None:
         self._unpark()
         items = [*self._first, *self._waiting]
         self._first.clear()
         self._waiting.clear()
-        self._fail(items, fault, detail)
+        self._fail(items, Fault.UNAVAILABLE, why)
 
     def _fail(self, items: list[Item], fault: Fault, detail: str) -> None:
         for item in items:

@@ -3,8 +3,6 @@
 Order of work, always: learn what the verdicts depend on, judge in memory, commit once, then speak; what arrives
 meanwhile is the next batch. An answer means: durable. When a commit fails, or its outcome is unknown, memory is thrown
 away and read anew from the tables; a reading that is sent again is a duplicate then. Windows close between batches.
-
-    starting -> loading -> serving -> (loading ...) -> draining -> stopped
 """
 
 import asyncio
@@ -19,7 +17,8 @@ import structlog
 from msgspec import Struct
 
 from actors import metrics
-from actors.dataplane import Connection, Secret, Server
+from actors.dataplane import Connection, Secret
+from actors.shell import Shell
 from actors.verification import Claim, check
 from engine.metering.messages import ACCEPTED, DUPLICATE, Judged, Signed, Submit, Watching, WatchWindows, WindowNews
 from engine.metering.readings import Flag, Interval, ReadingCode, Stored, signed_bytes, slot_of
@@ -126,7 +125,7 @@ class Batch:
             self.refused.append(Refused(meter, line.signed.reading.counter, code, detail))
 
 
-class MeterAggregator:
+class MeterAggregator(Shell):
     """A plain class: actors/hosting.py makes it a Ray actor, tests run it as it is."""
 
     def __init__(
@@ -139,10 +138,10 @@ class MeterAggregator:
         clock: Callable[[], TimeUs],
         options: AggregatorOptions,
     ) -> None:
+        super().__init__(secret, options.host, options.backoff_seconds_max)
         self.shard, self._shards = shard, shards
         self._readings, self._meters = readings, meters
         self._clock, self._options = clock, options
-        self._server = Server(secret, self)
         self._known: dict[bytes, Known] = {}
         self._ids: dict[int, bytes] = {}
         self._changed: set[int] = set()  # meters to be looked at again
@@ -150,47 +149,17 @@ class MeterAggregator:
         self._waiting: deque[Item] = deque()
         self._readings_waiting = 0
         self._watchers: set[Connection] = set()
-        self._wake = asyncio.Event()
-        self._ended = asyncio.Event()
-        self._draining = False
-        self._state, self._detail = "starting", ""
         self._partitions_us = 0
         self._is_posting = False  # windows have left memory, and are not yet in the tables
 
     # --- life ---------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Serve until drained. Whatever goes wrong ends in reading the tables anew; nothing ends this silently."""
-        await self._server.start(self._options.host)
-        failures = 0
-        try:
-            while self._state != "stopped":
-                try:
-                    await self._live()
-                except Exception as error:  # noqa: BLE001 - kept, logged, answered by reading everything anew
-                    failures = 1 if self._state in ("serving", "draining") else failures + 1
-                    self._state, self._detail = "stopped" if self._draining else "loading", repr(error)
-                    log.error("meters.reloads", shard=self.shard, why=self._detail, failures=failures)
-                    metrics.METER_RELOADS.labels(str(self.shard)).inc()
-                    if failures > 1:
-                        self._fail_waiting("the meters' tables cannot be reached; nothing was done")
-                    await asyncio.sleep(min(0.05 * 2**failures, self._options.backoff_seconds_max))
-        finally:
-            self._fail_waiting("this shard of meters has stopped; nothing was done")
-            await self._server.stop()
-            await self._readings.close()
-            self._ended.set()
+    def _failed(self, failures: int) -> None:
+        log.error("meters.reloads", shard=self.shard, why=self._detail, failures=failures)
+        metrics.METER_RELOADS.labels(str(self.shard)).inc()
 
-    async def drain(self) -> None:
-        """Take no more readings, judge those that wait, stop."""
-        self._draining = True
-        self._wake.set()
-        await self._ended.wait()
-
-    @property
-    def address(self) -> str:
-        """host:port of the data plane; empty until it listens."""
-        return self._server.address
+    async def _close(self) -> None:
+        await self._readings.close()
 
     def status(self) -> dict[str, Any]:
         return {
@@ -208,7 +177,7 @@ class MeterAggregator:
         return f"MeterAggregator({self.shard} of {self._shards})"
 
     async def _live(self) -> None:
-        self._state = "loading"
+        self._become("recovering")
         self._known, self._ids = {}, {}
         self._changed.clear()
         await self._readings.open(self.shard, self._shards, self._changed.add)
@@ -217,7 +186,7 @@ class MeterAggregator:
         for first in range(0, len(ids), METERS_AT_ONCE):
             await self._learn(ids[first : first + METERS_AT_ONCE])
         self._adjusted = set(await self._readings.unposted())
-        self._state, self._detail = "serving", ""
+        self._become("serving")
         log.info("meters.serving", shard=self.shard, meters=len(self._known))
         loop = asyncio.get_running_loop()
         next_close = loop.time()
@@ -228,7 +197,7 @@ class MeterAggregator:
                 await self._close_windows()
                 next_close = loop.time() + self._options.close_every_seconds
             if self._draining and not self._waiting:
-                self._state = "stopped"
+                self._become("stopped")
                 return
             if not self._waiting:
                 self._wake.clear()
@@ -264,9 +233,6 @@ class MeterAggregator:
             log.error("meters.partitions_not_kept", shard=self.shard, why=repr(error))
 
     # --- mail ---------------------------------------------------------------------------------------------------
-
-    def connected(self, connection: Connection) -> None:
-        """A gateway has proved itself; it will say what it wants."""
 
     def received(self, connection: Connection, frames: list[bytes]) -> None:
         now = perf_counter()
@@ -306,10 +272,10 @@ class MeterAggregator:
         if connection.is_open:
             connection.send(_encode((request_id, Failed(fault, detail))))
 
-    def _fail_waiting(self, detail: str) -> None:
+    def _refuse_waiting(self, why: str) -> None:
         items, self._waiting, self._readings_waiting = self._waiting, deque(), 0
         for item in items:
-            self._fail(item.connection, item.request_id, Fault.UNAVAILABLE, detail)
+            self._fail(item.connection, item.request_id, Fault.UNAVAILABLE, why)
 
     # --- readings -------------------------------------------------------------------------------------------------
 

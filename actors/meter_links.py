@@ -5,7 +5,6 @@ may have been counted, and are duplicates if they are sent again. Nothing here w
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any, Final, TypeAlias
@@ -13,7 +12,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import structlog
 
-from actors.dataplane import Connection, Secret, connect
+from actors.dataplane import Connection, Secret
+from actors.dialling import Dialler
 from engine.metering.messages import Judged, Signed, Submit, Watching, WatchWindows, WindowNews
 from engine.metering.readings import slot_of
 from engine.metering.records import PostedWindow
@@ -23,7 +23,6 @@ PENDING_MAX: Final = 2_000  # requests under way on one link
 ANSWER_SECONDS_MAX: Final = 20.0
 UP_SECONDS_MAX: Final = 5.0
 DIRECTORY_SECONDS: Final = 0.5
-_BACKOFF_SECONDS_MAX: Final = 0.5
 
 Directory: TypeAlias = Callable[[], Awaitable[list[str]]]  # where each shard listens; empty: nowhere at the moment
 Listener: TypeAlias = Callable[[list[PostedWindow]], None]
@@ -40,6 +39,7 @@ class MeterLinks:
     def __init__(self, directory: Directory, secret: Secret) -> None:
         self._directory, self._secret = directory, secret
         self._links: list[MeterLink] = []
+        self._dialling: list[asyncio.Task[None]] = []  # one for each link
         self._listener: Listener | None = None
 
     def listen(self, listener: Listener) -> None:
@@ -61,11 +61,12 @@ class MeterLinks:
 
     def _arrange(self, addresses: Sequence[str], tasks: asyncio.TaskGroup) -> None:
         while len(self._links) > len(addresses):
-            self._links.pop().end()
+            self._links.pop()
+            self._dialling.pop().cancel()
         while len(self._links) < len(addresses):
             link = MeterLink(len(self._links), self._secret, self._tell)
             self._links.append(link)
-            link.task = tasks.create_task(link.run())
+            self._dialling.append(tasks.create_task(link.run()))
         for link, address in zip(self._links, addresses, strict=True):
             link.moved_to(address)
 
@@ -106,60 +107,18 @@ class MeterLink:
     """The connection to one shard, with what is under way on it."""
 
     def __init__(self, shard: int, secret: Secret, tell: Listener) -> None:
-        self._shard, self._secret, self._tell = shard, secret, tell
-        self.task: asyncio.Task[None] | None = None
-        self._address = ""
-        self._connection: Connection | None = None
+        self._shard, self._tell = shard, tell
+        self._dialler = Dialler(f"meters {shard}", secret, self)
         self._pending: dict[int, tuple[asyncio.Future[Any], float]] = {}
         self._next_id = 1
-        self._up, self._down, self._moved = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    async def run(self) -> None:
-        """Stay connected wherever the shard is."""
-        failures = 0
-        while True:
-            self._moved.clear()
-            if not self._address:
-                await self._moved.wait()
-                continue
-            self._down.clear()
-            try:
-                await connect(self._address, self._secret, self)
-                await self._down.wait()
-                failures = 0
-            except (OSError, TimeoutError) as error:
-                failures += 1
-                log.info("meter_link.unreachable", shard=self._shard, address=self._address, why=repr(error))
-            with contextlib.suppress(TimeoutError):  # a new address ends the wait
-                async with asyncio.timeout(min(0.02 * 2**failures, _BACKOFF_SECONDS_MAX)):
-                    await self._moved.wait()
-
-    def end(self) -> None:
-        """The shard is no more."""
-        if self.task is not None:
-            self.task.cancel()
-        if self._connection is not None:
-            self._connection.close()
-
-    def moved_to(self, address: str) -> None:
-        if address and address != self._address:
-            self._address = address
-            self._moved.set()
-            if self._connection is not None:
-                self._connection.close()
+        self.run, self.moved_to = self._dialler.run, self._dialler.moved_to
 
     async def request(self, body: Submit) -> Judged | Failed:
         """The answer, or why there is none. Waits a while for a connection that is being made again."""
         if len(self._pending) >= PENDING_MAX:
             return Failed(Fault.OVERLOADED, "too many requests are under way")
-        if not self._up.is_set():
-            try:
-                async with asyncio.timeout(UP_SECONDS_MAX):
-                    await self._up.wait()
-            except TimeoutError:
-                return Failed(Fault.UNAVAILABLE, "the meters cannot be reached at the moment; nothing was done")
-        connection = self._connection
-        if connection is None or not connection.is_open:
+        connection = self._dialler.connection or await self._dialler.until_up(UP_SECONDS_MAX)
+        if connection is None:
             return Failed(Fault.UNAVAILABLE, "the meters cannot be reached at the moment; nothing was done")
         request_id, answer = self._next_id, asyncio.get_running_loop().create_future()
         self._next_id += 1
@@ -184,10 +143,8 @@ class MeterLink:
     # --- Receiver -------------------------------------------------------------------------------------------------
 
     def connected(self, connection: Connection) -> None:
-        self._connection = connection
         connection.send(_encode((self._next_id, WatchWindows())))
         self._next_id += 1
-        self._up.set()
 
     def received(self, connection: Connection, frames: list[bytes]) -> None:
         for frame in frames:
@@ -203,12 +160,7 @@ class MeterLink:
                 else:
                     self._answer(request_id, message)
 
-    def lost(self, connection: Connection) -> None:
-        if connection is not self._connection and self._connection is not None:
-            return
-        self._connection = None
-        self._up.clear()
-        self._down.set()
+    def lost(self, connection: Connection) -> None:  # noqa: ARG002 - the dialler had but this one
         for request_id in list(self._pending):
             self._answer(request_id, _UNKNOWN)
 
