@@ -25,7 +25,7 @@ test: lint types tests  ## Lint, types, every test, coverage
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml engine actors gateway persistence config *.py
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml engine actors gateway persistence chain config commands *.py
 	@$(BIN)/python -m tests.support.audit_dependencies
 
 types: $(READY)

@@ -5,6 +5,7 @@ Each `description` completes the sentence "this setting must be ..." of an error
 """
 
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
@@ -154,6 +155,30 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def site(self) -> str:
         """Where people find this exchange."""
         return self.public_url or f"http://{self.http_host}:{self.http_port}"
+
+    @property
+    def folder(self) -> Path:
+        """Of everything that this installation keeps."""
+        return Path(self.data_dir).absolute()
+
+    @property
+    def keys(self) -> Path:
+        """Secrets: for the daemon's user only."""
+        return self.folder / "keys"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def metrics_folder(self) -> Path:
+        """Where all processes leave their figures."""
+        return self.folder / "metrics"
+
+    @property
+    def url(self) -> str:
+        """Of the gateway, as somebody on this machine calls it."""
+        return f"http://{self.http_host}:{self.http_port}"
 
     def problems(self) -> list[str]:
         """Rules between and beyond types, each as a sentence that names its setting; never with a secret's value."""

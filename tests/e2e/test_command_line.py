@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import cli
+from commands.shared import Failure
 from tests.support.installation import Installation, Person
 
 COMMANDS = (
@@ -145,7 +146,7 @@ def test_who_has_lost_his_password_gets_another_from_the_operator(installation: 
 
     weak, done = given("short"), given("harbour-violet-cello-77")
 
-    assert isinstance(weak.exception, cli.Failure)
+    assert isinstance(weak.exception, Failure)
     assert "12 to 128" in str(weak.exception)
     assert "1 sessions ended" in done.output, done.output
     assert "harbour" not in done.output

@@ -118,7 +118,8 @@ async def scenario(dsn: str, folder: Path) -> Facts:
     import ray
     from ray.cluster_utils import Cluster
 
-    from daemon import Wiring, first_rows
+    from recipes import Wiring
+    from seeding import first_rows
 
     wiring = Wiring(_settings(folder), dsn, "")
     await first_rows(wiring)
@@ -142,9 +143,10 @@ async def scenario(dsn: str, folder: Path) -> Facts:
 async def _lose_a_node(wiring: Any, cluster: Any, nodes: list[Any]) -> Facts:
     from actors import handles
     from actors.hosting import SupervisorActor
-    from daemon import _recipe, make_supervisor
+    from recipes import make_supervisor
+    from recipes import recipe as recipe_of
 
-    recipe = _recipe(wiring, "supervisor", make_supervisor)
+    recipe = recipe_of(wiring, "supervisor", make_supervisor)
     handles.start(SupervisorActor, handles.Placement(handles.SUPERVISOR), recipe)
     async with _linked(wiring) as links:
         specs = links.markets()
@@ -222,7 +224,7 @@ async def _ask_the_old_owner(wiring: Any, owner: Any, address: str, market_id: i
 async def _judged(wiring: Any, links: Any, flows: list[Flow]) -> Any:
     """The audit, once the projections have everything."""
     from actors.audit import Acknowledged
-    from cli import audit_of
+    from commands.audit import audit_of
     from persistence.postgres import open_pool
     from persistence.projections import PostgresProjections
 
@@ -271,9 +273,9 @@ async def _linked(wiring: Any) -> AsyncIterator[Any]:
 
 async def _traders(wiring: Any) -> list[int]:
     """The demo traders, who have money and energy from the start."""
-    from daemon import DEMO_TRADERS
     from persistence.people import PostgresPeople
     from persistence.postgres import open_pool
+    from seeding import DEMO_TRADERS
 
     pool = await open_pool(wiring.dsn, 1, "traders")
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest_asyncio
 
-from cli import verified_log
+from commands.audit import verified_log
 from engine.records import CostRecord, ZoneRecord
 from persistence.api_keys import PostgresApiKeys
 from persistence.audit_log import PostgresAuditLog

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from cli import verified_log
+from commands.audit import verified_log
 from engine.audit import HASH_FIRST, SYSTEM, AuditRow, Chain, Origin, row_hash
 from persistence.audit_log import DETAIL_BYTES_MAX, PostgresAuditLog, append
 

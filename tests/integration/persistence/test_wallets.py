@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from cli import rotated_wallets
+from commands.keys import rotated_wallets
 from config.load import load
 from engine.audit import Origin
 from engine.records import AddressTaken, ChallengeGone, PlatformWalletKept, WalletRecord, WalletsFull, ZoneRecord

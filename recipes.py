@@ -1,0 +1,314 @@
+"""How each part of the exchange is made, in the process where Ray has placed it, and what it needs to find the others.
+
+The one place where actors, gateway and persistence meet. Ray's workers import this file by its name: what they must
+run is written down as a function of it and its arguments.
+"""
+
+import gc
+import os
+from collections.abc import Awaitable, Callable
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+import msgspec
+import stamina
+from msgspec import Struct
+
+from actors import crash_points
+from actors.dataplane import Secret
+from actors.hosting import Recipe, clock_us
+from actors.market import Market, MarketOptions
+from actors.persistence import FollowerOptions, Persistence
+from config.logs import log_to
+from config.settings import Settings
+from engine.market import MarketSpec, Phase
+from engine.units import TimeUs
+from persistence.api_keys import PostgresApiKeys
+from persistence.audit_log import PostgresAuditLog
+from persistence.catalogue import PostgresCatalogue
+from persistence.energy import PostgresEnergy
+from persistence.first_answers import PostgresFirstAnswers
+from persistence.history import PostgresHistory
+from persistence.journal import PostgresJournal
+from persistence.ledger import PostgresLedger
+from persistence.meters import PostgresMeters
+from persistence.people import PostgresPeople
+from persistence.postgres import OUTAGES, Pool, open_pool
+from persistence.projections import PostgresProjections
+from persistence.readings import PostgresReadings
+from persistence.sealing import master_keys
+from persistence.snapshots import PostgresSnapshots
+from persistence.wallets import PostgresWallets, Vault
+
+if TYPE_CHECKING:
+    from litestar import Litestar
+
+    from actors.epoch_clock import EpochClock
+    from actors.links import Links
+    from actors.meter_aggregator import MeterAggregator
+    from actors.meter_links import MeterLinks
+    from actors.supervisor import Supervisor
+    from gateway.directory.ldap import LdapOptions
+    from gateway.server import GatewayServer
+
+VERSION: Final = version("wattbook")
+BACKGROUND_NICE: Final = 10
+GC_THRESHOLDS: Final = (20_000, 20, 100)
+
+
+class Wiring(Struct, frozen=True):
+    """What a part must know to find the others: it travels to the process where the part is made."""
+
+    settings: Settings
+    dsn: str
+    redis_url: str
+
+    def __repr__(self) -> str:  # addresses may hold passwords
+        return "Wiring(...)"
+
+    @property
+    def cluster_secret(self) -> Secret:
+        given = self.settings.cluster_secret
+        return Secret(given.encode() if given else (self.settings.keys / "cluster-secret").read_bytes())
+
+
+class CatalogueRules:
+    """A market's rules from the catalogue, with the costs that are valid at the moment."""
+
+    def __init__(self, catalogue: PostgresCatalogue) -> None:
+        self._catalogue = catalogue
+
+    async def current(self, market_id: int, now_us: TimeUs) -> tuple[MarketSpec, Phase]:
+        spec = next(spec for spec in await self._catalogue.markets() if spec.market_id == market_id)
+        paths = await self._catalogue.paths(spec.zones, now_us)
+        return msgspec.structs.replace(spec, paths=paths), await self._catalogue.first_phase(market_id)
+
+
+async def make_market(wiring: Wiring, market_id: int, symbol: str) -> Market:
+    settings, pool = wiring.settings, await pool_of(wiring, f"market {symbol}", 4, waits=False)
+    return Market(
+        market_id,
+        symbol,
+        PostgresJournal(wiring.dsn),
+        PostgresSnapshots(pool),
+        PostgresLedger(pool),
+        CatalogueRules(PostgresCatalogue(pool)),
+        wiring.cluster_secret,
+        clock_us,
+        MarketOptions(
+            host=settings.dataplane_host,
+            currency=settings.currency,
+            batch_max=settings.batch_max,
+            waiting_max=settings.waiting_max,
+            idle_return_seconds=settings.idle_return_seconds,
+        ),
+        crash_points.of(f"market.{symbol}"),
+    )
+
+
+async def make_persistence(wiring: Wiring) -> Persistence:
+    from actors import handles
+
+    settings = wiring.settings
+    os.nice(BACKGROUND_NICE)  # the order path comes first
+    nice = 0 if settings.database_url else BACKGROUND_NICE
+    pool = await pool_of(wiring, "persistence", 8, waits=False, nice=nice)
+    return Persistence(
+        partial(PostgresJournal, wiring.dsn),
+        PostgresSnapshots(pool),
+        PostgresProjections(pool),
+        handles.directory,
+        wiring.cluster_secret,
+        FollowerOptions(
+            currency=settings.currency,
+            snapshot_every=settings.snapshot_every,
+            snapshots_kept=settings.snapshots_kept,
+        ),
+        crash_points.of,
+    )
+
+
+async def make_meters(wiring: Wiring, shard: int) -> "MeterAggregator":
+    from actors.meter_aggregator import AggregatorOptions, MeterAggregator
+
+    settings = wiring.settings
+    pool = await pool_of(wiring, f"meters {shard}", 4)
+    return MeterAggregator(
+        shard,
+        settings.meter_shards,
+        PostgresReadings(wiring.dsn, pool),
+        PostgresMeters(pool),
+        wiring.cluster_secret,
+        clock_us,
+        AggregatorOptions(
+            host=settings.dataplane_host,
+            keep_readings_days=settings.readings_kept_days,
+            keep_verdicts_days=settings.reading_verdicts_kept_days,
+        ),
+    )
+
+
+async def make_epoch_clock(wiring: Wiring) -> "EpochClock":
+    from actors import handles
+    from actors.epoch_clock import EpochClock
+
+    return EpochClock(handles.directory, wiring.cluster_secret)
+
+
+async def make_gateway(wiring: Wiring, number: int) -> "GatewayServer":
+    from actors import handles
+    from actors.links import Links
+    from actors.meter_links import MeterLinks
+    from gateway.server import GatewayServer
+
+    links = Links(handles.directory, wiring.cluster_secret)
+    meters = MeterLinks(handles.meter_directory, wiring.cluster_secret)
+    pool = await pool_of(wiring, f"gateway {number}", 16)
+    app = gateway_app(wiring, pool, links, meters)
+    return GatewayServer(number, app, wiring.settings.http_host, wiring.settings.http_port, [links.run, meters.run])
+
+
+def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks") -> "Litestar":
+    """The application with its real dependencies."""
+    import redis.asyncio
+    from prometheus_client import REGISTRY
+
+    from actors.stages import Stages, gathered
+    from gateway.app import create_app
+    from gateway.directory.ldap import LdapDirectory
+    from gateway.ports import Metering
+    from gateway.settings import GatewaySettings, Limit
+    from gateway.shared_limits import RedisBuckets
+
+    settings = wiring.settings
+    options = GatewaySettings(
+        key_directory=wiring.settings.keys,
+        api_key_pepper=settings.api_key_pepper.encode(),
+        api_keys_max=settings.api_keys_max,
+        api_key_days=settings.api_key_days,
+        api_key_days_max=settings.api_key_days_max,
+        version=VERSION,
+        site=settings.site,
+        currency=settings.currency,
+        default_zone=settings.default_zone,
+        faucet_enabled=settings.faucet_is_open,
+        cors_origins=settings.cors_origins,
+        hsts_seconds=settings.hsts_seconds,
+        trusted_proxies=settings.trusted_proxies,
+        connections_per_address_max=settings.connections_per_address_max,
+        body_bytes_max=settings.body_bytes_max,
+        request_seconds_max=settings.request_timeout_seconds,
+        orders_limit=Limit(settings.orders_per_second, settings.orders_per_second * 5 // 2),
+        requests_limit=Limit(settings.requests_per_second, settings.requests_per_second * 3),
+        login_limit=Limit(2.0, 100),  # a campus is one address to us: its morning must fit
+        registration_limit=Limit(2.0, 100),
+        directory_grace_seconds=settings.ldap_grace_seconds,
+    )
+    directory = LdapDirectory(ldap_options(settings)) if settings.ldap_url else None
+    cache = redis.asyncio.from_url(
+        wiring.redis_url, socket_timeout=0.2, socket_connect_timeout=0.2, health_check_interval=15
+    )
+
+    async def postgres_answers() -> None:
+        await pool.fetchval("SELECT 1", timeout=2)
+
+    async def redis_answers() -> None:
+        await cache.ping()
+
+    probes = {"postgres": postgres_answers, "redis": redis_answers}
+    if directory is not None:
+        probes["directory"] = directory.answers
+    return create_app(
+        people=PostgresPeople(pool),
+        wallets=PostgresWallets(pool),
+        vault=Vault(pool, master_keys(settings.wallet_master_keys, wiring.settings.keys)),
+        api_keys=PostgresApiKeys(pool),
+        audit=PostgresAuditLog(pool),
+        catalogue=PostgresCatalogue(pool),
+        ledger=PostgresLedger(pool),
+        history=PostgresHistory(pool),
+        first_answers=PostgresFirstAnswers(pool, options.first_answers_max, options.first_answers_bytes_max),
+        markets=links,
+        metering=Metering(PostgresMeters(pool), meters, PostgresEnergy(pool)),
+        clock=clock_us,
+        settings=options,
+        shared=RedisBuckets(cache),
+        directory=directory,
+        probes=probes,
+        registry=REGISTRY,
+        stages=Stages(),
+        gather=gathered,
+        outages=OUTAGES,
+    )
+
+
+def ldap_options(settings: Settings) -> "LdapOptions":
+    from gateway.directory.ldap import LdapOptions
+
+    return LdapOptions(
+        url=settings.ldap_url,
+        ca_file=settings.ldap_ca_file,
+        bind_dn=settings.ldap_bind_dn,
+        bind_password=settings.ldap_bind_password,
+        base_dn=settings.ldap_base_dn,
+        login_attribute=settings.ldap_login_attribute,
+        name_attribute=settings.ldap_name_attribute,
+        id_attribute=settings.ldap_id_attribute,
+        groups={
+            "admin": settings.ldap_admin_groups,
+            "faculty": settings.ldap_faculty_groups,
+            "student": settings.ldap_student_groups,
+        },
+        seconds_max=settings.ldap_timeout_seconds,
+    )
+
+
+async def make_supervisor(wiring: Wiring) -> "Supervisor":
+    from actors.supervisor import Supervisor
+
+    pool = await pool_of(wiring, "supervisor", 2)
+    return Supervisor(
+        PostgresCatalogue(pool), ActorRecipes(wiring), wiring.settings.gateways, wiring.settings.meter_shards
+    )
+
+
+class ActorRecipes:
+    """Recipes that travel: a function of this module with what it needs."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+
+    def market(self, market_id: int, symbol: str) -> Recipe:
+        return recipe(self._wiring, f"market-{symbol}", make_market, market_id, symbol)
+
+    def persistence(self) -> Recipe:
+        return recipe(self._wiring, "persistence", make_persistence)
+
+    def epoch_clock(self) -> Recipe:
+        return recipe(self._wiring, "epoch-clock", make_epoch_clock)
+
+    def meters(self, shard: int) -> Recipe:
+        return recipe(self._wiring, f"meters-{shard}", make_meters, shard)
+
+    def gateway(self, number: int) -> Recipe:
+        return recipe(self._wiring, f"gateway-{number}", make_gateway, number)
+
+
+def recipe(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], *arguments: Any) -> Recipe:
+    return partial(_make, wiring, name, make, *arguments)
+
+
+async def _make(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    log_to(wiring.settings.logs, name, wiring.settings.log_level)
+    part = await make(wiring, *arguments)
+    gc.collect()
+    gc.freeze()  # what was imported stays: no collection need walk through it, and none come often
+    gc.set_threshold(*GC_THRESHOLDS)
+    return part
+
+
+@stamina.retry(on=(OSError, asyncpg.PostgresError, TimeoutError), attempts=30, timeout=60.0, wait_max=2.0)
+async def pool_of(wiring: Wiring, name: str, size_max: int, *, waits: bool = True, nice: int = 0) -> Pool:
+    return await open_pool(wiring.dsn, size_max, name, waits=waits, nice=nice)
