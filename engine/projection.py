@@ -112,7 +112,10 @@ class ReservedAmount(Struct, frozen=True, gc=False):
 
 
 class ProjectionBatch(Struct, frozen=True):
-    """All that changed from sequence_from (exclusive) to sequence_to (inclusive), merged by key."""
+    """All that changed from sequence_from (exclusive) to sequence_to (inclusive), merged by key.
+
+    orders: those that were accepted before it, accepted: those that were not known before.
+    """
 
     market_id: int
     sequence_from: int
@@ -122,6 +125,7 @@ class ProjectionBatch(Struct, frozen=True):
     reference_price_micro: PriceMicro
     last_price_micro: PriceMicro
     epoch_start_us: TimeUs
+    accepted: list[OrderView]
     orders: list[OrderView]
     trades: list[TradeRow]
     positions: list[PositionChange]
@@ -148,7 +152,10 @@ class Projection:
         """Gather one entry that the book has just applied."""
         book = self._book
         for event in events:  # by exact type: isinstance takes six times as long to say no to a Struct
-            if type(event) is OrderAccepted or type(event) is OrderAmended or type(event) is OrderReduced:
+            if type(event) is OrderAccepted:
+                self._open[event.order_id] = None
+                self._accepted.add(event.order_id)
+            elif type(event) is OrderAmended or type(event) is OrderReduced:
                 self._open[event.order_id] = None
             elif type(event) is Traded:
                 self._trade(entry, event)
@@ -192,7 +199,8 @@ class Projection:
             reference_price_micro=book.reference.price_micro,
             last_price_micro=book.reference.last_price_micro,
             epoch_start_us=book.epoch_start_us,
-            orders=list(self._orders.values()),
+            accepted=[order for order in self._orders.values() if order.order_id in self._accepted],
+            orders=[order for order in self._orders.values() if order.order_id not in self._accepted],
             trades=self._trades,
             positions=list(self._positions.values()),
             candles=_with_coarser(list(self._minutes.values())),
@@ -210,6 +218,7 @@ class Projection:
     def _clear(self) -> None:
         self._orders: dict[int, OrderView] = {}
         self._open: dict[int, None] = {}
+        self._accepted: set[int] = set()
         self._trades: list[TradeRow] = []
         self._positions: dict[tuple[int, int], PositionChange] = {}
         self._minutes: dict[TimeUs, CandleChange] = {}  # by start, the earliest first

@@ -10,6 +10,7 @@ import msgspec
 
 from engine.projection import LedgerTransfer, ProjectionBatch, TradeRow
 from engine.units import value_micro
+from engine.views import OrderView
 from persistence.accounts import MARKET, AccountKey, AccountNumbers, account_key
 from persistence.postgres import Pool, PooledConnection
 
@@ -33,26 +34,25 @@ MOVE_CURSOR = """
     RETURNING sequence
 """
 CURSOR = "/* projections.cursor */ SELECT sequence FROM cursors WHERE market_id = $1"
-PUT_ORDERS = """
-    /* projections.put_orders */
-    INSERT INTO orders (market_id, order_id, participant_id, client_order_id, side, kind, price_micro, quantity_wh,
-        filled_wh, remaining_wh, value_micro, status, end_reason, time_in_force, expires_us, post_only, zone,
-        created_us, updated_us, sequence)
-    SELECT $1, o.*
-    FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::smallint[], $6::smallint[], $7::bigint[], $8::bigint[],
-        $9::bigint[], $10::bigint[], $11::bigint[], $12::smallint[], $13::smallint[], $14::smallint[],
-        $15::bigint[], $16::boolean[], $17::text[], $18::bigint[], $19::bigint[], $20::bigint[]) AS o
-    ON CONFLICT (market_id, order_id) DO UPDATE
-        SET price_micro = EXCLUDED.price_micro,
-            quantity_wh = EXCLUDED.quantity_wh,
-            filled_wh = EXCLUDED.filled_wh,
-            remaining_wh = EXCLUDED.remaining_wh,
-            value_micro = EXCLUDED.value_micro,
-            status = EXCLUDED.status,
-            end_reason = EXCLUDED.end_reason,
-            updated_us = EXCLUDED.updated_us,
-            sequence = EXCLUDED.sequence
+CHANGE_ORDERS = """
+    /* projections.change_orders */
+    UPDATE orders AS o
+    SET price_micro = c.price_micro,
+        quantity_wh = c.quantity_wh,
+        filled_wh = c.filled_wh,
+        remaining_wh = c.remaining_wh,
+        value_micro = c.value_micro,
+        status = c.status,
+        end_reason = c.end_reason,
+        updated_us = c.updated_us,
+        sequence = c.sequence
+    FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::smallint[],
+        $9::smallint[], $10::bigint[], $11::bigint[]) AS c (order_id, price_micro, quantity_wh, filled_wh,
+        remaining_wh, value_micro, status, end_reason, updated_us, sequence)
+    WHERE o.market_id = $1
+        AND o.order_id = c.order_id
 """
+ORDER_COLUMNS = ("market_id", *OrderView.__struct_fields__)
 TRADE_COLUMNS = ("market_id", *TradeRow.__struct_fields__)
 ADD_POSITIONS = """
     /* projections.add_positions */
@@ -165,17 +165,45 @@ class PostgresProjections:
             )
             if moved is None:
                 raise CursorMoved(f"market {market_id}: its projections do not end at {batch.sequence_from}")
-            await _merge(connection, PUT_ORDERS, market_id, batch.orders)
+            if batch.orders:
+                await _change_orders(connection, market_id, batch.orders)
+            await _copy(connection, "orders", ORDER_COLUMNS, market_id, batch.accepted)
             await _merge(connection, ADD_POSITIONS, market_id, batch.positions)
             await _merge(connection, MERGE_CANDLES, market_id, batch.candles)
             if batch.trades:
                 await connection.execute(ADD_EPOCHS, market_id, *_columns(_epochs(batch.trades)))
-                await connection.copy_records_to_table(
-                    "trades",
-                    columns=TRADE_COLUMNS,
-                    records=[(market_id, *msgspec.structs.astuple(trade)) for trade in batch.trades],
-                )
+                await _copy(connection, "trades", TRADE_COLUMNS, market_id, batch.trades)
             await _post(connection, batch, ids)
+
+
+async def _copy(
+    connection: PooledConnection, table: str, columns: Sequence[str], market_id: int, rows: Sequence[msgspec.Struct]
+) -> None:
+    """Rows whose keys are new, because their market has just made them."""
+    if rows:
+        records = [(market_id, *msgspec.structs.astuple(row)) for row in rows]
+        await connection.copy_records_to_table(table, columns=columns, records=records)
+
+
+async def _change_orders(connection: PooledConnection, market_id: int, orders: Sequence[OrderView]) -> None:
+    rows = (
+        (
+            order.order_id,
+            order.price_micro,
+            order.quantity_wh,
+            order.filled_wh,
+            order.remaining_wh,
+            order.value_micro,
+            order.status,
+            order.end_reason,
+            order.updated_us,
+            order.sequence,
+        )
+        for order in orders
+    )
+    changed = await connection.execute(CHANGE_ORDERS, market_id, *_columns(rows))
+    if changed != f"UPDATE {len(orders)}":
+        raise RuntimeError(f"market {market_id}: {len(orders)} orders were to change, but: {changed}")
 
 
 async def _merge(connection: PooledConnection, sql: str, market_id: int, rows: Sequence[msgspec.Struct]) -> None:

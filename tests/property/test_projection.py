@@ -82,7 +82,9 @@ def test_the_newest_order_rows_are_the_orders_as_they_are(history: History, ever
     told, batches = project(history, every)
     rows: dict[int, OrderView] = {}
     for batch in batches:
-        rows.update({view.order_id: view for view in batch.orders})
+        assert rows.keys().isdisjoint(view.order_id for view in batch.accepted)
+        assert rows.keys() >= {view.order_id for view in batch.orders}
+        rows.update({view.order_id: view for view in (*batch.accepted, *batch.orders)})
 
     for order in (*told.book.orders.values(), *told.book.closed.values()):
         assert rows[order.order_id] == order_view(order)

@@ -179,6 +179,11 @@ class World:
                 raise RuntimeError("two followers, or one that lost its place")
             for transfer in batch.transfers:
                 self._book(transfer)
+            if any(order.order_id in self.orders for order in batch.accepted):
+                self.broken.append("an order was accepted twice")
+            self.orders.update((order.order_id, order) for order in batch.accepted)
+            if any(order.order_id not in self.orders for order in batch.orders):
+                self.broken.append("an order changed that is not known")
             self.orders.update((order.order_id, order) for order in batch.orders)
             for trade in batch.trades:
                 if trade.number in self.trades:

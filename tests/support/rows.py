@@ -109,6 +109,7 @@ def batch(sequence_from: int, sequence_to: int, market_id: int = MARKET_ID, **pa
         "reference_price_micro": 0,
         "last_price_micro": 0,
         "epoch_start_us": 0,
+        "accepted": [],
         "orders": [],
         "trades": [],
         "positions": [],

@@ -31,7 +31,7 @@ async def history(pool: asyncpg.Pool) -> PostgresHistory:
                 0,
                 10,
                 market_id,
-                orders=[
+                accepted=[
                     order_view(
                         n,
                         ALICE if n % 2 else BOB,

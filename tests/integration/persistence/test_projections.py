@@ -56,7 +56,7 @@ async def test_trade_moves_money_energy_fees_and_grid_charges(pool: asyncpg.Pool
 async def test_same_batch_again_changes_nothing(pool: asyncpg.Pool) -> None:
     ledger, projections = await funded(pool), PostgresProjections(pool)
     trade = trade_row(1, ALICE, BOB)
-    whole = batch(0, 5, trades=[trade], transfers=[trade_transfer(trade)], orders=[order_view(1)])
+    whole = batch(0, 5, trades=[trade], transfers=[trade_transfer(trade)], accepted=[order_view(1)])
     await projections.write(whole)
     before = await ledger.balances(ALICE)
 
@@ -89,7 +89,7 @@ async def test_broken_part_undoes_the_whole_batch(pool: asyncpg.Pool) -> None:
 
     with pytest.raises(asyncpg.CheckViolationError):
         await projections.write(
-            batch(0, 5, orders=[order_view(1)], trades=[trade], transfers=[trade_transfer(trade), unbalanced])
+            batch(0, 5, accepted=[order_view(1)], trades=[trade], transfers=[trade_transfer(trade), unbalanced])
         )
 
     assert await projections.cursor(MARKET_ID) == 0
@@ -147,7 +147,7 @@ async def test_defunding_gives_back_to_the_main_account(pool: asyncpg.Pool) -> N
 
 async def test_order_keeps_its_latest_state(pool: asyncpg.Pool) -> None:
     projections, history = PostgresProjections(pool), PostgresHistory(pool)
-    await projections.write(batch(0, 1, orders=[order_view(1), order_view(2)]))
+    await projections.write(batch(0, 1, accepted=[order_view(1), order_view(2)]))
     ended = order_view(1, filled_wh=400, remaining_wh=0, status=OrderStatus.CANCELLED, end_reason=2, sequence=2)
 
     await projections.write(batch(1, 2, orders=[ended]))
@@ -156,6 +156,16 @@ async def test_order_keeps_its_latest_state(pool: asyncpg.Pool) -> None:
     assert stored is not None
     assert stored.view == ended
     assert isinstance(stored.view.status, OrderStatus)
+
+
+async def test_a_change_of_an_order_that_is_not_there_is_refused(pool: asyncpg.Pool) -> None:
+    projections = PostgresProjections(pool)
+    await projections.write(batch(0, 1, accepted=[order_view(1)]))
+
+    with pytest.raises(RuntimeError, match="2 orders were to change, but: UPDATE 1"):
+        await projections.write(batch(1, 2, orders=[order_view(1, sequence=2), order_view(7)]))
+
+    assert await projections.cursor(MARKET_ID) == 1
 
 
 async def test_candles_positions_and_epochs_merge(pool: asyncpg.Pool) -> None:

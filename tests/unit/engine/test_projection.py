@@ -110,7 +110,7 @@ def test_an_order_that_ended_in_the_batch_is_shown_as_it_ended_though_the_book_f
     desk.tick()
     projection.add(desk.entries[-1], [])
 
-    (view,) = projection.take().orders
+    (view,) = projection.take().accepted
 
     assert (view.order_id, view.remaining_wh) == (order_id, 1)
     assert order_id not in desk.book.closed
