@@ -27,14 +27,19 @@ log = structlog.get_logger()
 
 
 class FollowerOptions(Struct, frozen=True):
-    """entries_max: in one projection transaction; snapshot_every: entries between snapshots."""
+    """entries_max: in one projection transaction; snapshot_every: entries between snapshots.
+
+    While orders keep coming the follower rests twice as long as it has worked, at most rest_seconds_max, because the
+    machine belongs to them; behind by burst_max entries it rests no more. The journal is the buffer.
+    """
 
     currency: str = "THB"
     entries_max: int = 4_000
     snapshot_every: int = 50_000
     snapshots_kept: int = 3
     poll_seconds: float = 0.25
-    gather_seconds_max: float = 0.1  # after a notice: twice what the last write took, so that others have their turn
+    rest_seconds_max: float = 0.4
+    burst_max: int = 100_000
     partition_ahead: int = 2_000_000
     backoff_seconds_max: float = 5.0
 
@@ -63,12 +68,14 @@ class Follower:
         self.state, self.detail = "waiting", ""
         self.sequence = 0
         self._snapshot_sequence = 0
+        self._told = 0  # sequence of the market's last commit that we have heard of
         self._write_seconds = 0.0  # of the last transaction
         self._partitions_to = 0
 
     def notice(self, news: BookView | Feed | None) -> None:
         """The market has committed: look at once instead of at the next poll."""
         if news is not None:
+            self._told = news.sequence
             self._wake.set()
 
     async def run(self) -> None:
@@ -107,8 +114,12 @@ class Follower:
             for row in rows:
                 advance(replica, row, projection.add)
                 if projection.entries >= self._options.entries_max:
+                    told = self._told
                     await self._write(projection, replica)
-                    await asyncio.sleep(0)
+                    if self._told > told and self._told - self.sequence < self._options.burst_max:
+                        await self._rest()
+                    else:
+                        await asyncio.sleep(0)
             if projection.entries:
                 await self._write(projection, replica)
             at_end = len(rows) < ROWS_AT_ONCE
@@ -127,9 +138,12 @@ class Follower:
         try:
             async with asyncio.timeout(self._options.poll_seconds):
                 await self._wake.wait()
-                await asyncio.sleep(min(2 * self._write_seconds, self._options.gather_seconds_max))
         except TimeoutError:
             return
+        await self._rest()
+
+    async def _rest(self) -> None:
+        await asyncio.sleep(min(2 * self._write_seconds, self._options.rest_seconds_max))
 
     async def _write(self, projection: Projection, replica: Replica) -> None:
         started = perf_counter()

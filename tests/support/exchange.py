@@ -100,7 +100,7 @@ class Exchange:
             PostgresJournal(self.dsn),
             self.snapshots,
             self.projections,
-            structs.replace(FollowerOptions(poll_seconds=0.02, gather_seconds_max=0.0), **options),
+            structs.replace(FollowerOptions(poll_seconds=0.02, rest_seconds_max=0.0), **options),
         )
         self.followers[symbol] = follower
         self.tasks[f"follower {symbol}"] = asyncio.create_task(follower.run())

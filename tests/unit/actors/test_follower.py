@@ -1,0 +1,90 @@
+"""How a follower shares the machine with the orders it follows: it rests between writes, unless too much is behind.
+
+Seen to fail for: a follower that rests though nobody sends orders, that never rests, that rests whatever is behind.
+"""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from actors.persistence import Follower, FollowerOptions
+from actors.recovery import Replica, snapshot_of
+from engine.book.order_book import OrderBook
+from engine.journal import GENESIS_HASH, JournalRow, Snapshot, seal
+from engine.projection import ProjectionBatch
+from engine.views import BookView
+from tests.support.builders import Desk, market
+
+ROWS = 6
+
+
+class Books:
+    """A journal of six rows with one entry each, and tables that take everything; the market goes on meanwhile."""
+
+    def __init__(self, told: int) -> None:
+        desk, previous, self._rows = Desk(market()), GENESIS_HASH, list[JournalRow]()
+        self._first = snapshot_of(Replica(OrderBook(market()), GENESIS_HASH))
+        for _ in range(ROWS):
+            desk.tick()
+            self._rows.append(seal(1, desk.entries[-1:], desk.steps[-1:], previous))
+            previous = self._rows[-1].hash
+        self._told, self._written = told, 0
+        self.follower: Follower | None = None
+
+    async def newest_first(self, market_id: int, at_most: int | None = None) -> AsyncIterator[Snapshot]:
+        yield self._first
+
+    async def save(self, snapshot: Snapshot) -> None: ...
+
+    async def prune(self, market_id: int, keep: int) -> int:
+        return 0
+
+    async def open(self, market_id: int) -> int:
+        return 1
+
+    async def append(self, row: JournalRow) -> None: ...
+
+    async def rows(self, market_id: int, after_sequence: int, limit: int = 500) -> list[JournalRow]:
+        return [row for row in self._rows if row.first_sequence > after_sequence]
+
+    async def ensure_partitions(self, market_id: int, up_to_sequence: int) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def cursor(self, market_id: int) -> int:
+        return 0
+
+    async def write(self, batch: ProjectionBatch) -> None:
+        assert self.follower is not None
+        self._written += 1
+        if self._told:
+            self.follower.notice(BookView(self._told + self._written, (), ()))
+        if self._written == ROWS:
+            self.follower.stop()
+
+
+class Counting(Follower):
+    rests = 0
+
+    async def _rest(self) -> None:
+        self.rests += 1
+
+
+@pytest.mark.parametrize(
+    ("told", "burst_max", "rests"),
+    [
+        (0, 100, 0),  # it catches up after a restart, and nobody sends orders
+        (10, 11, ROWS),  # orders keep coming
+        (10, 10, 0),  # and so many wait that it must not fall further back
+    ],
+)
+async def test_it_rests_while_orders_come_and_the_journal_has_room_for_the_burst(
+    told: int, burst_max: int, rests: int
+) -> None:
+    books = Books(told)
+    options = FollowerOptions(entries_max=1, burst_max=burst_max)
+    follower = books.follower = Counting(1, "CAMPUS", books, books, books, options)
+
+    await follower.run()
+
+    assert (follower.sequence, follower.rests) == (ROWS, rests)
