@@ -59,6 +59,7 @@ class Connection:
         self._stale_markets: set[int] = set()  # whose trades the balances do not show yet
         self._balances_stale = asyncio.Event()
         self._close_code = 1000
+        self._received, self._sent = 0, 0  # frames; prometheus asks for the process's id with each value it is told
         self._outages: tuple[type[Exception], ...] = (*gateway.outages, OSError, TimeoutError)
 
     # --- out -----------------------------------------------------------------------------------------------------
@@ -95,7 +96,7 @@ class Connection:
                 frame = self._queue.popleft()
                 self._queued_bytes -= len(frame)
                 await self._socket.send_data(frame, mode="text" if isinstance(frame, str) else "binary")
-                self.gateway.metrics.sent.inc()
+                self._sent += 1
             if self._lagged.is_set():
                 return
             self._wake.clear()
@@ -129,6 +130,7 @@ class Connection:
             for request in self._requests:
                 request.cancel()
             await asyncio.gather(*owned, *self._requests, return_exceptions=True)
+            self._hand_over()
         await self._close()
 
     async def _close(self) -> None:
@@ -143,13 +145,13 @@ class Connection:
         raise Lagged
 
     async def _read(self) -> None:
-        settings, metrics = self.gateway.settings, self.gateway.metrics
+        settings = self.gateway.settings
         while True:
             event = await self._socket.receive()
             if event["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(code=event.get("code", 1005), detail="the client went")
             frame = _frame(event)
-            metrics.received.inc()
+            self._received += 1
             if len(frame) > settings.socket_frame_bytes_max:
                 self._close_code = _CLOSE_TOO_LARGE
                 return
@@ -216,6 +218,7 @@ class Connection:
         """Close when the login behind the connection is over; keeps the caller warm for the requests meanwhile."""
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
+            self._hand_over()
             try:
                 await self._operations.renew()
             except Problem as problem:
@@ -225,6 +228,13 @@ class Connection:
                 return
             except self._outages as error:
                 _log.warning("login not looked at", error=repr(error))  # the next turn tries again
+
+    def _hand_over(self) -> None:
+        """What has been counted since the last look, to prometheus."""
+        metrics = self.gateway.metrics
+        metrics.received.inc(self._received)
+        metrics.sent.inc(self._sent)
+        self._received = self._sent = 0
 
     async def _tell_balances(self) -> None:
         while True:

@@ -4,6 +4,7 @@ import asyncio
 import zlib
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tests.unit.gateway.conftest import World
 from tests.unit.gateway.sockets import Socket
@@ -251,3 +252,14 @@ async def test_a_market_that_is_away_delays_a_subscription_and_no_more(
 
     assert answer["ok"]
     assert len(asyncio.all_tasks()) == before
+
+
+async def test_messages_are_counted_both_ways(world: World) -> None:
+    registry = CollectorRegistry()
+    world.build(registry=registry)
+    async with Socket(world) as socket:
+        await socket.ask({"op": "ping"})
+        await socket.ask({"op": "ping"})
+
+    for direction in ("in", "out"):
+        assert registry.get_sample_value("wattbook_socket_messages_total", {"direction": direction}) == 2
