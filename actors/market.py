@@ -44,6 +44,7 @@ from engine.messages import (
     PlaceOrder,
     SetFees,
     SetPhase,
+    SetRisk,
     SetSpec,
     Tick,
     Traded,
@@ -53,7 +54,17 @@ from engine.views import Applied, Failed, Fault, GetBook, GetMarket, GetOrder, L
 
 # Fund is missing on purpose: only the market itself turns a draw from the ledger into funds.
 WireCommand = (
-    PlaceOrder | AmendOrder | CancelOrder | CancelAll | CancelAllAt | Defund | SetPhase | SetSpec | SetFees | Tick
+    PlaceOrder
+    | AmendOrder
+    | CancelOrder
+    | CancelAll
+    | CancelAllAt
+    | Defund
+    | SetPhase
+    | SetSpec
+    | SetFees
+    | SetRisk
+    | Tick
 )
 _QUERIES: Final = (GetOrder, ListOpenOrders, GetBook, GetMarket, Watch)
 _decoder: msgspec.msgpack.Decoder[list[tuple[int, Any]]] = msgspec.msgpack.Decoder(

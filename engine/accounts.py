@@ -6,6 +6,7 @@ are moved only here, in pairs, so that what leaves one place arrives in another.
 
 from typing import TYPE_CHECKING
 
+from engine.market import RiskLimits
 from engine.messages import CURRENCY, ParticipantId
 from engine.units import BPS, MoneyMicro
 
@@ -36,6 +37,9 @@ class Account:
         "energy_reserved",
         "fees",
         "has_own_fees",
+        "is_blocked",
+        "limits",
+        "net_wh",
         "orders",
         "participant_id",
     )
@@ -51,6 +55,9 @@ class Account:
         self.fees = fees
         self.has_own_fees = False
         self.dead_man_us = 0  # 0: switched off
+        self.limits: RiskLimits | None = None  # None: the market's
+        self.is_blocked = False
+        self.net_wh = 0  # bought less sold in this epoch
 
     def free(self, asset: str) -> int:
         """What may back a new order: micro-currency for CURRENCY, Wh for a zone."""
@@ -109,6 +116,9 @@ class Account:
             or self.client_ids
             or self.has_own_fees
             or self.dead_man_us
+            or self.limits is not None
+            or self.is_blocked
+            or self.net_wh
         )
 
 

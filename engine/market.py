@@ -15,6 +15,7 @@ from engine.units import (
     PRICE_MICRO_MAX,
     SECOND_US,
     EnergyWh,
+    MoneyMicro,
     PriceMicro,
     ceil_to_tick,
     floor_to_tick,
@@ -66,6 +67,26 @@ def ask_equivalent(
     return floor_to_tick((bid_micro - wheeling_micro) * BPS // (BPS + loss_bps), tick_micro)
 
 
+class RiskLimits(Struct, frozen=True, array_like=True):
+    """What one participant may do in one market; 0: no limit.
+
+    quantity_wh_max: of an order. orders_max: open at once. value_micro_max: of all open orders at their limits.
+    position_wh_max: bought less sold in an epoch, either way, as it would be if all open orders of that side filled.
+    """
+
+    quantity_wh_max: EnergyWh = 0
+    orders_max: int = 0
+    value_micro_max: MoneyMicro = 0
+    position_wh_max: EnergyWh = 0
+
+    def problems(self) -> list[str]:
+        """Every field that means nothing, as a sentence."""
+        return [f"{name}: must be 0 or more" for name in self.__struct_fields__ if getattr(self, name) < 0]
+
+
+NO_LIMITS: Final = RiskLimits()
+
+
 class MarketSpec(Struct, frozen=True, kw_only=True, array_like=True):
     """The rules of one market. `problems()` is empty for every spec that may reach an order book."""
 
@@ -87,6 +108,7 @@ class MarketSpec(Struct, frozen=True, kw_only=True, array_like=True):
     epoch_seconds: int = 900
     order_life_seconds_max: int = 7 * 86_400
     closed_orders_kept: int = 100_000  # how many ended orders stay known, for repeats of a client_order_id
+    limits: RiskLimits = NO_LIMITS  # of everybody who has none of his own
 
     def problems(self) -> list[str]:
         """Every rule that this spec breaks, each as a sentence naming its field."""
@@ -118,6 +140,7 @@ class MarketSpec(Struct, frozen=True, kw_only=True, array_like=True):
             )
             if broken
         ]
+        found += [f"limits: {problem}" for problem in self.limits.problems()]
         if found:
             return found
         if self.quantity_wh_min % self.lot_wh != 0:

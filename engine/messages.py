@@ -11,10 +11,10 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from engine.market import MarketSpec, Phase
+from engine.market import MarketSpec, Phase, RiskLimits
 from engine.units import EnergyWh, MoneyMicro, PriceMicro, TimeUs
 
-ENGINE_VERSION: Final = 1  # changes whenever the same entries could give other events
+ENGINE_VERSION: Final = 2  # changes whenever the same entries could give other events
 
 ParticipantId: TypeAlias = int
 OrderId: TypeAlias = int  # the sequence of the entry that placed the order
@@ -164,6 +164,14 @@ class SetFees(Struct, frozen=True, array_like=True, tag=10, gc=False):
     remove: bool = False
 
 
+class SetRisk(Struct, frozen=True, array_like=True, tag=12):
+    """A participant's own limits, None for the market's; blocked: he may place nothing, and what he has open ends."""
+
+    participant_id: ParticipantId
+    limits: RiskLimits | None
+    is_blocked: bool = False
+
+
 class Tick(Struct, frozen=True, array_like=True, tag=11, gc=False):
     """Nothing but time: what is due (expiry, epoch, dead-man) happens, as it would before any other command."""
 
@@ -179,6 +187,7 @@ Command: TypeAlias = (
     | SetPhase
     | SetSpec
     | SetFees
+    | SetRisk
     | Tick
 )
 
@@ -301,6 +310,12 @@ class FeesSet(Struct, frozen=True, array_like=True, tag=14, gc=False):
     taker_fee_bps: int
 
 
+class RiskSet(Struct, frozen=True, array_like=True, tag=15):
+    participant_id: ParticipantId
+    limits: RiskLimits | None
+    is_blocked: bool
+
+
 Event: TypeAlias = (
     OrderAccepted
     | OrderRepeated
@@ -316,4 +331,5 @@ Event: TypeAlias = (
     | EpochOpened
     | DeadManSet
     | FeesSet
+    | RiskSet
 )

@@ -133,6 +133,8 @@ class Matching(ABC):
         assert paying.cash_reserved >= 0, (buyer.order_id, paying.cash_reserved)
         buyer.reserved_micro = reserved
         paying.add_free(buyer.zone, energy_wh)
+        paying.net_wh += energy_wh
+        receiving.net_wh -= energy_wh
         receiving.cash_free += seller_value - seller_fee
         receiving.add_reserved_energy(seller.zone, -energy_wh)
         self.fees_micro += buyer_fee + seller_fee

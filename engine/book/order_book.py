@@ -8,15 +8,15 @@ trade with it), then does its command: every check before any change.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import Any, Final
 
 from engine.accounts import Account, FeeRates, reservation_micro
 from engine.book.lanes import Lane, lanes_of
-from engine.book.matching import Matching
 from engine.book.reference import ReferencePrice
+from engine.book.ruling import Ruling
 from engine.book.side import BookSide, Order
 from engine.market import MarketSpec, Phase
 from engine.messages import (
@@ -33,7 +33,6 @@ from engine.messages import (
     Entry,
     EpochOpened,
     Event,
-    FeesSet,
     Fund,
     Funded,
     OrderAccepted,
@@ -42,21 +41,18 @@ from engine.messages import (
     OrderKind,
     OrderRepeated,
     ParticipantId,
-    PhaseChanged,
     PlaceOrder,
     Refused,
     RejectCode,
     SetFees,
     SetPhase,
+    SetRisk,
     SetSpec,
     Side,
-    SpecChanged,
     Tick,
     TimeInForce,
 )
 from engine.units import (
-    BPS,
-    ENERGY_WH_MAX,
     FOREVER_US,
     FUND_MAX,
     SECOND_US,
@@ -79,7 +75,7 @@ _LIMIT: Final = OrderKind.LIMIT
 _FOK: Final = TimeInForce.FOK
 
 
-class OrderBook(Matching):
+class OrderBook(Ruling):
     """Orders, funds and phase of one market."""
 
     def __init__(self, spec: MarketSpec, phase: Phase = Phase.OPEN) -> None:
@@ -109,6 +105,7 @@ class OrderBook(Matching):
         self.blocked: dict[int, Order] = {}  # resting orders that a full lane may have kept from trading
         self._agenda: list[tuple[TimeUs, int]] = []  # (instant, order id), or minus the participant id for dead-man
         self.due_us: TimeUs = 0  # when time alone next changes something
+        self._look_for_risk()
         self._handlers: dict[type, Callable[[Any, list[Event]], None]] = {
             PlaceOrder: self._place,
             AmendOrder: self._amend,
@@ -120,6 +117,7 @@ class OrderBook(Matching):
             SetPhase: self._set_phase,
             SetSpec: self._set_spec,
             SetFees: self._set_fees,
+            SetRisk: self._set_risk,
             Tick: self._tick,
         }
 
@@ -203,6 +201,10 @@ class OrderBook(Matching):
             for lane in self.lanes.values():
                 lane.set_used(0)
             self.pathless_wh = {}
+            for account in list(self.accounts.values()):
+                if account.net_wh:
+                    account.net_wh = 0
+                    self._forget_if_empty(account)
             self._trade_blocked(events)
         self._set_due()
 
@@ -301,51 +303,6 @@ class OrderBook(Matching):
             return self.spec.price_micro_max if command.side is Side.BUY else self.spec.price_micro_min
         return command.price_micro
 
-    def _place_refusal(self, command: PlaceOrder, price_micro: PriceMicro, time_us: TimeUs) -> Refused | None:
-        """The first rule the command breaks, in the order of RejectCode; funds come after."""
-        spec = self.spec
-        if self.phase is not _OPEN:
-            return self._not_open()
-        if (command.side, command.zone) not in self.sides:
-            return Refused(RejectCode.VALIDATION_FAILED, f"zone: {spec.symbol} has no zone {command.zone}")
-        if command.expires_us:
-            if command.expires_us <= time_us:
-                return Refused(RejectCode.VALIDATION_FAILED, "expires_at: is not in the future")
-            if command.expires_us > time_us + spec.order_life_seconds_max * SECOND_US:
-                return Refused(
-                    RejectCode.VALIDATION_FAILED,
-                    f"expires_at: an order lives at most {spec.order_life_seconds_max} s in {spec.symbol}",
-                )
-        return self._terms_refusal(price_micro, command.quantity_wh, command.kind is _LIMIT)
-
-    def _terms_refusal(self, price_micro: PriceMicro, quantity_wh: EnergyWh, in_band: bool) -> Refused | None:
-        """The first rule that this price or this quantity breaks."""
-        spec = self.spec
-        if price_micro % spec.tick_micro:
-            return Refused(RejectCode.PRICE_OFF_TICK, f"price must be a multiple of {money_text(spec.tick_micro)}")
-        if quantity_wh % spec.lot_wh or not spec.quantity_wh_min <= quantity_wh <= ENERGY_WH_MAX:
-            return Refused(
-                RejectCode.QUANTITY_OFF_LOT,
-                f"quantity must be a multiple of {energy_text(spec.lot_wh)}, "
-                f"from {energy_text(spec.quantity_wh_min)} to {energy_text(ENERGY_WH_MAX)}",
-            )
-        if not spec.price_micro_min <= price_micro <= spec.price_micro_max:
-            return Refused(
-                RejectCode.PRICE_OUTSIDE_CORRIDOR,
-                f"price must be from {money_text(spec.price_micro_min)} to {money_text(spec.price_micro_max)}",
-            )
-        if in_band and spec.band_bps:
-            reference = self.reference.price_micro
-            if abs(price_micro - reference) * BPS > reference * spec.band_bps:
-                return Refused(
-                    RejectCode.PRICE_OUTSIDE_BAND,
-                    f"price must be within {spec.band_bps} bps of the reference price {money_text(reference)}",
-                )
-        return None
-
-    def _not_open(self) -> Refused:
-        return Refused(RejectCode.MARKET_NOT_OPEN, f"{self.spec.symbol} is {self.phase.name.lower()}")
-
     # --- amending and cancelling ----------------------------------------------------------------------------------
 
     def _amend(self, command: AmendOrder, events: list[Event]) -> None:
@@ -391,15 +348,6 @@ class OrderBook(Matching):
             if order.end_reason == 0:
                 self._rest(order)
 
-    def _amend_refusal(self, order: Order, price_micro: PriceMicro, quantity_wh: EnergyWh) -> Refused | None:
-        """The first rule that the new terms break, in the order of RejectCode; funds come after."""
-        if quantity_wh <= order.filled_wh:
-            return Refused(
-                RejectCode.VALIDATION_FAILED,
-                f"quantity: must be above the {energy_text(order.filled_wh)} that are filled",
-            )
-        return self._terms_refusal(price_micro, quantity_wh, price_micro != order.price_micro)
-
     def _cancel(self, command: CancelOrder, events: list[Event]) -> None:
         order = self.orders.get(command.order_id)
         if order is None or order.account.participant_id != command.participant_id:
@@ -437,10 +385,6 @@ class OrderBook(Matching):
         if order is not None and order.account.participant_id == participant_id:
             return Refused(RejectCode.ORDER_CLOSED, f"the order has ended: {EndReason(order.end_reason).name.lower()}")
         return Refused(RejectCode.NOT_FOUND, "no such order")
-
-    def _end_all(self, orders: Iterable[Order], reason: EndReason, events: list[Event]) -> None:
-        for order in list(orders):
-            self._end(order, reason, events)
 
     def _end(self, order: Order, reason: EndReason, events: list[Event]) -> None:
         """The one way in which an open order closes: out of the book, its reservation released, remembered a while."""
@@ -509,75 +453,11 @@ class OrderBook(Matching):
                 events.append(Defunded(self.defund_number, command.participant_id, asset, amount))
         self._forget_if_empty(account)
 
-    # --- rules --------------------------------------------------------------------------------------------------
+    # --- a decoded book ---------------------------------------------------------------------------------------------
 
-    def _set_phase(self, command: SetPhase, events: list[Event]) -> None:
-        if self.phase is Phase.CLOSED and command.phase is not Phase.CLOSED:
-            events.append(Refused(RejectCode.CONFLICT, "a closed market stays closed"))
-            return
-        if command.phase is self.phase:
-            return
-        self.phase = command.phase
-        events.append(PhaseChanged(command.phase))
-        if command.phase is Phase.CLOSED:
-            self._end_all(self.orders.values(), EndReason.MARKET_CLOSED, events)
-        elif command.phase is Phase.OPEN:
-            self._trade_blocked(events)
-
-    def _set_spec(self, command: SetSpec, events: list[Event]) -> None:
-        new, old = command.spec, self.spec
-        problems = new.problems()
-        if (new.market_id, new.symbol, new.epoch_seconds) != (old.market_id, old.symbol, old.epoch_seconds):
-            problems.append("id, symbol and epoch_seconds of a market cannot change")
-        if self.orders and (new.tick_micro != old.tick_micro or new.lot_wh != old.lot_wh):
-            problems.append("tick and lot cannot change while orders are open; cancel them first")
-        if not set(old.zones) <= set(new.zones):
-            problems.append("zones: a market can gain zones, not lose them")
-        if problems:
-            events.append(Refused(RejectCode.CONFLICT, "; ".join(problems)))
-            return
-        self.spec = new
-        self.fees = FeeRates(new.maker_fee_bps, new.taker_fee_bps)
-        self.reference.set_spec(new)
-        for side in Side:
-            for zone in new.zones:
-                self.sides.setdefault((side, zone), BookSide(side))
-        used = self.lanes_used()
-        self.lanes = lanes_of(new, self.sides)
-        self.set_lanes_used(used)
-        self._bind_lanes()
-        for account in self.accounts.values():
-            if not account.has_own_fees:
-                account.fees = self.fees
-        events.append(SpecChanged(new))
-        self.blocked = dict(self.orders)  # cheaper paths can make any two of them meet
-        self._trade_blocked(events)
-
-    def lanes_used(self) -> dict[tuple[str, str], EnergyWh]:
-        """What has passed between zones in this epoch, by (seller's zone, buyer's zone)."""
-        return self.pathless_wh | {pair: lane.used_wh for pair, lane in self.lanes.items() if lane.used_wh}
-
-    def set_lanes_used(self, used: dict[tuple[str, str], EnergyWh]) -> None:
-        for pair, lane in self.lanes.items():
-            lane.set_used(used.get(pair, 0))
-        self.pathless_wh = {pair: energy_wh for pair, energy_wh in used.items() if pair not in self.lanes}
-
-    def _set_fees(self, command: SetFees, events: list[Event]) -> None:
-        fees = self.fees if command.remove else FeeRates(command.maker_fee_bps, command.taker_fee_bps)
-        if not (0 <= fees.taker_bps < BPS and -BPS < fees.maker_bps < BPS):
-            events.append(Refused(RejectCode.VALIDATION_FAILED, "fees: taker 0 to 9999 bps, maker -9999 to 9999 bps"))
-            return
-        account = self.accounts.get(command.participant_id)
-        if account is None:
-            account = Account(command.participant_id, fees)
-            self.accounts[command.participant_id] = account
-        account.fees = fees
-        account.has_own_fees = not command.remove
-        events.append(FeesSet(command.participant_id, fees.maker_bps, fees.taker_bps))
-        self._forget_if_empty(account)
-
-    def restore_agenda(self) -> None:
+    def restore(self) -> None:
         """Make anew what follows from orders and accounts; for a book that was decoded from its state."""
+        self._look_for_risk()
         self._agenda = self._agenda_now()
         if self.sequence:
             self._set_due()

@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 from engine.accounts import Account, FeeRates
 from engine.book.order_book import OrderBook
 from engine.book.side import Order
-from engine.market import MarketSpec, Phase
+from engine.market import MarketSpec, Phase, RiskLimits
 from engine.messages import PlaceOrder
 
 
@@ -48,6 +48,9 @@ class AccountState(Struct, array_like=True, gc=False):
     energy_reserved: list[tuple[str, int]]
     own_fees: tuple[int, int] | None
     dead_man_us: int
+    limits: RiskLimits | None = None
+    is_blocked: bool = False
+    net_wh: int = 0
 
 
 class BookState(Struct, array_like=True):
@@ -132,7 +135,7 @@ def decode(data: bytes) -> OrderBook:
         _restore_orders(book, state)
     except (KeyError, AssertionError, msgspec.MsgspecError) as error:
         raise StateUnreadable(f"orders and accounts do not fit together: {error!r}") from error
-    book.restore_agenda()
+    book.restore()
     return book
 
 
@@ -228,6 +231,9 @@ def _account_state(account: Account) -> AccountState:
         sorted(account.energy_reserved.items()),
         (account.fees.maker_bps, account.fees.taker_bps) if account.has_own_fees else None,
         account.dead_man_us,
+        account.limits,
+        account.is_blocked,
+        account.net_wh,
     )
 
 
@@ -237,4 +243,5 @@ def _account(kept: AccountState, market_fees: FeeRates) -> Account:
     account.cash_free, account.cash_reserved = kept.cash_free, kept.cash_reserved
     account.energy_free, account.energy_reserved = dict(kept.energy_free), dict(kept.energy_reserved)
     account.dead_man_us = kept.dead_man_us
+    account.limits, account.is_blocked, account.net_wh = kept.limits, kept.is_blocked, kept.net_wh
     return account

@@ -13,7 +13,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from engine.book.order_book import OrderBook
-from engine.market import UNLIMITED_WH, MarketSpec, Path, Phase
+from engine.market import UNLIMITED_WH, MarketSpec, Path, Phase, RiskLimits
 from engine.messages import (
     AmendOrder,
     CancelAll,
@@ -31,6 +31,7 @@ from engine.messages import (
     SelfTrade,
     SetFees,
     SetPhase,
+    SetRisk,
     SetSpec,
     Side,
     Tick,
@@ -71,7 +72,7 @@ _replace = msgspec.structs.replace
 SPECS = (
     BASE,
     _replace(BASE, paths=(Path("A", "A", 0, 2_500), Path("B", "B", 0, 0), Path("A", "B", 0, 0, 2))),
-    _replace(BASE, maker_fee_bps=-1_900, closed_orders_kept=0),
+    _replace(BASE, maker_fee_bps=-1_900, closed_orders_kept=0, limits=RiskLimits(4, 3, 60, 7)),
     _replace(BASE, paths=tuple(_replace(path, capacity_wh=UNLIMITED_WH) for path in BASE.paths)),
     _replace(BASE, lot_wh=2, quantity_wh_min=2, band_bps=5_000, maker_fee_bps=0, taker_fee_bps=0),
     _replace(BASE, zones=("A",), paths=(Path("A", "A", 0, 0),), maker_fee_bps=-333, taker_fee_bps=3_333),
@@ -175,6 +176,21 @@ fee_changes = st.builds(
 )
 
 
+own_limits = st.sampled_from(
+    (
+        None,
+        RiskLimits(),
+        RiskLimits(3),
+        RiskLimits(0, 2),
+        RiskLimits(0, 0, 40),
+        RiskLimits(0, 0, 0, 6),
+        RiskLimits(5, 4, 70, 9),
+        RiskLimits(0, -1),
+    )
+)
+risk_changes = st.builds(SetRisk, participants, own_limits, st.sampled_from((False, False, False, True)))
+
+
 def weighted(*choices: tuple[int, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
     """`one_of` with weights that stay: nested one_of is flattened, so rare commands would drown the orders."""
     return st.sampled_from([strategy for weight, strategy in choices for _ in range(weight)]).flatmap(lambda x: x)
@@ -188,7 +204,7 @@ commands: st.SearchStrategy[Command] = weighted(
     (2, cancels),
     (3, funds),
     (1, st.one_of(odd_limits, defunds, dead_men, st.just(Tick()))),
-    (1, st.one_of(cancel_alls, phases, spec_changes, fee_changes)),
+    (1, st.one_of(cancel_alls, phases, spec_changes, fee_changes, risk_changes)),
 )
 steps = st.tuples(pauses, commands)
 endings = weighted((5, st.just([])), (1, st.tuples(pauses, closings).map(lambda step: [step])))
@@ -244,8 +260,11 @@ def _storm_command(random: Random, specs: Sequence[MarketSpec]) -> Command:
             return CancelOrder(pick((0, 0, 0, 0, 1)), random.randint(-8, -1))
         case dice if dice < 92:
             return Fund(pick((0, 0, 0, 1)), who, pick(ASSETS), pick((1, 7, 30)))
-        case dice if dice < 95:
+        case dice if dice < 94:
             return SetSpec(pick(specs))
+        case 94:
+            limits = RiskLimits(pick((0, 1, 3)), pick((0, 2, 4)), pick((0, 20, 50)), pick((0, 4, 9)))
+            return SetRisk(who, pick((None, limits, limits)), random.random() < 0.3)
         case dice if dice < 97:
             return SetPhase(pick((Phase.OPEN, Phase.OPEN, Phase.OPEN, Phase.HALTED)))
         case 97:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 
-from engine.market import MarketSpec, Path, Phase
+from msgspec.structs import astuple
+
+from engine.market import MarketSpec, Path, Phase, RiskLimits
 from engine.messages import (
     CURRENCY,
     AmendOrder,
@@ -40,9 +42,11 @@ from engine.messages import (
     PlaceOrder,
     Refused,
     RejectCode,
+    RiskSet,
     SelfTrade,
     SetFees,
     SetPhase,
+    SetRisk,
     SetSpec,
     Side,
     SpecChanged,
@@ -121,6 +125,8 @@ class NaiveTrade:
     energy: int
     zone_from: str
     zone_to: str
+    buyer: int
+    seller: int
 
 
 @dataclass
@@ -137,6 +143,8 @@ class NaiveBook:
     owned: defaultdict[tuple[int, str], int] = field(default_factory=lambda: defaultdict(int))
     own_fees: dict[int, tuple[int, int]] = field(default_factory=dict)
     dead_man: dict[int, int] = field(default_factory=dict)
+    own_limits: dict[int, RiskLimits] = field(default_factory=dict)
+    kept_out: set[int] = field(default_factory=set)
     fund_number: int = 0
     defund_number: int = 0
     fees: int = 0
@@ -183,6 +191,8 @@ class NaiveBook:
                 self._set_spec(command.spec)
             case SetFees() as command:
                 self._set_fees(command)
+            case SetRisk() as command:
+                self._set_risk(command)
             case Tick():
                 pass
         return self.told
@@ -281,6 +291,7 @@ class NaiveBook:
             (self.phase is not Phase.OPEN, RejectCode.MARKET_NOT_OPEN),
             (command.zone not in self.spec.zones or bad_expiry, RejectCode.VALIDATION_FAILED),
             *self._broken_terms(price, command.quantity_wh, banded=command.kind is OrderKind.LIMIT),
+            (self._is_too_risky(order), RejectCode.RISK_LIMIT),
         ):
             if broken:
                 return self._refuse(code)
@@ -313,6 +324,34 @@ class NaiveBook:
             (banded and spec.band_bps > 0 and abs(price - self.reference) > band, RejectCode.PRICE_OUTSIDE_BAND),
         ]
 
+    def _is_too_risky(self, order: NaiveOrder, before: NaiveOrder | None = None) -> bool:
+        """`before`: the same order as it is now. What new terms do not raise they do not break."""
+        owner, placed = order.owner, order.placed
+        if owner in self.kept_out:
+            return True
+        limits = self.own_limits.get(owner, self.spec.limits)
+        others = [o for o in self.open if o.owner == owner and o is not before]
+        may_rest = placed.kind is OrderKind.LIMIT and placed.time_in_force in (TimeInForce.GTC, TimeInForce.GTD)
+        worth, worth_before = (one.price * one.remaining // 1_000 if one else 0 for one in (order, before))
+        open_worth = sum(o.price * o.remaining // 1_000 for o in others)
+        sign = 1 if placed.side is Side.BUY else -1
+        held = sum(
+            sign * t.energy * ((t.buyer == owner) - (t.seller == owner))
+            for t in self.trades
+            if t.epoch_us == self.epoch
+        )
+        held += sum(o.remaining for o in others if o.placed.side is placed.side)
+        raised = order.quantity > before.quantity if before else True
+        return any(
+            limit and is_over
+            for limit, is_over in (
+                (limits.quantity_wh_max, raised and order.quantity > limits.quantity_wh_max),
+                (limits.orders_max, before is None and may_rest and len(others) + 1 > limits.orders_max),
+                (limits.value_micro_max, worth > worth_before and open_worth + worth > limits.value_micro_max),
+                (limits.position_wh_max, raised and held + order.remaining > limits.position_wh_max),
+            )
+        )
+
     def _amend(self, command: AmendOrder) -> None:
         found = self._find(command.order_id, command.participant_id)
         if self.phase is not Phase.OPEN:
@@ -327,6 +366,8 @@ class NaiveBook:
                 return self._refuse(code)
         changed = copy.copy(found)
         changed.price, changed.quantity = price, quantity
+        if self._is_too_risky(changed, found):
+            return self._refuse(RejectCode.RISK_LIMIT)
         if changed.worst_cost() - found.worst_cost() > self.free(found.owner, found.asset):
             return self._refuse_poor(found)
         if found.placed.post_only and price != found.price and self._next_maker(changed) is not None:
@@ -424,7 +465,8 @@ class NaiveBook:
         self.owned[seller.owner, seller.placed.zone] -= energy
         self.fees += buyer_fee + seller_fee
         self.grid[buyer.placed.zone] += buyer_value - seller_value
-        self.trades.append(NaiveTrade(self.now, self.epoch, maker.price, energy, seller.placed.zone, buyer.placed.zone))
+        zones = seller.placed.zone, buyer.placed.zone
+        self.trades.append(NaiveTrade(self.now, self.epoch, maker.price, energy, *zones, buyer.owner, seller.owner))
         self._set_reference()
         self.told.append(
             Traded(
@@ -533,4 +575,20 @@ class NaiveBook:
         else:
             self.own_fees[command.participant_id] = (maker, taker)
         self.told.append(FeesSet(command.participant_id, maker, taker))
+        return None
+
+    def _set_risk(self, command: SetRisk) -> None:
+        who, limits = command.participant_id, command.limits
+        if limits is not None and min(astuple(limits)) < 0:
+            return self._refuse(RejectCode.VALIDATION_FAILED)
+        self.own_limits.pop(who, None)
+        if limits is not None:
+            self.own_limits[who] = limits
+        self.kept_out.discard(who)
+        self.told.append(RiskSet(who, limits, command.is_blocked))
+        if command.is_blocked:
+            self.kept_out.add(who)
+            for order in list(self.open):
+                if order.owner == who:
+                    self._end(order, EndReason.RISK)
         return None

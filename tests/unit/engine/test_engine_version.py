@@ -10,7 +10,7 @@ import msgspec
 
 from engine.book.state import encode, state_hash
 from engine.journal import events_hash
-from engine.market import Phase
+from engine.market import Phase, RiskLimits
 from engine.messages import (
     ENGINE_VERSION,
     AmendOrder,
@@ -25,6 +25,7 @@ from engine.messages import (
     SelfTrade,
     SetFees,
     SetPhase,
+    SetRisk,
     SetSpec,
     Side,
     Tick,
@@ -32,7 +33,7 @@ from engine.messages import (
 )
 from tests.support.builders import START_US, Desk, market, path
 
-KNOWN = {1: ("f513be02dd7805ab", "454f5fa788259e0e")}  # of the story below, by engine version
+KNOWN = {2: ("cbd4f7ec3516ee9a", "308a059ba1ca236d")}  # of the story below, by engine version
 
 SPEC = market(
     zones=("A", "B"),
@@ -75,6 +76,8 @@ def command(draw: Iterator[int], desk: Desk) -> Command:
             return Defund(who, idle_only=next(draw) % 8 != 0)
         case 8:
             return CancelAll(who)
+        case 9 if next(draw) % 2 == 0:
+            return SetRisk(who, (None, RiskLimits(18, 9, 900_000, 90))[next(draw) % 2], next(draw) % 99 == 0)
         case 9:
             return Tick()
         case 10 | 11 if recent is not None:

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from engine.book.state import BookState, OrderState, StateUnreadable, decode, encode, state_hash
-from engine.market import Phase
-from engine.messages import CURRENCY, CancelAllAt, Defund, OrderRepeated, SetFees, SetPhase, TimeInForce
+from engine.market import Phase, RiskLimits
+from engine.messages import CURRENCY, CancelAllAt, Defund, OrderRepeated, SetFees, SetPhase, SetRisk, TimeInForce
 from engine.units import ENERGY_WH_MAX, FUND_MAX, PRICE_MICRO_MAX
 from tests.support.builders import ALICE, BOB, CAROL, START_US, A, B, Desk, funded_desk, linked, market, trades
 
@@ -16,6 +16,8 @@ def busy_desk() -> Desk:
     """Something of everything that a state holds."""
     desk = funded_desk(linked(3, maker_fee_bps=10, taker_fee_bps=33))
     desk.do(SetFees(CAROL, -5, 7))
+    desk.do(SetRisk(CAROL, RiskLimits(10, 3, 0, 20)))
+    desk.do(SetRisk(4, None, is_blocked=True))
     desk.do(CancelAllAt(ALICE, START_US + 60_000_000))
     desk.sell(ALICE, PRICE, 10, zone=A, client_order_id="a")
     desk.buy(BOB, PRICE, 5, zone=B, client_order_id="b")
