@@ -14,7 +14,7 @@ from rich.table import Table
 from bench.installation import Installation
 from bench.machine import RESULTS, Result, machine, record, recorded
 
-ALONE: Final = ("bench.bench_engine", "bench.bench_abuse")
+ALONE: Final = ("bench.bench_engine", "bench.bench_auction", "bench.bench_abuse")
 # Memory first, while nothing has happened; the market is killed before its book is as large as the others leave it.
 TOGETHER: Final = (
     "bench.bench_memory",

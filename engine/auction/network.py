@@ -24,7 +24,10 @@ _Run = tuple[int, EnergyWh]  # of orders at their zone's price that follow one a
 
 
 class ZonePrices(Struct, frozen=True, kw_only=True):
-    """One zone's outcome. A side's price is 0 when nothing of it traded; cuts are by limit price, not by level.
+    """One zone's outcome. Cuts are by limit price, not by level.
+
+    The prices are also there when nothing traded: then no bid is above the one, no ask below the other. They are 0 for
+    buyers where there are no bids, and a tick above the corridor for sellers where there are no asks.
 
     bought_wh, sold_wh: accepted, with what was then left out because somebody would have traded with himself.
     """
@@ -73,7 +76,10 @@ def clear_network(orders: Iterable[AuctionOrder], zones: Sequence[str], rules: R
     book = _Book(orders, zones, rules)
     prices, situation = clearing_prices(book.bids, book.asks, book.lanes, rules.tick_micro)
     buyer_prices = [price * rules.tick_micro for price in prices]
-    seller_prices = [price * rules.tick_micro for price in situation.seller_prices]
+    seller_prices = [
+        price * rules.tick_micro if curve.prices else rules.price_micro_max + rules.tick_micro
+        for curve, price in zip(book.asks, situation.seller_prices, strict=True)
+    ]
     routing = _routed(situation, list(book.runs(_BUY, buyer_prices)), list(book.runs(_SELL, seller_prices)))
     flows = situation.must_wh | {lane: energy_wh for lane, energy_wh in routing.carried_wh.items() if energy_wh}
     bought, sold = [0] * len(zones), [0] * len(zones)
@@ -87,8 +93,8 @@ def clear_network(orders: Iterable[AuctionOrder], zones: Sequence[str], rules: R
         zones=tuple(
             ZonePrices(
                 zone=zone,
-                buyer_price_micro=buyer_prices[number] if bought[number] else 0,
-                seller_price_micro=seller_prices[number] if sold[number] else 0,
+                buyer_price_micro=buyer_prices[number],
+                seller_price_micro=seller_prices[number],
                 bought_wh=bought[number],
                 sold_wh=sold[number],
                 bid_cut=bid_cuts[number],

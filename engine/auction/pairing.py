@@ -29,7 +29,7 @@ def pair(fills: Iterable[Fill]) -> tuple[list[Pair], list[Pair]]:
     """Pairs of different participants, and what is left of pairs with oneself: all of one participant. O(n).
 
     As much is left as his purchases and sales together exceed the volume, hence nothing for an auction's own fills
-    (engine.auction.uniform.unavoidable_self_trade). Bought and sold must be equal; at most 4 pairs come of a fill.
+    (engine.auction.uniform.exceeding). Bought and sold must be equal; at most 4 pairs come of a fill.
     """
     own, others = list[Pair](), list[Pair]()
     for one in _in_order(fills):

@@ -160,8 +160,8 @@ def clearing_prices(
 ) -> tuple[list[int], Situation]:
     """Buyers' prices at which everything clears, in ticks by zone, and what follows from them.
 
-    Without losses they are the lowest such prices; sellers' prices are the highest that go with them. Where charges
-    had to be fixed, the lanes say so.
+    Without losses they are the lowest such prices, with losses no zone's alone could be lower; sellers' prices are the
+    highest that go with them. Where charges had to be fixed, the lanes say so.
     """
     prices = _search(bids, asks, lanes, tick)
     situation = Situation(prices, bids, asks, lanes, tick)
@@ -173,6 +173,20 @@ def clearing_prices(
         prices = _search(bids, asks, lanes, tick)
         situation = Situation(prices, bids, asks, lanes, tick)
         assert situation.clears(), prices
+    return _without_slack(prices, situation, bids, asks, lanes, tick)
+
+
+def _without_slack(
+    prices: list[int], situation: Situation, bids: Sequence[Curve], asks: Sequence[Curve], lanes: list[Lane], tick: int
+) -> tuple[list[int], Situation]:
+    """Lower one zone's price after the other while all still clears: with losses two can leave a seller the same."""
+    zone = 0
+    while zone < len(prices):
+        lower = [price - (zone == other) for other, price in enumerate(prices)]
+        if lower[zone] >= 0 and bids[zone].prices and (below := Situation(lower, bids, asks, lanes, tick)).clears():
+            prices, situation, zone = lower, below, 0
+        else:
+            zone += 1
     return prices, situation
 
 

@@ -9,7 +9,7 @@ changes by it (docs/decisions/0040).
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -75,7 +75,7 @@ def clear_zone(orders: Iterable[AuctionOrder], zone: str, rules: Rules) -> ZoneR
     low, high, turn = _indifferent(demand, supply, bid, ask, rules.tick_micro)
     price = min(max(floor_to_tick((bid + ask) // 2, rules.tick_micro), low), high)
     fills, bid_cut, ask_cut = _fills(ordered, (bid_levels, ask_levels), demand, supply, volume, bid, ask)
-    found, self_trade = unavoidable_self_trade(fills, volume), None
+    found, self_trade = exceeding(_by_participant(fills), volume), None
     if found is not None:
         fills, self_trade = _without_self_trade(fills, found, ordered, rules, path)
     return ZoneResult(
@@ -225,17 +225,21 @@ def _fills(
     return fills, bid_cut, ask_cut
 
 
-def unavoidable_self_trade(fills: Iterable[Fill], volume: EnergyWh) -> tuple[ParticipantId, EnergyWh] | None:
-    """Who cannot be paired with others alone, and for how much; there is never more than one.
+def exceeding(accepted: Mapping[ParticipantId, EnergyWh], volume: EnergyWh) -> tuple[ParticipantId, EnergyWh] | None:
+    """Who cannot be paired with others alone, and for how much; accepted: bought and sold by each. Never more than one.
 
     What he buys must come from others, who sell the volume less what he sells: so bought + sold may reach the volume.
     All that is bought and sold is twice the volume, so two participants cannot both exceed it.
     """
+    most = max(accepted, key=accepted.__getitem__, default=None)
+    return None if most is None or accepted[most] <= volume else (most, accepted[most] - volume)
+
+
+def _by_participant(fills: Iterable[Fill]) -> dict[ParticipantId, EnergyWh]:
     accepted: defaultdict[ParticipantId, EnergyWh] = defaultdict(int)
     for fill in fills:
         accepted[fill.participant_id] += fill.energy_wh
-    most = max(accepted, key=lambda participant: (accepted[participant], -participant), default=0)
-    return (most, accepted[most] - volume) if accepted and accepted[most] > volume else None
+    return accepted
 
 
 def _without_self_trade(

@@ -23,6 +23,8 @@ COMMANDS = (
     "audit",
     "audit log",
     "audit log verify",
+    "certificate",
+    "certificate verify",
     "replay",
     "keys rotate",
     "keys rotate-wallets",

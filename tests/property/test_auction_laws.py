@@ -1,5 +1,4 @@
-"""The call auction of one zone obeys its laws and agrees with a twin that tries every price.
-"""
+"""The call auction of one zone obeys its laws and agrees with a twin that tries every price."""
 
 import random
 from collections import Counter

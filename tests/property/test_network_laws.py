@@ -1,5 +1,4 @@
-"""The auction of several zones obeys its laws; its welfare is held against linear programmes solved by HiGHS.
-"""
+"""The auction of several zones obeys its laws; its welfare is held against linear programmes solved by HiGHS."""
 
 import random
 from collections import Counter
