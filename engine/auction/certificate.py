@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.auction.network import Charge, Flow, NetworkResult, ZonePrices
 from engine.auction.orders import BY_PRIORITY, NO_LEVEL, AuctionOrder, Cut, Fill, Rules, order_problems, rule_problems
@@ -132,7 +133,7 @@ def zone_problems(result: ZoneResult, orders: Sequence[AuctionOrder], rules: Rul
     ends = (low - tick, low, turn - tick, turn, high, high + tick, price)
     sums, levels = _Sums(ends), dict[tuple[Side, PriceMicro], PriceMicro]()
     best_bid, best_ask = NO_LEVEL, rules.price_micro_max + 1
-    expected, sides, accepted = list[Fill](), [0, 0], defaultdict[ParticipantId, EnergyWh](int)
+    expected, accepted, sides = list[Fill](), list[Fill](), [0, 0]
     left_out, ends_seen = [0, 0], set[Side]()
     for order in orders:
         key = (order.side, order.price_micro)
@@ -151,14 +152,17 @@ def zone_problems(result: ZoneResult, orders: Sequence[AuctionOrder], rules: Rul
         if _is_last(order, level, cut):
             ends_seen.add(order.side)
         sides[order.side] += energy_wh
-        accepted[order.participant_id] += energy_wh
+        if not energy_wh:
+            continue
+        fill = Fill(order.order_id, order.participant_id, order.side, energy_wh)
+        accepted.append(fill)
         if result.self_trade is not None and order.participant_id == result.self_trade.participant_id:
             own = result.self_trade.ask_cut if order.side is Side.SELL else result.self_trade.bid_cut
             kept = min(energy_wh, _by_cut(order, level, own))
             left_out[order.side] += energy_wh - kept
-            energy_wh = kept
-        if energy_wh > 0:
-            expected.append(Fill(order.order_id, order.participant_id, order.side, energy_wh))
+            fill = replace(fill, energy_wh=kept)
+        if fill.energy_wh:
+            expected.append(fill)
     if best_bid < best_ask:
         if result != ZoneResult(zone=result.zone):
             yield "no bid meets an ask, so nothing trades and there is no price"

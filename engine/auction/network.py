@@ -122,23 +122,25 @@ class _Book:
         self.zones = sorted(zones)
         self.numbers = {zone: number for number, zone in enumerate(self.zones)}
         self.zone_of: dict[OrderId, int] = {}
-        energy: tuple[list[dict[PriceMicro, EnergyWh]], ...] = tuple([defaultdict(int) for _ in zones] for _ in Side)
-        self._limits: tuple[dict[PriceMicro, PriceMicro], dict[PriceMicro, PriceMicro]] = ({}, {})
+        energy: list[list[dict[PriceMicro, EnergyWh]]] = [[defaultdict(int) for _ in zones] for _ in Side]
         for order in self.orders:
-            limits, price = self._limits[order.side], order.price_micro
-            if price not in limits:
-                limits[price] = rules.limit(order.side, price)
             zone = self.zone_of[order.order_id] = self.numbers[order.zone]
-            energy[order.side][zone][limits[price]] += order.quantity_wh
-        for curves in energy:
-            for curve in curves:
-                curve.pop(NO_LEVEL, None)
-        self.bids, self.asks = ([Curve(curve) for curve in curves] for curves in energy)
+            energy[order.side][zone][order.price_micro] += order.quantity_wh
+        self._limits = [{price: rules.limit(side, price) for one in energy[side] for price in one} for side in Side]
+        self.bids, self.asks = ([self._curve(side, one) for one in energy[side]] for side in Side)
         self.lanes = [
             Lane(path, self.numbers[path.zone_from], self.numbers[path.zone_to], rules.lot_wh)
             for path in sorted(rules.paths, key=lambda path: (path.zone_from, path.zone_to))
             if path.zone_from in self.numbers and path.zone_to in self.numbers
         ]
+
+    def _curve(self, side: Side, energy_at: dict[PriceMicro, EnergyWh]) -> Curve:
+        """By limit instead of price, without what can never trade."""
+        limited: defaultdict[PriceMicro, EnergyWh] = defaultdict(int)
+        for price, energy_wh in energy_at.items():
+            limited[self._limits[side][price]] += energy_wh
+        limited.pop(NO_LEVEL, None)
+        return Curve(limited)
 
     def runs(self, side: Side, prices: Sequence[PriceMicro]) -> Iterator[_Run]:
         """Orders at exactly their zone's price, by priority, neighbours of one zone taken together."""
@@ -163,24 +165,21 @@ class _Book:
             ],
             [energy - curve.below(price) for energy, curve, price in zip(sold, self.asks, seller_prices, strict=True)],
         )
-        worst: tuple[dict[int, tuple[PriceMicro, Cut]], ...] = ({}, {})
+        cuts = [[Cut() for _ in self.zones] for _ in Side]
         fills = []
         for order in self.orders:
-            side, zone = order.side, self.zone_of[order.order_id]
+            side, zone, energy_wh = order.side, self.zone_of[order.order_id], order.quantity_wh
             limit, price = self._limits[side][order.price_micro], prices[side][zone]
-            better = NO_LEVEL < limit < price if side is _SELL else limit > price
-            energy_wh = order.quantity_wh if better else 0
             if limit == price:
-                energy_wh = min(order.quantity_wh, left[side][zone])
+                energy_wh = min(energy_wh, left[side][zone])
                 left[side][zone] -= energy_wh
+            elif limit == NO_LEVEL or (limit > price if side is _SELL else limit < price):
+                continue
             if energy_wh:
                 fills.append(Fill(order.order_id, order.participant_id, side, energy_wh))
-                badness = limit if side is _SELL else -limit
-                if zone not in worst[side] or badness >= worst[side][zone][0]:
-                    worst[side][zone] = (badness, Cut(limit, order.priority, energy_wh))
-        cuts = [
-            [worst[side][zone][1] if zone in worst[side] else Cut() for zone in self.numbers.values()] for side in Side
-        ]
+                worst = cuts[side][zone]
+                if not worst.energy_wh or (limit >= worst.level_micro if side is _SELL else limit <= worst.level_micro):
+                    cuts[side][zone] = Cut(limit, order.priority, energy_wh)
         return fills, cuts[_BUY], cuts[_SELL]
 
 

@@ -9,7 +9,7 @@ changes by it (docs/decisions/0040).
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
@@ -75,7 +75,7 @@ def clear_zone(orders: Iterable[AuctionOrder], zone: str, rules: Rules) -> ZoneR
     low, high, turn = _indifferent(demand, supply, bid, ask, rules.tick_micro)
     price = min(max(floor_to_tick((bid + ask) // 2, rules.tick_micro), low), high)
     fills, bid_cut, ask_cut = _fills(ordered, (bid_levels, ask_levels), demand, supply, volume, bid, ask)
-    found, self_trade = exceeding(_by_participant(fills), volume), None
+    found, self_trade = exceeding(fills, volume), None
     if found is not None:
         fills, self_trade = _without_self_trade(fills, found, ordered, rules, path)
     return ZoneResult(
@@ -225,21 +225,23 @@ def _fills(
     return fills, bid_cut, ask_cut
 
 
-def exceeding(accepted: Mapping[ParticipantId, EnergyWh], volume: EnergyWh) -> tuple[ParticipantId, EnergyWh] | None:
-    """Who cannot be paired with others alone, and for how much; accepted: bought and sold by each. Never more than one.
+def exceeding(accepted: Sequence[Fill], volume: EnergyWh) -> tuple[ParticipantId, EnergyWh] | None:
+    """Who cannot be paired with others alone, and for how much; there is never more than one.
 
     What he buys must come from others, who sell the volume less what he sells: so bought + sold may reach the volume.
-    All that is bought and sold is twice the volume, so two participants cannot both exceed it.
+    All that is bought and sold is twice the volume, so to exceed it is to have a majority, and whoever has it is left
+    when everybody else's energy is set off against it (Boyer, Moore: MJRTY, 1981).
     """
-    most = max(accepted, key=accepted.__getitem__, default=None)
-    return None if most is None or accepted[most] <= volume else (most, accepted[most] - volume)
-
-
-def _by_participant(fills: Iterable[Fill]) -> dict[ParticipantId, EnergyWh]:
-    accepted: defaultdict[ParticipantId, EnergyWh] = defaultdict(int)
-    for fill in fills:
-        accepted[fill.participant_id] += fill.energy_wh
-    return accepted
+    leader, lead_wh = 0, 0
+    for fill in accepted:
+        if fill.participant_id == leader:
+            lead_wh += fill.energy_wh
+        elif lead_wh >= fill.energy_wh:
+            lead_wh -= fill.energy_wh
+        else:
+            leader, lead_wh = fill.participant_id, fill.energy_wh - lead_wh
+    excess_wh = sum(fill.energy_wh for fill in accepted if fill.participant_id == leader) - volume
+    return (leader, excess_wh) if excess_wh > 0 else None
 
 
 def _without_self_trade(
