@@ -16,6 +16,7 @@ from engine.units import value_micro
 from tests.support.auctions import TICK, rules, wishes
 from tests.support.builders import A, path
 from tests.support.naive_auction import can_be_paired, naive_clear, reductions, sellers_terms
+from tests.support.naive_book import landed as naive_landed
 
 some_rules = st.builds(
     lambda wheeling, loss, low: rules(path(A, A, wheeling * TICK, loss), price_micro_min=low * TICK),
@@ -37,6 +38,7 @@ def test_price_volume_surplus_and_fills_are_those_of_the_twin(orders: list[Aucti
         assert result == ZoneResult(zone=A)
         return
     assert (result.price_micro, result.volume_wh, result.surplus_wh) == (naive.price, naive.volume, naive.surplus)
+    assert result.buyer_price_micro == naive_landed(naive.price, given_rules.path(A, A), TICK)
     own = result.self_trade.participant_id if result.self_trade else 0
     others = {order.order_id for order in orders if order.participant_id != own}
     assert {k: v for k, v in accepted(result).items() if k in others} == {

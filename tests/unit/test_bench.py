@@ -15,6 +15,7 @@ from time import perf_counter_ns
 from typing import Any
 
 import msgspec
+import pytest
 
 from bench.client import AckLog, Trader
 from bench.closed import closed_loop
@@ -26,15 +27,16 @@ from bench.sockets import frame
 LOAD_SECONDS_MAX = 10.0
 
 
-def test_the_engine_bench_does_the_same_work_twice() -> None:
-    command = [sys.executable, "-m", "bench.bench_engine", "--smoke"]
+@pytest.mark.parametrize("bench", ["bench_engine", "bench_auction"])
+def test_a_bench_of_the_engine_does_the_same_work_twice(bench: str) -> None:
+    command = [sys.executable, "-m", f"bench.{bench}", "--smoke"]
 
     first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
 
     checksums = [re.findall(r"checksum=([0-9a-f]{8})", said) for said in (first, second)]
     assert checksums[0] == checksums[1]
     assert len(checksums[0]) == 1
-    assert re.search(r"rate=\d+/s", first)
+    assert re.search(r"rate=\d+/s|median=[\d.]+ms", first)
     assert re.search(r"machine: .+ cores", first)
 
 
