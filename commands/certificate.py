@@ -50,7 +50,8 @@ def _summary(published: Published) -> str:
     orders = f"{len(published.orders)} orders, SHA-256 {published.orders_hash[:16]}"
     if published.network is not None:
         energy_wh = sum(zone.bought_wh for zone in published.network.zones)
-        return f"{len(published.network.zones)} zones, {energy_text(energy_wh)} kWh; {orders}"
+        fixed = "; with fixed charges" if published.network.fixed_charges else ""
+        return f"{len(published.network.zones)} zones, {energy_text(energy_wh)} kWh{fixed}; {orders}"
     assert published.zone is not None
     if not published.zone.price_micro:
         return f"{published.zone.zone}: no price, nothing traded; {orders}"

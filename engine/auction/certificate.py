@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from engine.auction.network import Charge, Flow, NetworkResult, ZonePrices
 from engine.auction.orders import BY_PRIORITY, NO_LEVEL, AuctionOrder, Cut, Fill, Rules, order_problems, rule_problems
 from engine.auction.uniform import ZoneResult, exceeding
-from engine.market import UNLIMITED_WH, landed
+from engine.market import UNLIMITED_WH, Path, landed
 from engine.messages import OrderId, ParticipantId, Side
 from engine.units import EnergyWh, PriceMicro, floor_to_tick
 
@@ -250,6 +250,10 @@ def network_problems(result: NetworkResult, orders: Sequence[AuctionOrder], rule
     if len(zones) != len(result.zones) or len(flows) != len(result.flows):
         yield "zones, flows: each may appear once"
         return
+    tick = rules.tick_micro
+    if any(one.buyer_price_micro % tick or one.seller_price_micro % tick for one in result.zones):
+        yield "zones: a price is not on the tick"
+        return
     yield from _lane_problems(zones, flows, {(one.zone_from, one.zone_to): one for one in result.fixed_charges}, rules)
     accepted, expected, ends_seen = Counter[tuple[str, Side]](), dict[OrderId, Fill](), 0
     for order in orders:
@@ -301,6 +305,8 @@ def _lane_problems(
         capacity = path.capacity_wh // rules.lot_wh * rules.lot_wh
         if flow < 0 or flow % rules.lot_wh or (limited and flow > capacity):
             yield f"lane {pair[0]} to {pair[1]}: carries {flow} Wh, which it cannot"
+        if pair in fixed and not path.wheeling_micro <= fixed[pair].charge_micro <= _highest_charge(path, rules):
+            yield f"lane {pair[0]} to {pair[1]}: no price in the corridor has that charge"
         seller, buyer = zones[path.zone_from].seller_price_micro, zones[path.zone_to].buyer_price_micro
         least, more = (
             price + fixed[pair].charge_micro
@@ -313,6 +319,12 @@ def _lane_problems(
         if buyer >= more and not (limited and flow == capacity):
             yield f"lane {pair[0]} to {pair[1]}: the price difference pays for more than flows"
     yield from (f"lane {a} to {b}: has no costs, so nothing may flow" for a, b in sorted(left))
+
+
+def _highest_charge(path: Path, rules: Rules) -> PriceMicro:
+    """Wheeling and loss per kWh at the corridor's end."""
+    top = rules.price_micro_max
+    return landed(top, path.wheeling_micro, path.loss_bps, rules.tick_micro) - top
 
 
 def _fill_problems(result: NetworkResult, expected: dict[OrderId, Fill]) -> Iterator[str]:

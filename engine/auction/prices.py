@@ -18,7 +18,7 @@ from typing import Final
 
 from engine.auction.routing import Routing
 from engine.market import UNLIMITED_WH, Path, landed
-from engine.units import BPS, PRICE_MICRO_MAX, EnergyWh, PriceMicro
+from engine.units import BPS, EnergyWh, PriceMicro
 
 ENDLESS_WH: Final = 2**62
 _NEVER: Final = 2**62  # a price, in steps of the grid
@@ -167,7 +167,7 @@ def clearing_prices(
     situation = Situation(prices, bids, asks, lanes, tick)
     if not situation.clears():
         for lane in lanes:
-            seller_price = min(situation.seller_prices[lane.sold_at] * tick, PRICE_MICRO_MAX)
+            seller_price = situation.seller_prices[lane.sold_at] * tick if asks[lane.sold_at].prices else 0
             path = lane.path
             lane.charge_micro = landed(seller_price, path.wheeling_micro, path.loss_bps, tick) - seller_price
         prices = _search(bids, asks, lanes, tick)

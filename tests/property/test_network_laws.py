@@ -222,7 +222,7 @@ def test_prices_clear_and_without_losses_are_the_lowest_that_do(orders: list[Auc
             assert min(situation.seller_prices[zone], 6) == highest
 
 
-@given(wishes(ZONES, 12), networks())
+@given(wishes(ZONES, 12, 3), networks())
 def test_marginal_orders_of_all_zones_go_by_priority(orders: list[AuctionOrder], given_rules: Rules) -> None:
     """No order at its zone's price got less while a later one of another zone got something that could have been his.
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from engine.auction.certificate import Published, orders_hash, problems, publish
-from engine.auction.network import NetworkResult, clear_network
+from engine.auction.network import Charge, NetworkResult, clear_network
 from engine.auction.orders import AuctionOrder, Fill
 from engine.auction.uniform import ZoneResult, clear_zone
 from engine.messages import Side
@@ -187,6 +187,8 @@ def network_attacks() -> dict[str, Callable[[NetworkResult], NetworkResult]]:
         "a missing fill": lambda r: replace(r, fills=r.fills[1:]),
         "energy left out of one side": lambda r: replace(r, fills=r.fills[1:], left_out=r.fills[:1]),
         "pairs that are not the fills": lambda r: replace(r, pairs=r.pairs[1:]),
+        "a price between ticks": lambda r: zone(r, 1, buyer_price_micro=r.zones[1].buyer_price_micro + 1),
+        "an invented charge": lambda r: replace(r, fixed_charges=(Charge(A, B, 9 * TICK),)),
         "a zone twice": lambda r: replace(r, zones=(*r.zones, r.zones[0])),
         "nothing at all": nothing,
     }
