@@ -5,17 +5,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from engine.auction.certificate import Published, orders_hash, problems, publish
-from engine.auction.network import Charge, NetworkResult, clear_network
+from engine.auction.network import Charge, Flow, NetworkResult, clear_network
 from engine.auction.orders import AuctionOrder, Fill
 from engine.auction.uniform import ZoneResult, clear_zone
 from engine.messages import Side
 from tests.support.auctions import TICK, listed, rules, wishes
 from tests.support.builders import A, B, path
+from tests.support.naive_auction import limit_of
 
 BUY, SELL = Side.BUY, Side.SELL
 RULES = rules(path(A, A, TICK, 100))
@@ -62,20 +63,56 @@ def test_every_clearing_of_a_network_is_believed(
     assert list(problems(publish(orders, two, clear_network(orders, (A, B), two)))) == []
 
 
-@given(wishes(size_max=10), st.integers(1, 12), st.integers(-2, 2), st.integers(-2, 2))
-def test_no_other_price_passes(orders: list[AuctionOrder], price: int, low: int, high: int) -> None:
-    """Whatever range is claimed with it."""
+@given(wishes(size_max=8), st.data())
+def test_no_other_claim_about_the_price_passes(orders: list[AuctionOrder], data: st.DataObject) -> None:
+    """Though surplus, buyers' price, cuts and fills agree with it: range, turn and price near the true ones."""
     result = clear_zone(orders, A, rules())
+    assume(result.price_micro)
+    near = st.integers(-3, 3)
+    price, low, high, turn = (
+        max(0, one + data.draw(near) * TICK)
+        for one in (result.price_micro, result.low_micro, result.high_micro, result.turn_micro)
+    )
+    demand, supply = (
+        sum(
+            order.quantity_wh
+            for order in orders
+            if order.side is side
+            and (limit := limit_of(order, rules())) is not None
+            and (limit >= price if side is BUY else limit <= price)
+        )
+        for side in (BUY, SELL)
+    )
     false = replace(
         result,
-        price_micro=price * TICK,
-        buyer_price_micro=price * TICK,
-        low_micro=result.low_micro + low * TICK,
-        high_micro=result.high_micro + high * TICK,
+        price_micro=price,
+        buyer_price_micro=price,
+        surplus_wh=demand - supply,
+        low_micro=low,
+        high_micro=high,
+        turn_micro=turn,
     )
 
-    if false != result:
-        assert list(problems(publish(orders, rules(), false)))
+    assert (list(problems(publish(orders, rules(), false))) == []) == (false == result)
+
+
+def test_less_than_the_volume_is_refused_even_if_everything_fits_it() -> None:
+    zone = of_zone().zone
+    assert zone is not None
+    fills = tuple(replace(one, energy_wh=one.energy_wh - (one.order_id in (3, 7))) for one in zone.fills)
+    bid_cut, ask_cut = (replace(cut, energy_wh=cut.energy_wh - 1) for cut in (zone.bid_cut, zone.ask_cut))
+
+    assert changed(of_zone(), fills=fills, bid_cut=bid_cut, ask_cut=ask_cut)
+
+
+def test_self_trades_that_are_not_left_out_are_refused() -> None:
+    orders = listed((BUY, 1, 9, 4), (SELL, 1, 2, 3), (SELL, 2, 3, 3))
+    published = publish(orders, rules(), clear_zone(orders, A, rules()))
+    fills = (Fill(1, 1, BUY, 4), Fill(2, 1, SELL, 3), Fill(3, 2, SELL, 1))
+
+    assert changed(published, self_trade=None, fills=fills) == [
+        "self_trade: who must be left out, or how much, is wrong"
+    ]
 
 
 def test_the_example_trades_as_the_other_tests_assume() -> None:
@@ -176,31 +213,47 @@ def network_attacks() -> dict[str, Callable[[NetworkResult], NetworkResult]]:
             empty = zone(empty, number, bought_wh=0, sold_wh=0, bid_cut=cut, ask_cut=cut)
         return empty
 
+    def wider(result: NetworkResult) -> NetworkResult:
+        more = (replace(one, energy_wh=one.energy_wh + (one.zone_from != one.zone_to)) for one in result.flows)
+        return replace(result, flows=tuple(more))
+
     return {
-        "a buyers' price too high": lambda r: zone(r, 1, buyer_price_micro=r.zones[1].buyer_price_micro + TICK),
-        "a buyers' price too low": lambda r: zone(r, 1, buyer_price_micro=r.zones[1].buyer_price_micro - 2 * TICK),
-        "a sellers' price too low": lambda r: zone(r, 0, seller_price_micro=r.zones[0].seller_price_micro - TICK),
-        "a flow beyond capacity": lambda r: replace(
-            r, flows=tuple(replace(f, energy_wh=f.energy_wh + (f.zone_from != f.zone_to)) for f in r.flows)
-        ),
-        "a flow held back": lambda r: replace(r, flows=tuple(f for f in r.flows if f.zone_from == f.zone_to)),
-        "a missing fill": lambda r: replace(r, fills=r.fills[1:]),
-        "energy left out of one side": lambda r: replace(r, fills=r.fills[1:], left_out=r.fills[:1]),
-        "pairs that are not the fills": lambda r: replace(r, pairs=r.pairs[1:]),
-        "a price between ticks": lambda r: zone(r, 1, buyer_price_micro=r.zones[1].buyer_price_micro + 1),
-        "an invented charge": lambda r: replace(r, fixed_charges=(Charge(A, B, 9 * TICK),)),
-        "a zone twice": lambda r: replace(r, zones=(*r.zones, r.zones[0])),
-        "nothing at all": nothing,
+        "outside its limit": lambda r: zone(r, 1, buyer_price_micro=9 * TICK),
+        "better than its zone's price and not filled": nothing,
+        "below its cost": lambda r: zone(r, 1, buyer_price_micro=TICK),
+        "pays for more than flows": lambda r: replace(r, flows=tuple(f for f in r.flows if f.zone_from == f.zone_to)),
+        "which it cannot": wider,
+        "what is bought": lambda r: zone(r, 0, bought_wh=r.zones[0].bought_wh + 1),
+        "what is sold": lambda r: zone(r, 0, sold_wh=r.zones[0].sold_wh + 1),
+        "does not get": lambda r: replace(r, fills=r.fills[1:]),
+        "nothing of the kind": lambda r: replace(r, fills=(*r.fills, Fill(99, 1, BUY, 1))),
+        "not as much bought as sold": lambda r: replace(r, fills=r.fills[1:], left_out=r.fills[:1]),
+        "do not come to the fills": lambda r: replace(r, pairs=r.pairs[1:]),
+        "do not trade": lambda r: replace(r, pairs=(*r.pairs, replace(r.pairs[0], ask=r.pairs[0].bid))),
+        "is not on the tick": lambda r: zone(r, 1, buyer_price_micro=r.zones[1].buyer_price_micro + 1),
+        "has that charge": lambda r: replace(r, fixed_charges=(Charge(A, B, 9 * TICK),)),
+        "each may appear once": lambda r: replace(r, zones=(*r.zones, r.zones[0])),
+        "has no costs": lambda r: replace(r, flows=(*r.flows, Flow(A, "C", 1))),
+        "is no order's": lambda r: zone(r, 0, bid_cut=replace(r.zones[0].bid_cut, priority=99)),
     }
 
 
-@pytest.mark.parametrize("attack", network_attacks())
-def test_a_false_network_is_refused(attack: str) -> None:
+@pytest.mark.parametrize("said", network_attacks())
+def test_a_false_network_is_refused_for_its_reason(said: str) -> None:
     published = of_network()
     assert published.network is not None
     assert list(problems(published)) == []
 
-    assert list(problems(replace(published, network=network_attacks()[attack](published.network))))
+    assert said in " ".join(problems(replace(published, network=network_attacks()[said](published.network))))
+
+
+def test_another_buyers_price_of_one_zone_is_refused() -> None:
+    zone = of_zone().zone
+    assert zone is not None
+
+    found = changed(of_zone(), buyer_price_micro=zone.buyer_price_micro + TICK)
+
+    assert found == ["buyer_price: is not the landed price"]
 
 
 @pytest.mark.parametrize(
