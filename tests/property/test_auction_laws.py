@@ -1,4 +1,9 @@
-"""The call auction of one zone obeys its laws and agrees with a twin that tries every price."""
+"""The call auction of one zone obeys its laws and agrees with a twin that tries every price.
+
+Seen to fail for: the surplus not looked at, a midpoint outside the range or rounded up, orders taken as they come, a
+corridor that bids may exceed, a marginal level filled whole, buyers who pay the sellers' price, a self-trade left in,
+taken off the best orders first, or one Wh too large, pairs with oneself kept.
+"""
 
 import random
 from collections import Counter
