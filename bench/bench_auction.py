@@ -51,7 +51,7 @@ def orders_of(zones: tuple[str, ...], each: int, seed: int) -> list[AuctionOrder
     for number in range(2 * each):
         for place, zone in enumerate(zones):
             side = Side(number % 2)
-            middle = 2_500_000 + place * 300_000 if side is Side.SELL else 3_300_000 + place * 300_000
+            middle = 2_500_000 + place * 900_000 if side is Side.SELL else 3_300_000 + place * 900_000
             orders.append(
                 AuctionOrder(
                     len(orders) + 1,
