@@ -133,7 +133,7 @@ def settle(trades: Sequence[SettledTrade], number: int, salt: bytes, part_accoun
     root = Tree(leaves).root
     return Settlement(
         number=number,
-        settlement_id=settlement_id(number, root),
+        settlement_id=settlement_id(number, len(leaves), root),
         root=root,
         leaves=leaves,
         parts=split(deltas(net(trades)), part_accounts),

@@ -61,7 +61,7 @@ def prove(trade: SettledTrade, side: SideName, number: int, salt: bytes, leaves:
     hidden = blind_of(salt, trade.market_id, trade.number, other)
     return Proof(
         format=FORMAT,
-        settlement_id=settlement_id(number, tree.root).hex(),
+        settlement_id=settlement_id(number, len(leaves), tree.root).hex(),
         settlement_number=number,
         root=tree.root.hex(),
         count=len(leaves),
@@ -86,8 +86,8 @@ def verify(proof: Proof, root: bytes) -> None:
     """Is the trade under this root, which somebody else vouches for, such as the chain? Raises ProofWrong."""
     if bytes.fromhex(proof.root) != root:
         raise ProofWrong(f"it is of another settlement: its root is {proof.root}")
-    if settlement_id(proof.settlement_number, root).hex() != proof.settlement_id:
-        raise ProofWrong("settlement_id is not that of this number and root")
+    if settlement_id(proof.settlement_number, proof.count, root).hex() != proof.settlement_id:
+        raise ProofWrong("settlement_id is not that of this number, count and root")
     if not proof.index < proof.count:
         raise ProofWrong(f"there is no trade {proof.index} among {proof.count}")
     found = root_of(leaf_of_proof(proof), proof.index, proof.count, [bytes.fromhex(each) for each in proof.path])

@@ -23,7 +23,7 @@ SIDES: Final[tuple[SideName, SideName]] = ("buyer", "seller")
 _BLIND: Final = struct.Struct("<IQB")
 _SIDE: Final = struct.Struct("<QqqB")
 _TRADE: Final = struct.Struct("<IQQqQ")
-_NUMBER: Final = struct.Struct("<Q")
+_SETTLEMENT: Final = struct.Struct("<QI")
 
 
 class SettledSide(Struct, frozen=True, gc=False):
@@ -80,6 +80,9 @@ def leaves_of(trades: Sequence[SettledTrade], salt: bytes) -> list[bytes]:
     return [leaf_of(trade, salt) for trade in trades]
 
 
-def settlement_id(number: int, root: bytes) -> bytes:
-    """What the chain knows the settlement by: 16 bytes that nothing else can have, not even in another installation."""
-    return hashlib.sha256(b"wattbook-settlement-v1" + _NUMBER.pack(number) + root).digest()[:ID_BYTES]
+def settlement_id(number: int, count: int, root: bytes) -> bytes:
+    """What the chain knows the settlement by: 16 bytes that nothing else can have, not even in another installation.
+
+    It covers the count of trades, which the root of a tree leaves open.
+    """
+    return hashlib.sha256(b"wattbook-settlement-v1" + _SETTLEMENT.pack(number, count) + root).digest()[:ID_BYTES]
