@@ -13,7 +13,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
-from engine.settlement.netting import Rule, Settlement, choose, settle
+from engine.settlement.netting import Rule, Settlement, choose, is_due, settle
 from engine.settlement.proofs import prove
 from engine.settlement.records import PartRecord, SettlementRecord, TradeSettlement
 from engine.settlement.states import News, Status, advance, overall
@@ -31,6 +31,31 @@ _SETTLEMENT: Final = """s.number, s.settlement_id, s.root, s.trades, s.energy_wh
 
 HEAD = "/* settlements.head */ SELECT number FROM settlement_head FOR UPDATE"
 MOVE_HEAD = "/* settlements.move_head */ UPDATE settlement_head SET number = $1"
+# How many trades wait, and since when: two look-ups in an index for each market, so it may be asked often.
+BACKLOG = """
+    /* settlements.backlog */
+    SELECT coalesce(sum(newest - settled), 0)::bigint AS waiting, coalesce(min(oldest_us), 0) AS oldest_us
+    FROM (
+        SELECT c.market_id AS of_market, coalesce(s.number, 0) AS settled
+        FROM cursors c
+        LEFT JOIN settlement_cursors s USING (market_id)
+    ) AS m
+    CROSS JOIN LATERAL (
+        SELECT time_us AS oldest_us
+        FROM trades
+        WHERE market_id = of_market
+            AND number > settled
+        ORDER BY number
+        LIMIT 1
+    ) AS o
+    CROSS JOIN LATERAL (
+        SELECT number AS newest
+        FROM trades
+        WHERE market_id = of_market
+        ORDER BY number DESC
+        LIMIT 1
+    ) AS n
+"""
 # In a market, times do not go back while numbers grow: the first of all by time are the first of each market.
 WAITING = f"""
     /* settlements.waiting */
@@ -124,6 +149,10 @@ class PostgresSettlements:
 
     async def settle_due(self, now_us: TimeUs, rule: Rule) -> int:
         """Settle the trades that are due, in one transaction with their orders to the chain; how many they were."""
+        backlog = await self._pool.fetchrow(BACKLOG)
+        assert backlog is not None, "an aggregate has a row"
+        if not is_due(backlog["waiting"], backlog["oldest_us"], now_us, rule):
+            return 0
         async with self._pool.acquire() as connection, connection.transaction():
             number = await connection.fetchval(HEAD) + 1
             waiting = [_trade(row) for row in await connection.fetch(WAITING, rule.trades_max)]

@@ -68,9 +68,14 @@ def user(participant_id: ParticipantId) -> str:
     return f"user:{participant_id}"
 
 
+def is_due(waiting: int, oldest_us: TimeUs, now_us: TimeUs, rule: Rule) -> bool:
+    """Would `choose` take any of so many trades?"""
+    return waiting >= rule.trades_max or (waiting > 0 and oldest_us < _ended_us(now_us, rule))
+
+
 def choose(waiting: Sequence[SettledTrade], now_us: TimeUs, rule: Rule) -> list[SettledTrade]:
     """The trades of the next settlement, none when none is due. waiting: unsettled ones in the order of their time."""
-    ended_us = now_us // rule.every_us * rule.every_us
+    ended_us = _ended_us(now_us, rule)
     enough = len(waiting) >= rule.trades_max
     chosen: list[SettledTrade] = []
     accounts = {FEES, GRID}
@@ -140,6 +145,11 @@ def settle(trades: Sequence[SettledTrade], number: int, salt: bytes, part_accoun
         energy_wh=sum(trade.energy_wh for trade in trades),
         value_micro=sum(trade.buyer.value_micro for trade in trades),
     )
+
+
+def _ended_us(now_us: TimeUs, rule: Rule) -> TimeUs:
+    """When the last interval ended."""
+    return now_us // rule.every_us * rule.every_us
 
 
 def _chunks(changes: Sequence[Delta], size: int) -> list[tuple[Delta, ...]]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from engine.messages import CURRENCY
 from engine.settlement.merkle import Tree, leaf_hash, node_hash, root_of
-from engine.settlement.netting import PARTS_MAX, Delta, Rule, choose, deltas, net, settle, split
+from engine.settlement.netting import PARTS_MAX, Delta, Rule, choose, deltas, is_due, net, settle, split
 from engine.settlement.proofs import ProofWrong, prove, verify
 from engine.settlement.trades import SIDES, SettledSide, SettledTrade
 from tests.support.settlement import SALT, naive_deltas, naive_root
@@ -114,6 +114,8 @@ def test_trades_are_taken_in_order_and_when_due(
     chosen = choose(waiting, now_us, rule)
 
     assert chosen == waiting[: len(chosen)]
+    oldest_us = waiting[0].time_us if waiting else 0
+    assert is_due(len(waiting), oldest_us, now_us, rule) is bool(chosen)
     assert len(chosen) <= trades_max
     due = [one for one in waiting if one.time_us < now_us // every_us * every_us]
     if len(waiting) >= trades_max:
