@@ -1,6 +1,7 @@
 """Settlements, proofs and the oracle through the API, on real tables; the command line checks the proof by itself.
 
-Seen to fail for: a proof for a stranger, a submission whose signature covers another value, one that is too old.
+Seen to fail for: somebody else's side proven, a signature that nobody checks, an observation that is too old, a
+provider that was put out and still counts.
 """
 
 import base64

@@ -1,6 +1,6 @@
 """A settlement that the engine has split, told to the program on the virtual machine: its parts fit, and vaults agree.
 
-Seen to fail for: parts that pay out first, a part of more accounts than fit, one part left out.
+Seen to fail for: parts that pay out first, one part left out.
 """
 
 from random import Random
