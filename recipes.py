@@ -24,7 +24,8 @@ from actors.persistence import FollowerOptions, Persistence
 from config.logs import log_to
 from config.settings import Settings
 from engine.market import MarketSpec, Phase
-from engine.units import TimeUs
+from engine.settlement.netting import Rule
+from engine.units import SECOND_US, TimeUs
 from persistence.api_keys import PostgresApiKeys
 from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
@@ -34,11 +35,13 @@ from persistence.history import PostgresHistory
 from persistence.journal import PostgresJournal
 from persistence.ledger import PostgresLedger
 from persistence.meters import PostgresMeters
+from persistence.oracle import PostgresOracle
 from persistence.people import PostgresPeople
 from persistence.postgres import OUTAGES, Pool, open_pool
 from persistence.projections import PostgresProjections
 from persistence.readings import PostgresReadings
 from persistence.sealing import master_keys
+from persistence.settlements import PostgresSettlements
 from persistence.snapshots import PostgresSnapshots
 from persistence.wallets import PostgresWallets, Vault
 
@@ -152,9 +155,21 @@ async def make_meters(wiring: Wiring, shard: int) -> "MeterAggregator":
 
 async def make_epoch_clock(wiring: Wiring) -> "EpochClock":
     from actors import handles
+    from actors.duties import Duty
     from actors.epoch_clock import EpochClock
+    from persistence.oracle_rounds import PostgresOracleRounds
 
-    return EpochClock(handles.directory, wiring.cluster_secret)
+    settings, pool = wiring.settings, await pool_of(wiring, "epoch clock", 2)
+    rule = Rule(
+        every_us=settings.settlement_every_seconds * SECOND_US,
+        trades_max=settings.settlement_trades_max,
+        part_accounts=settings.settlement_part_accounts,
+    )
+    duties = (
+        Duty("settlements", 1.0, partial(PostgresSettlements(pool).settle_due, rule=rule)),
+        Duty("oracle rounds", 1.0, PostgresOracleRounds(pool).close_due),
+    )
+    return EpochClock(handles.directory, wiring.cluster_secret, clock_us, duties)
 
 
 async def make_gateway(wiring: Wiring, number: int) -> "GatewayServer":
@@ -232,6 +247,8 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
         first_answers=PostgresFirstAnswers(pool, options.first_answers_max, options.first_answers_bytes_max),
         markets=links,
         metering=Metering(PostgresMeters(pool), meters, PostgresEnergy(pool)),
+        settlements=PostgresSettlements(pool),
+        oracle=PostgresOracle(pool),
         clock=clock_us,
         settings=options,
         shared=RedisBuckets(cache),

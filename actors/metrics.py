@@ -28,6 +28,10 @@ PROJECTION_SECONDS = Histogram(
 )
 SNAPSHOT_SECONDS = Histogram("wattbook_follower_snapshot_seconds", "Taking one snapshot", ["market"], buckets=_FAST)
 TICKS = Counter("wattbook_epoch_clock_ticks_total", "Ticks that a market answered", ["market"])
+DUTY_DONE = Counter(
+    "wattbook_duty_done_total", "What duties have done: trades settled, rounds of the oracle closed", ["duty"]
+)
+DUTY_FAULTS = Counter("wattbook_duty_faults_total", "Times a duty failed; it is tried again", ["duty"])
 UNREACHABLE = Counter("wattbook_link_faults_total", "Requests to an actor that got no answer", ["market"])
 METER_READINGS = Counter("wattbook_meter_readings_total", "Readings accepted", ["shard"])
 METER_WINDOWS = Counter("wattbook_meter_windows_total", "Windows closed, estimated ones too", ["shard"])

@@ -29,6 +29,7 @@ from gateway.markets import MarketController
 from gateway.meters import MeterController
 from gateway.metrics import Gather, at_once
 from gateway.operations import health, jwks, live, ready
+from gateway.oracle import OracleController
 from gateway.orders import DeadManController, OrderController
 from gateway.permissions import Guard, methods_of, permission_of
 from gateway.ports import (
@@ -43,8 +44,10 @@ from gateway.ports import (
     Markets,
     Metering,
     NoStages,
+    Oracle,
     People,
     Probe,
+    Settlements,
     Stages,
     Vault,
     Wallets,
@@ -53,6 +56,7 @@ from gateway.readings import ReadingController
 from gateway.repeats import Repeats
 from gateway.requests import GatewayRequest, WireResponse
 from gateway.settings import GatewaySettings
+from gateway.settlements import SettlementController, TradeSettlementController
 from gateway.stream import stream
 from gateway.users import AuthController, ProfileController, UserAdminController
 from gateway.wallets import WalletController
@@ -74,6 +78,8 @@ def create_app(
     first_answers: FirstAnswers,
     markets: Markets,
     metering: Metering,
+    settlements: Settlements,
+    oracle: Oracle,
     clock: Clock,
     settings: GatewaySettings,
     shared: SharedBuckets | None = None,
@@ -102,6 +108,8 @@ def create_app(
         markets=markets,
         shared=shared or NotShared(),
         metering=metering,
+        settlements=settlements,
+        oracle=oracle,
         clock=clock,
         probes=probes or {},
         registry=registry or CollectorRegistry(),
@@ -130,6 +138,9 @@ def create_app(
             MeterReadingController,
             ReadingController,
             EnergyController,
+            SettlementController,
+            TradeSettlementController,
+            OracleController,
         ],
     )
     app = Litestar(

@@ -34,8 +34,10 @@ from gateway.ports import (
     Ledger,
     Markets,
     Metering,
+    Oracle,
     People,
     Probe,
+    Settlements,
     Vault,
     Wallets,
 )
@@ -60,6 +62,8 @@ class Gateway:
         markets: Markets,
         shared: SharedBuckets,
         metering: Metering,
+        settlements: Settlements,
+        oracle: Oracle,
         clock: Clock,
         probes: Mapping[str, Probe],
         registry: CollectorRegistry,
@@ -72,6 +76,7 @@ class Gateway:
         self.wallets, self.vault = wallets, vault
         self.api_keys, self.audit, self.first_answers = api_keys, audit, first_answers
         self.metering = metering
+        self.settlements, self.oracle = settlements, oracle
         self.head_ends = HeadEnds(api_keys, clock, settings.callers_fresh_seconds, settings.head_end_keys_max)
         self.markets, self.clock, self.settings = markets, clock, settings
         self.outages = outages

@@ -40,6 +40,27 @@ def parse_charge(text: str, field: str) -> PriceMicro:
     return _parse(text, field, 6, PRICE_MICRO_MAX, "100000", zero=True)
 
 
+def parse_scaled(text: str, field: str, decimals: int, largest: int) -> int:
+    """A value that may be zero or below, such as an oracle's, in steps of its last decimal."""
+    digits = text.removeprefix("-")
+    match = _DECIMAL.fullmatch(digits)
+    if match is None:
+        raise invalid(field, 'must be a decimal string such as "4.500"')
+    whole, part = match[1], match[2] or ""
+    if len(part) > decimals:
+        raise invalid(field, f"has more than {decimals} decimals")
+    value = int(whole + part.ljust(decimals, "0"))
+    if value > largest:
+        raise invalid(field, f"must be at most {format_scaled(largest, decimals)}")
+    return value if digits is text else -value
+
+
+def format_scaled(value: int, decimals: int) -> str:
+    """With all its decimals."""
+    sign, digits = "-" if value < 0 else "", f"{abs(value):0{decimals + 1}d}"
+    return f"{sign}{digits[:-decimals]}.{digits[-decimals:]}" if decimals else f"{sign}{digits}"
+
+
 @lru_cache(_REMEMBERED)
 def format_price(price_micro: int) -> str:
     return _format(price_micro, 6, 3)

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from engine.messages import RejectCode
 from engine.metering.records import MeterRetired, NotInForce, SerialTaken, UnknownOwner, UnknownZone
+from engine.oracle.records import FeedTaken, KeyTaken, NotNewer, OracleFull, UnknownFeed
 from engine.records import (
     AddressTaken,
     EmailTaken,
@@ -160,6 +161,11 @@ def problem_of(error: Exception, outages: tuple[type[Exception], ...], *, read: 
 
 _CONFLICTS: Final[Mapping[type[Exception], str]] = {
     AddressTaken: "the address is a wallet already",
+    FeedTaken: "there is a feed of this name",
+    KeyTaken: "another provider has this public_key",
+    NotNewer: "the provider has said something else about this instant, or something about a later one",
+    OracleFull: "there are as many feeds, or providers, as there may be",
+    UnknownFeed: "there is no such feed that takes submissions",
     EmailTaken: "another account has this address",
     MeterRetired: "a retired meter does not change any more",
     NotInForce: "valid_from must not be in the past, and after the assignment before it",

@@ -125,6 +125,19 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("POST", "/api/v1/readings/ocmf"): _METER,
     ("GET", "/api/v1/energy/windows"): _OWN,
     ("GET", "/api/v1/energy/balance"): _OWN,
+    # settlement and oracle
+    ("GET", "/api/v1/trades/{trade_id}/settlement"): _OWN,
+    ("GET", "/api/v1/chain/settlements"): _PUBLIC,
+    ("GET", "/api/v1/chain/settlements/{settlement_id}"): _PUBLIC,
+    ("POST", "/api/v1/oracle/submissions"): _PUBLIC,  # a submission proves itself by its signature
+    ("GET", "/api/v1/oracle/feeds"): _PUBLIC,
+    ("GET", "/api/v1/oracle/feeds/{feed}"): _PUBLIC,
+    ("GET", "/api/v1/oracle/feeds/{feed}/rounds"): _PUBLIC,
+    ("POST", "/api/v1/oracle/feeds"): _ADMIN,
+    ("PATCH", "/api/v1/oracle/feeds/{feed}"): _ADMIN,
+    ("GET", "/api/v1/oracle/providers"): _ADMIN,
+    ("POST", "/api/v1/oracle/providers"): _ADMIN,
+    ("PATCH", "/api/v1/oracle/providers/{provider_id}"): _ADMIN,
     # operations
     ("GET", "/health"): _FREE,
     ("GET", "/health/live"): _FREE,

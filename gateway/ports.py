@@ -21,6 +21,7 @@ from engine.metering.records import (
     ShownReading,
     StoredWindow,
 )
+from engine.oracle.records import FeedRecord, NewFeed, NewProvider, ProviderChange, ProviderRecord, RoundRecord
 from engine.records import (
     AccountBalance,
     ApiKeyRecord,
@@ -44,6 +45,7 @@ from engine.records import (
     WalletRecord,
     ZoneRecord,
 )
+from engine.settlement.records import SettlementRecord, TradeSettlement
 from engine.views import Answer, BookView, Failed, Feed, Query, TradeView
 
 Clock: TypeAlias = Callable[[], int]  # microseconds UTC
@@ -378,6 +380,46 @@ class Metering(NamedTuple):
     meters: Meters
     readings: Readings
     energy: EnergyHistory
+
+
+class Settlements(Protocol):
+    async def by_id(self, settlement_id: bytes) -> SettlementRecord | None: ...
+
+    async def newest(self, before_number: int, limit: int) -> list[SettlementRecord]: ...
+
+    async def of_trade(self, market_id: int, number: int, user_id: int) -> TradeSettlement | None:
+        """None when the user has no such trade."""
+        ...
+
+
+class Oracle(Protocol):
+    """Errors are those of engine/oracle/records.py."""
+
+    async def feeds(self) -> list[FeedRecord]: ...
+
+    async def feed(self, feed: str) -> FeedRecord | None: ...
+
+    async def add_feed(self, feed: NewFeed, origin: Origin) -> FeedRecord: ...
+
+    async def change_feed(
+        self, feed: str, name: str | None, single_provider: bool | None, origin: Origin
+    ) -> FeedRecord: ...
+
+    async def providers(self) -> list[ProviderRecord]: ...
+
+    async def provider(self, provider_id: bytes) -> ProviderRecord | None: ...
+
+    async def add_provider(self, provider: NewProvider, now_us: int, origin: Origin) -> ProviderRecord: ...
+
+    async def change_provider(
+        self, provider_id: bytes, change: ProviderChange, origin: Origin
+    ) -> ProviderRecord | None: ...
+
+    async def submit(
+        self, provider_id: bytes, feed: str, value: int, observed_us: int, signature: bytes, now_us: int
+    ) -> bool: ...
+
+    async def rounds(self, feed: str, before_round: int, limit: int) -> list[RoundRecord]: ...
 
 
 class Stages(Protocol):

@@ -124,6 +124,7 @@ class Installation:
             "WATTBOOK_ADMIN_EMAIL": ADMIN_EMAIL,
             "WATTBOOK_ADMIN_PASSWORD": ADMIN_PASSWORD,
             "WATTBOOK_SNAPSHOT_EVERY": "500",  # often enough to die beside one
+            "WATTBOOK_SETTLEMENT_EVERY_SECONDS": "2",
             crash_points.VARIABLE: str(self.crash_order),
             "COLUMNS": "200",
             **settings,

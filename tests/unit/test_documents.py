@@ -86,7 +86,9 @@ def test_a_page_without_a_place_for_the_table_is_refused() -> None:
         with_table("# Security\n")
 
 
-@pytest.mark.parametrize("document", ["fees-and-funds.md", "feed.md", "metering.md", "auctions.md"])
+@pytest.mark.parametrize(
+    "document", ["fees-and-funds.md", "feed.md", "metering.md", "auctions.md", "settlement.md", "oracle.md"]
+)
 def test_the_examples_are_what_the_code_computes(document: str) -> None:
     outcome = doctest.testfile(str(DOCS / document), module_relative=False)
 

@@ -32,7 +32,9 @@ from persistence.first_answers import PostgresFirstAnswers
 from persistence.history import PostgresHistory
 from persistence.ledger import PostgresLedger
 from persistence.meters import PostgresMeters
+from persistence.oracle import PostgresOracle
 from persistence.people import PostgresPeople
+from persistence.settlements import PostgresSettlements
 from persistence.wallets import PostgresWallets
 from tests.support.metering import NOW_US, SECRET, Metering, metering
 
@@ -84,6 +86,8 @@ async def site(database: str, pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Pa
             first_answers=PostgresFirstAnswers(pool, 100, 2**20),
             markets=Links(nowhere, SECRET),
             metering=MeteringPorts(PostgresMeters(pool), meters.links[0], PostgresEnergy(pool)),
+            settlements=PostgresSettlements(pool),
+            oracle=PostgresOracle(pool),
             clock=lambda: meters.now_us,
             settings=GatewaySettings(
                 key_directory=tmp_path / "keys",

@@ -19,6 +19,7 @@ from gateway.ports import Directory, Probe
 from gateway.settings import GatewaySettings
 from tests.unit.gateway.access import MemoryApiKeys, MemoryAuditLog, MemoryPeople
 from tests.unit.gateway.memory_answers import MemoryFirstAnswers
+from tests.unit.gateway.memory_chain import NoOracle, NoSettlements
 from tests.unit.gateway.memory_meters import memory_metering
 from tests.unit.gateway.memory_wallets import MemoryWallets
 from tests.unit.gateway.ports import COSTS, Clock, MemoryCatalogue, MemoryExchange, MemoryHistory
@@ -65,6 +66,7 @@ class World:
         self.history = MemoryHistory(self.exchange)
         self.first_answers = MemoryFirstAnswers()
         self.catalogue = MemoryCatalogue(self.exchange)
+        self.oracle: Any = NoOracle()
         self.metering, self.meters, self.readings = memory_metering()
         self.settings = GatewaySettings(
             key_directory=directory / "keys",
@@ -105,6 +107,8 @@ class World:
             first_answers=self.first_answers,
             markets=self.exchange,
             metering=self.metering,
+            settlements=NoSettlements(),
+            oracle=self.oracle,
             clock=self.clock,
             settings=self.settings,
             shared=shared,

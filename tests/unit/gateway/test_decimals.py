@@ -78,3 +78,25 @@ def test_prices_show_three_decimals_energy_three_money_two() -> None:
     assert decimals.format_money(1_000_000) == "1.00"
     assert decimals.format_money(-1_234_500) == "-1.2345"
     assert decimals.format_energy(-5) == "-0.005"
+
+
+@given(st.integers(-(10**15), 10**15), st.integers(0, 9))
+def test_every_value_of_an_oracle_survives_the_round_trip(value: int, decimals: int) -> None:
+    assert decimals_of(value, decimals) == value
+
+
+def decimals_of(value: int, places: int) -> int:
+    return decimals.parse_scaled(decimals.format_scaled(value, places), "value", places, 10**15)
+
+
+@pytest.mark.parametrize("text", ["", "-", "+1", "--1", "1e3", "1.", ".5", " 1", "0x1", "1.001", "10000000000000.01"])
+def test_what_is_no_value_of_two_decimals_is_refused(text: str) -> None:
+    with pytest.raises(Problem, match="VALIDATION_FAILED"):
+        decimals.parse_scaled(text, "value", 2, 10**15)
+
+
+def test_values_of_an_oracle_show_all_their_decimals() -> None:
+    assert decimals.format_scaled(-5, 3) == "-0.005"
+    assert decimals.format_scaled(4_500_000, 6) == "4.500000"
+    assert decimals.format_scaled(7, 0) == "7"
+    assert decimals.parse_scaled("-0.005", "value", 3, 10) == -5

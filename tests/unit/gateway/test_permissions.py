@@ -36,6 +36,10 @@ PLACES = {
     "{key_id}": "none",
     "{address}": "none",
     "{meter_id}": "none",
+    "{trade_id}": "1-1",
+    "{settlement_id}": "0" * 32,
+    "{feed}": "none",
+    "{provider_id}": "none",
 }
 LOGIN_ONLY = ("/password", "/sessions", "/api-keys", "/admin/", "/zones", "/wallets")
 
@@ -144,7 +148,8 @@ def test_a_head_end_system_never_trades_and_only_admins_administer() -> None:
     assert all(path.startswith(own) and "cancel" not in path for path in ami), ami
     for (method, path), permission in ROUTES.items():
         administers = "/admin/" in path or "/zones" in path or ("/markets" in path and method != "GET")
-        administers |= path.endswith("/assignments")
+        administers |= path.endswith("/assignments") or "/oracle/providers" in path
+        administers |= "/oracle/feeds" in path and method != "GET"
         assert (permission.roles == {ADMIN}) is administers, (method, path)
         trades = path.startswith(("/api/v1/orders", "/api/v1/deposits", "/api/v1/balances", "/api/v1/ledger"))
         assert not trades or permission.roles == {STUDENT, FACULTY, ADMIN}, (method, path)
