@@ -25,6 +25,7 @@ from config.logs import log_to
 from config.settings import Settings
 from engine.market import MarketSpec, Phase
 from engine.units import TimeUs
+from persistence.analytics import PostgresAnalytics
 from persistence.api_keys import PostgresApiKeys
 from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
@@ -37,6 +38,7 @@ from persistence.meters import PostgresMeters
 from persistence.people import PostgresPeople
 from persistence.postgres import OUTAGES, Pool, open_pool
 from persistence.projections import PostgresProjections
+from persistence.rates import PostgresRates
 from persistence.readings import PostgresReadings
 from persistence.sealing import master_keys
 from persistence.snapshots import PostgresSnapshots
@@ -231,10 +233,13 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
         history=PostgresHistory(pool),
         first_answers=PostgresFirstAnswers(pool, options.first_answers_max, options.first_answers_bytes_max),
         markets=links,
-        metering=Metering(PostgresMeters(pool), meters, PostgresEnergy(pool)),
+        metering=Metering(
+            PostgresMeters(pool), meters, PostgresEnergy(pool), PostgresAnalytics(pool), PostgresRates(pool)
+        ),
         clock=clock_us,
         settings=options,
         shared=RedisBuckets(cache),
+        answers_in=cache,
         directory=directory,
         probes=probes,
         registry=REGISTRY,
