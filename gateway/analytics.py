@@ -46,9 +46,9 @@ from gateway.errors import GatewayCode, Problem, not_found
 from gateway.periods import DAY_US, HOUR_US, From, To, day_of, span
 from gateway.permissions import ADMIN
 from gateway.requests import GatewayRequest, Page
+from gateway.zone_flow import FRESH_US
 
 _T = TypeVar("_T")
-_FRESH_US: Final = HOUR_US  # a meter whose newest window is older flows no more
 _DUE_US: Final = GRACE_US + SILENCE_US  # after a window's end, when it has closed at the latest
 _STEP_SECONDS: Final = {"15m": 900, "1h": 3_600, "1d": 86_400}
 _FLOW_DAYS: Final = {"15m": (1, 2), "1h": (7, 31), "1d": (30, 400)}  # when nothing is said, and at most
@@ -85,7 +85,7 @@ class AnalyticsController(Controller):
         sees_all = caller.role == ADMIN
 
         async def compute() -> FlowView:
-            now = await gateway.metering.analytics.zone_now(zone, gateway.clock() - _FRESH_US)
+            now = await gateway.metering.analytics.zone_now(zone, gateway.clock() - FRESH_US)
             steps = await gateway.metering.analytics.zone_flow(zone, from_us, to_us, _STEP_SECONDS[step])
             return FlowView(
                 zone,

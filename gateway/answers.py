@@ -132,11 +132,14 @@ class RedisAnswers:
 
     async def run(self) -> None:
         """Drops what is stale; while Redis is away it stays noted, and nothing stale is read by this gateway."""
+        here = asyncio.current_task()
         while True:
             await self._wake.wait()
             self._wake.clear()
             try:
                 await self._drop()
+                if here is not None and here.cancelling():
+                    raise asyncio.CancelledError  # the client's time-out may eat it, as Python 3.11's wait_for does
             except _BROKEN as error:
                 self._is_down(error)
                 self._wake.set()

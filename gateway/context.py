@@ -44,6 +44,7 @@ from gateway.ports import (
 )
 from gateway.settings import GatewaySettings
 from gateway.trading import Trading
+from gateway.zone_flow import ZoneFlows
 
 
 class Gateway:
@@ -142,6 +143,7 @@ class Gateway:
         )
         self.trading = Trading(markets, history, ledger, self.barrier, clock, settings.currency)
         self.feeds = Feeds(markets, clock, self.barrier)
+        self.flows = ZoneFlows(metering.analytics, clock, outages)
         self.answers: Answers = NotKept()
         if answers_in is not None:
             self.answers = RedisAnswers(answers_in, self.metrics, settings.answers_seconds)
@@ -157,6 +159,7 @@ class Gateway:
             ("uses", self.uses.run),
             ("feeds", self.feeds.run),
             ("answers", self.answers.run),
+            ("flows", self.flows.run),
         ):
             task = asyncio.create_task(run(), name=name)
             task.add_done_callback(self.health.task_ended)
@@ -165,6 +168,7 @@ class Gateway:
     def _windows_closed(self, windows: list[PostedWindow]) -> None:
         self.answers.windows_closed(windows)
         self.feeds.windows_closed(windows)
+        self.flows.windows_closed(windows)
 
     async def stop(self) -> None:
         """Ends what was started, in turn; afterwards nothing of the gateway runs."""
