@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 class ZoneFlows:
     def __init__(self, analytics: Analytics, clock: Clock, outages: tuple[type[Exception], ...]) -> None:
         self._analytics, self._clock = analytics, clock
-        self._outages = (*outages, OSError, TimeoutError)
+        self._outages: tuple[type[Exception], ...] = (*outages, OSError, TimeoutError)
         self._readers: dict[Reader, str | None] = {}  # the zone of each; None: all, without restraint
         self._changed: set[str] = set()
         self._wake = asyncio.Event()

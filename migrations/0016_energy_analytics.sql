@@ -7,6 +7,7 @@
 ALTER TABLE energy_adjustments
     ADD COLUMN import_estimated_wh bigint NOT NULL DEFAULT 0 CHECK (import_estimated_wh <= 0),
     ADD COLUMN export_estimated_wh bigint NOT NULL DEFAULT 0 CHECK (export_estimated_wh <= 0);
+CREATE INDEX energy_adjustments_zone ON energy_adjustments (zone, start_us);
 UPDATE energy_adjustments a
 SET import_estimated_wh = -f.import_estimated_wh,
     export_estimated_wh = -f.export_estimated_wh

@@ -18,6 +18,7 @@ FROM energy_rollups_by_owner
 GROUP BY meter, seconds, start_us;
 DROP TABLE energy_rollups_by_owner;
 ALTER INDEX energy_rollups_pkey1 RENAME TO energy_rollups_pkey;
+DROP INDEX energy_adjustments_zone;
 ALTER TABLE energy_adjustments
     DROP COLUMN import_estimated_wh,
     DROP COLUMN export_estimated_wh;
