@@ -133,6 +133,7 @@ def _windows(day: int, meters: int, dice: random.Random) -> Iterator[tuple[Any, 
 def _questions(pool: Pool, size: Size) -> list[tuple[str, Callable[[int], Awaitable[Any]]]]:
     """What is asked for the n-th household, of a day or a month that its number chooses."""
     energy, analytics = PostgresEnergy(pool), PostgresAnalytics(pool)
+    end_us = START_US + size.days * DAY_US
 
     def owner(number: int) -> int:
         return FIRST_OWNER + number % size.meters
@@ -165,7 +166,7 @@ def _questions(pool: Pool, size: Size) -> list[tuple[str, Callable[[int], Awaita
         ("self-consumption of a month", lambda n: analytics.own_windows(owner(n), *month(n))),
         ("flow of a zone, a day by hours", lambda n: analytics.zone_flow(f"Z{n % ZONES}", *day(n), 3_600)),
         ("flow of a zone, a month by days", lambda n: analytics.zone_flow(f"Z{n % ZONES}", *month(n), 86_400)),
-        ("flow of a zone now", lambda n: analytics.zone_now(f"Z{n % ZONES}", START_US + size.days * DAY_US - 4 * WINDOW_US)),
+        ("flow of a zone now", lambda n: analytics.zone_now(f"Z{n % ZONES}", end_us - 4 * WINDOW_US)),
         ("peers of a month", lambda n: _sorted(analytics.zone_owners(f"Z{n % ZONES}", *month(n)))),
     ]  # fmt: skip
 
