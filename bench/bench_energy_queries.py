@@ -52,6 +52,8 @@ ROLL_UP: Final = """
         owner_id, zone, sum(import_wh), sum(export_wh), 0, 0, sum(credited_wh), sum(retired_wh), max(export_wh) * 4
     FROM energy_windows
     CROSS JOIN (VALUES (3600), (86400)) AS s (seconds)
+    WHERE start_us >= $1
+        AND start_us < $2
     GROUP BY meter, s.seconds, step_us, owner_id, zone
 """
 
@@ -102,15 +104,16 @@ async def _run(address: str, size: Size) -> list[Measured]:
 
 
 async def _load(pool: Pool, size: Size) -> int:
-    """Windows day by day, as they come; then their rollups, and statistics as the server keeps them by itself."""
+    """Windows day by day with their rollups, as they come; then statistics, as the server keeps them by itself."""
     dice, rows = random.Random(11), 0
     await pool.execute(ADD_ZONES, ZONES)
     await pool.execute(ADD_METERS, size.meters)
     for day in range(size.days):
         records = list(_windows(day, size.meters, dice))
         await pool.copy_records_to_table("energy_windows", records=records, columns=WINDOW_COLUMNS, timeout=120)
+        await pool.execute(ROLL_UP, START_US + day * DAY_US, START_US + (day + 1) * DAY_US)
         rows += len(records)
-    await pool.execute(ROLL_UP, timeout=600)
+    await pool.execute("SET statement_timeout = 0")
     await pool.execute("VACUUM ANALYZE energy_windows", timeout=600)
     await pool.execute("VACUUM ANALYZE energy_rollups", timeout=600)
     return rows

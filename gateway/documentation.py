@@ -47,9 +47,10 @@ own channels and orders. Requests carry `id`, answers are `{"id", "ok": true, ..
 problem}`. Operations: `place` (`order`), `place_batch` (`orders`, `cancels`), `amend` (`order_id`, `price`,
 `quantity`), `cancel` (`order_id`), `cancel_all` (`market`), `cancel_all_after` (`seconds`), `subscribe` and
 `unsubscribe` (`channel` or `channels`, `market` or `markets`), `ping`. Channels: `book`, `trades`, `ticker`, `epochs`
-of a market, and one's own `orders`, `fills`, `balances`, `energy`. A book begins with a `snapshot`; each `delta`
-goes from `previous_sequence` to `sequence`, and the quantity `0.000` means that the level is gone. After `gap` read again what it
-names. A connection that reads too slowly is told `lagged` and closed with 4008; one whose login is over, with 4001.
+of a market, and one's own `orders`, `fills`, `balances`, `energy`. A book begins with a `snapshot`; each `delta` goes
+from `previous_sequence` to `sequence`, and the quantity `0.000` means that the level is gone. After `gap` read again
+what it names. A connection that reads too slowly is told `lagged` and closed with 4008; one whose login is over, with
+4001.
 
 Compact orders, binary only: `["o", id, market, side 0|1, price_micro, quantity_wh, client_order_id, flags]` with the
 flags 1 post_only, 2 ioc, 4 fok; the answer is `["a", id, order_id, status, sequence, filled_wh]` or

@@ -46,6 +46,8 @@ def sunny(**changes: Any) -> Week:
 def test_the_median_is_by_energy() -> None:
     # 900 Wh at 2.80, 600 at 2.90, 700 at 3.30: of 2,200 Wh half are reached at 2.90
     assert median_price([Sale(0, 3_300_000, 700), Sale(0, 2_800_000, 900), Sale(0, 2_900_000, 600)]) == 2_900_000
+    # 1,500 Wh at 2.80 are more than half of 2,800
+    assert median_price([Sale(0, 3_300_000, 700), Sale(0, 2_800_000, 1_500), Sale(0, 2_900_000, 600)]) == 2_800_000
 
 
 def test_asks_that_fill_at_a_higher_price_are_worth_asking() -> None:
