@@ -1,7 +1,7 @@
 """Questions about energy use their indexes on filled tables, and no question reads a whole table.
 
 The plan's shape, not its time: with the plan for any values, which a prepared statement may settle on.
-Seen to fail for: a rollup that is asked for without its seconds, windows of a zone without their index.
+Seen to fail for: rollups, and adjustments, of a zone without their index.
 """
 
 from collections.abc import Iterator
