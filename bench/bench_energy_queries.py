@@ -55,6 +55,7 @@ ROLL_UP: Final = """
     WHERE start_us >= $1
         AND start_us < $2
     GROUP BY meter, s.seconds, step_us, owner_id, zone
+    ORDER BY step_us, s.seconds, meter
 """
 
 

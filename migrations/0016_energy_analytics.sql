@@ -36,7 +36,7 @@ CREATE TABLE energy_rollups (
     retired_wh bigint NOT NULL,
     power_w_max bigint NOT NULL, -- of its windows, on average
     PRIMARY KEY (meter, seconds, start_us, owner_id, zone)
-);
+) WITH (fillfactor = 70); -- each row is counted into many times, and should stay beside its neighbours
 CREATE INDEX energy_rollups_owner ON energy_rollups (owner_id, seconds, start_us);
 CREATE INDEX energy_rollups_zone ON energy_rollups (zone, seconds, start_us);
 
