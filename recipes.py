@@ -26,6 +26,7 @@ from config.settings import Settings
 from engine.market import MarketSpec, Phase
 from engine.settlement.netting import Rule
 from engine.units import SECOND_US, TimeUs
+from persistence.analytics import PostgresAnalytics
 from persistence.api_keys import PostgresApiKeys
 from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
@@ -39,6 +40,7 @@ from persistence.oracle import PostgresOracle
 from persistence.people import PostgresPeople
 from persistence.postgres import OUTAGES, Pool, open_pool
 from persistence.projections import PostgresProjections
+from persistence.rates import PostgresRates
 from persistence.readings import PostgresReadings
 from persistence.sealing import master_keys
 from persistence.settlements import PostgresSettlements
@@ -246,12 +248,15 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
         history=PostgresHistory(pool),
         first_answers=PostgresFirstAnswers(pool, options.first_answers_max, options.first_answers_bytes_max),
         markets=links,
-        metering=Metering(PostgresMeters(pool), meters, PostgresEnergy(pool)),
+        metering=Metering(
+            PostgresMeters(pool), meters, PostgresEnergy(pool), PostgresAnalytics(pool), PostgresRates(pool)
+        ),
         settlements=PostgresSettlements(pool),
         oracle=PostgresOracle(pool),
         clock=clock_us,
         settings=options,
         shared=RedisBuckets(cache),
+        answers_in=cache,
         directory=directory,
         probes=probes,
         registry=REGISTRY,

@@ -1,4 +1,4 @@
-"""What an empty database needs before anybody can trade: zones, costs, markets, an admin, traders to play with."""
+"""What an empty database needs before anybody can trade: zones, costs, markets, rates, an admin, traders to play."""
 
 import contextlib
 import os
@@ -11,12 +11,14 @@ import msgspec
 from actors.hosting import clock_us
 from config.markets import DEFAULT_FILE, load_markets
 from config.settings import Settings
+from engine.analytics.rates import EMISSION, FEED_IN, RETAIL
 from engine.market import Phase
 from engine.units import MICRO
 from persistence.catalogue import PostgresCatalogue
 from persistence.ledger import PostgresLedger
 from persistence.people import PostgresPeople
 from persistence.postgres import open_pool
+from persistence.rates import PostgresRates
 from recipes import Wiring
 
 ADMIN_EMAIL: Final = "admin@example.org"
@@ -40,6 +42,13 @@ async def first_rows(wiring: Wiring) -> str:
             if spec.symbol not in known:
                 paths = await catalogue.paths(spec.zones, now_us)
                 await catalogue.create_market(msgspec.structs.replace(spec, paths=paths), Phase.OPEN, now_us)
+        await PostgresRates(pool).put_first(
+            {
+                RETAIL: _micro(settings.retail_tariff),
+                FEED_IN: _micro(settings.feed_in_tariff),
+                EMISSION: _micro(settings.emission_factor),
+            }
+        )
         if not await people.count_admins():
             if not settings.admin_password:
                 write_once(settings.keys / "admin-password", secrets.token_urlsafe(18).encode())
@@ -60,6 +69,12 @@ async def first_rows(wiring: Wiring) -> str:
         return ", ".join(spec.symbol for spec in await catalogue.markets())
     finally:
         await pool.close()
+
+
+def _micro(text: str) -> int:
+    """A decimal of at most six places in millionths."""
+    whole, _, part = text.partition(".")
+    return int(whole + part.ljust(6, "0"))
 
 
 async def _person(people: PostgresPeople, settings: Settings, email: str, name: str, password: str, role: str) -> int:

@@ -25,6 +25,7 @@ TOGETHER: Final = (
     "bench.bench_rest_batch",
     "bench.bench_ws",
     "bench.bench_commit",
+    "bench.bench_energy_queries",
     "bench.bench_recovery",
 )
 MICRO: Final = ("--benchmark-enable", "--benchmark-columns=median,ops,rounds", "--benchmark-warmup=on")

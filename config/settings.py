@@ -133,6 +133,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     currency: Annotated[str, _text(r"^[A-Z]{3,10}$", "3 to 10 capital letters, such as THB")]
     retail_tariff: Tariff
     feed_in_tariff: Tariff
+    emission_factor: Annotated[
+        str,
+        _text(r"^[0-9]{1,3}(\.[0-9]{1,6})?$", 'kg of CO2e per kWh as text with at most 6 decimals, such as "0.500"'),
+    ]
 
     # bounds and intervals
     readings_kept_days: Annotated[int, _between(40, 36_500)]

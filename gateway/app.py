@@ -13,9 +13,11 @@ from litestar import Litestar, Request, Response, Router
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
 from litestar.routes import HTTPRoute, WebSocketRoute
 from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
 
 from engine.messages import RejectCode
 from gateway.accounts import AccountController
+from gateway.analytics import AnalyticsController
 from gateway.api_keys import ApiKeyController, HeadEndController
 from gateway.audit import AuditController
 from gateway.context import Gateway
@@ -52,8 +54,10 @@ from gateway.ports import (
     Vault,
     Wallets,
 )
+from gateway.rates import RateController
 from gateway.readings import ReadingController
 from gateway.repeats import Repeats
+from gateway.reports import ReportController
 from gateway.requests import GatewayRequest, WireResponse
 from gateway.settings import GatewaySettings
 from gateway.settlements import SettlementController, TradeSettlementController
@@ -83,6 +87,7 @@ def create_app(
     clock: Clock,
     settings: GatewaySettings,
     shared: SharedBuckets | None = None,
+    answers_in: Redis | None = None,
     directory: Directory | None = None,
     probes: Mapping[str, Probe] | None = None,
     registry: CollectorRegistry | None = None,
@@ -92,7 +97,7 @@ def create_app(
     not_needed: frozenset[str] = frozenset({"redis", "directory"}),
 ) -> Litestar:
     """`probes`: dependencies by name, for health, of which readiness ignores those that are `not_needed` to trade;
-    `outages`: what ports raise when a dependency is down.
+    `outages`: what ports raise when a dependency is down; `answers_in`: where computed answers are kept, if anywhere.
     """
     gateway = Gateway(
         people=people,
@@ -110,6 +115,7 @@ def create_app(
         metering=metering,
         settlements=settlements,
         oracle=oracle,
+        answers_in=answers_in,
         clock=clock,
         probes=probes or {},
         registry=registry or CollectorRegistry(),
@@ -141,6 +147,9 @@ def create_app(
             SettlementController,
             TradeSettlementController,
             OracleController,
+            AnalyticsController,
+            ReportController,
+            RateController,
         ],
     )
     app = Litestar(

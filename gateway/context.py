@@ -7,7 +7,10 @@ import asyncio
 from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
 
+from engine.metering.records import PostedWindow
+from gateway.answers import Answers, NotKept, RedisAnswers
 from gateway.auth.api_keys import Secrets, Uses
 from gateway.auth.callers import Callers
 from gateway.auth.entrance import Entrance
@@ -43,6 +46,7 @@ from gateway.ports import (
 )
 from gateway.settings import GatewaySettings
 from gateway.trading import Trading
+from gateway.zone_flow import ZoneFlows
 
 
 class Gateway:
@@ -64,6 +68,7 @@ class Gateway:
         metering: Metering,
         settlements: Settlements,
         oracle: Oracle,
+        answers_in: Redis | None,
         clock: Clock,
         probes: Mapping[str, Probe],
         registry: CollectorRegistry,
@@ -143,21 +148,32 @@ class Gateway:
         )
         self.trading = Trading(markets, history, ledger, self.barrier, clock, settings.currency)
         self.feeds = Feeds(markets, clock, self.barrier)
+        self.flows = ZoneFlows(metering.analytics, clock, outages)
+        self.answers: Answers = NotKept()
+        if answers_in is not None:
+            self.answers = RedisAnswers(answers_in, self.metrics, settings.answers_seconds)
         self.health = Health(markets, history, self.revocations, clock, probes, settings, not_needed)
         self.sockets = 0  # connections now
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        self.metering.readings.listen(self.feeds.windows_closed)
+        self.metering.readings.listen(self._windows_closed)
         for name, run in (
             ("revocations", self.revocations.run),
             ("keys", self.tokens.follow_keys),
             ("uses", self.uses.run),
             ("feeds", self.feeds.run),
+            ("answers", self.answers.run),
+            ("flows", self.flows.run),
         ):
             task = asyncio.create_task(run(), name=name)
             task.add_done_callback(self.health.task_ended)
             self._tasks.append(task)
+
+    def _windows_closed(self, windows: list[PostedWindow]) -> None:
+        self.answers.windows_closed(windows)
+        self.feeds.windows_closed(windows)
+        self.flows.windows_closed(windows)
 
     async def stop(self) -> None:
         """Ends what was started, in turn; afterwards nothing of the gateway runs."""

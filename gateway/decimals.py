@@ -1,14 +1,25 @@
 """Where decimal strings become integers and back: the only such place.
 
 In: digits with at most one point; no sign, exponent, space or NaN. A value that does not fit exactly is refused,
-never rounded. Out: prices with at least 3 decimals, energy with exactly 3, money with 2 to 6.
+never rounded. Out: prices with at least 3 decimals, energy with exactly 3, money with 2 to 6,
+kg with at least 3, shares with exactly 4.
 """
 
 import re
 from functools import lru_cache
 from typing import Final
 
-from engine.units import ENERGY_WH_MAX, FUND_MAX, MICRO, PRICE_MICRO_MAX, WH_PER_KWH, EnergyWh, MoneyMicro, PriceMicro
+from engine.units import (
+    BPS,
+    ENERGY_WH_MAX,
+    FUND_MAX,
+    MICRO,
+    PRICE_MICRO_MAX,
+    WH_PER_KWH,
+    EnergyWh,
+    MoneyMicro,
+    PriceMicro,
+)
 from gateway.errors import invalid
 
 _REMEMBERED: Final = 16_384  # texts of amounts: prices lie on ticks and quantities on lots, so the same ones come again
@@ -76,6 +87,16 @@ def format_energy(energy_wh: int) -> str:
 
 def format_money(amount_micro: int) -> str:
     return _format(amount_micro, 6, 2)
+
+
+def format_mass(mass_mg: int) -> str:
+    """mg as kg."""
+    return _format(mass_mg, 6, 3)
+
+
+def format_share(share_bps: int) -> str:
+    """Basis points as a decimal: 0.4213 is 42.13 %."""
+    return _format(share_bps * (MICRO // BPS), 6, 4)
 
 
 def _parse(text: str, field: str, decimals: int, largest: int, largest_text: str, zero: bool = False) -> int:

@@ -47,9 +47,10 @@ own channels and orders. Requests carry `id`, answers are `{"id", "ok": true, ..
 problem}`. Operations: `place` (`order`), `place_batch` (`orders`, `cancels`), `amend` (`order_id`, `price`,
 `quantity`), `cancel` (`order_id`), `cancel_all` (`market`), `cancel_all_after` (`seconds`), `subscribe` and
 `unsubscribe` (`channel` or `channels`, `market` or `markets`), `ping`. Channels: `book`, `trades`, `ticker`, `epochs`
-of a market, and one's own `orders`, `fills`, `balances`. A book begins with a `snapshot`; each `delta` goes from
-`previous_sequence` to `sequence`, and the quantity `0.000` means that the level is gone. After `gap` read again what it
-names. A connection that reads too slowly is told `lagged` and closed with 4008; one whose login is over, with 4001.
+of a market, and one's own `orders`, `fills`, `balances`, `energy`. A book begins with a `snapshot`; each `delta` goes
+from `previous_sequence` to `sequence`, and the quantity `0.000` means that the level is gone. After `gap` read again
+what it names. A connection that reads too slowly is told `lagged` and closed with 4008; one whose login is over, with
+4001.
 
 Compact orders, binary only: `["o", id, market, side 0|1, price_micro, quantity_wh, client_order_id, flags]` with the
 flags 1 post_only, 2 ioc, 4 fok; the answer is `["a", id, order_id, status, sequence, filled_wh]` or
@@ -84,10 +85,12 @@ _INSTANT: Final = {"format": "date-time", "examples": ["2026-11-21T10:15:00Z"]}
 _FORMS: Final[dict[str, dict[str, Any]]] = {  # of parameters, by their names
     "from": _INSTANT,
     "to": _INSTANT,
+    "known_at": _INSTANT,
     "start": _INSTANT,
     "cursor": {"pattern": "^[A-Za-z0-9_-]+$"},
     "order_id": {"pattern": "^[0-9]{1,9}-[0-9]{1,18}$", "examples": ["1-42"]},
 }
+_CSV: Final = ("/api/v1/reports/daily", "/api/v1/reports/monthly")  # for who accepts text/csv
 _IDEMPOTENCY_KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -117,6 +120,9 @@ def _completed(schema: dict[str, Any]) -> dict[str, Any]:
     schemas["BatchAnswer"]["properties"]["results"]["items"] = {
         "oneOf": [{"$ref": "#/components/schemas/Order"}, {"$ref": "#/components/schemas/Problem"}]
     }
+    for path in _CSV:
+        content = schema["paths"][path]["get"]["responses"]["200"]["content"]
+        content["text/csv"] = {"schema": {"type": "string", "description": "RFC 4180: the fields of items, in order"}}
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
             _complete_operation(method.upper(), path, operation)

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from engine.metering.readings import Flag
 from engine.metering.records import EnergyStep, ShownReading, StoredWindow
-from engine.units import SECOND_US
+from engine.units import FOREVER_US, SECOND_US, ceil_div
 from gateway.decimals import format_energy
 from gateway.errors import invalid
 from gateway.instants import INSTANT_US_MAX, format_instant, parse_instant
@@ -105,7 +105,7 @@ class MeterReadingController(Controller):
         from_us, to_us = _span(from_, to)
         if request.caller.role not in (ADMIN, AMI):
             from_us = max(from_us, meter.owned_from_us)  # what was before is somebody else's life
-        known_us = parse_instant(known_at, "known_at") if known_at is not None else INSTANT_US_MAX
+        known_us = _known_us(known_at)
         energy = request.gateway.metering.energy
         if resolution == "raw":
             key = parse_cursor(cursor, 3)
@@ -115,10 +115,11 @@ class MeterReadingController(Controller):
             following = cursor_of(last.start_us, last.device, last.counter) if last is not None else None
             return Page([_show_reading(row) for row in rows[:limit]], following)
         from_us = max(from_us, (parse_cursor(cursor, 1) or (0,))[0])
+        seconds = _SECONDS[resolution]
         if from_us == 0 or to_us - from_us > _SERIES_US_MAX:
-            to_us = min(to_us, request.gateway.clock())
+            to_us = min(to_us, ceil_to_step(request.gateway.clock(), seconds))
             from_us = max(from_us, to_us - _SERIES_US_MAX)
-        steps = await energy.series(meter.number, from_us, to_us, known_us, _SECONDS[resolution], limit + 1)
+        steps = await energy.series(meter.number, from_us, to_us, known_us, seconds, limit + 1)
         following = cursor_of(steps[limit].start_us) if len(steps) > limit else None
         return Page([_show_step(step) for step in steps[:limit]], following)
 
@@ -133,24 +134,28 @@ class EnergyController(Controller):
         request: GatewayRequest,
         from_: From = None,
         to: To = None,
+        known_at: KnownAt = None,
         limit: Limit = LIMIT_DEFAULT,
         cursor: Cursor = None,
     ) -> Page[WindowView]:
-        """Closed windows of meters that were one's own at the time, newest first."""
+        """Closed windows of meters that were one's own at the time, newest first; as known at any instant."""
         from_us, to_us = _span(from_, to)
         key = parse_cursor(cursor, 2)
         before = (key[0], key[1]) if key is not None else (INSTANT_US_MAX, 0)
-        rows = await request.gateway.metering.energy.windows(request.caller.user_id, from_us, to_us, before, limit + 1)
+        energy, user_id = request.gateway.metering.energy, request.caller.user_id
+        rows = await energy.windows(user_id, from_us, to_us, before, limit + 1, _known_us(known_at))
         last = rows[limit - 1] if len(rows) > limit else None
         following = cursor_of(last[0].start_us, last[1]) if last is not None else None
         return Page([_show_window(row) for row, _ in rows[:limit]], following)
 
     @get("/balance")
-    async def balance(self, request: GatewayRequest, from_: From = None, to: To = None) -> Balance:
+    async def balance(
+        self, request: GatewayRequest, from_: From = None, to: To = None, known_at: KnownAt = None
+    ) -> Balance:
         """What one generated, consumed, sold, bought and retired in a period, and what there is now, by zone."""
         gateway, user_id = request.gateway, request.caller.user_id
         from_us, to_us = _span(from_, to)
-        sums = await gateway.metering.energy.sums(user_id, from_us, to_us)
+        sums = await gateway.metering.energy.sums(user_id, from_us, to_us, _known_us(known_at))
         held = [one for one in await gateway.ledger.balances(user_id) if one.asset.startswith("energy:")]
         return Balance(
             generated=format_energy(sums.generated_wh),
@@ -164,6 +169,15 @@ class EnergyController(Controller):
             imported_from_grid=format_energy(max(0, sums.consumed_wh - sums.retired_wh)),
             available={one.asset.partition(":")[2]: format_energy(one.available) for one in held},
         )
+
+
+def ceil_to_step(instant_us: int, seconds: int) -> int:
+    """The first instant from this one on at which a step of so many seconds begins."""
+    return ceil_div(instant_us, seconds * SECOND_US) * seconds * SECOND_US
+
+
+def _known_us(known_at: str | None) -> int:
+    return parse_instant(known_at, "known_at") if known_at is not None else FOREVER_US
 
 
 def _span(from_: str | None, to: str | None) -> tuple[int, int]:

@@ -41,6 +41,9 @@ class GatewayMetrics:
         self.projection_lags = Counter(
             "wattbook_projection_lags", "Reads answered before the caller's writes were projected", registry=registry
         )
+        self.answers = Counter(
+            "wattbook_answers", "Analytics and reports by where they came from", ["source"], registry=registry
+        )
         self.received = self.socket_messages.labels("in")
         self.sent = self.socket_messages.labels("out")
 

@@ -45,6 +45,7 @@ _TRADE: Final = Permission(TRADERS, scope=TRADE)
 _ORDER: Final = Permission(TRADERS, ORDERS, scope=TRADE)
 _ADMIN: Final = Permission(ADMINS)
 _METER: Final = Permission(ROLES, scope=METER)  # a head-end too, for the meters that it speaks for
+_ZONE: Final = Permission(frozenset({FACULTY, ADMIN}), scope=READ)  # faculty their own, which the handler looks at
 _OWN_METER: Final = Permission(TRADERS, scope=METER)
 
 ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
@@ -138,6 +139,18 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("GET", "/api/v1/oracle/providers"): _ADMIN,
     ("POST", "/api/v1/oracle/providers"): _ADMIN,
     ("PATCH", "/api/v1/oracle/providers/{provider_id}"): _ADMIN,
+    ("GET", "/api/v1/analytics/flow"): _ZONE,
+    ("GET", "/api/v1/analytics/self-consumption"): _OWN,
+    ("GET", "/api/v1/analytics/trend"): _OWN,
+    ("GET", "/api/v1/analytics/carbon"): _OWN,
+    ("GET", "/api/v1/analytics/peers"): _OWN,
+    ("GET", "/api/v1/analytics/earnings"): _OWN,
+    ("GET", "/api/v1/analytics/performance"): _OWN,
+    ("GET", "/api/v1/analytics/recommendations"): _OWN,
+    ("GET", "/api/v1/reports/daily"): _OWN,
+    ("GET", "/api/v1/reports/monthly"): _OWN,
+    ("GET", "/api/v1/rates"): _OWN,
+    ("PUT", "/api/v1/admin/rates"): _ADMIN,
     # operations
     ("GET", "/health"): _FREE,
     ("GET", "/health/live"): _FREE,

@@ -1,7 +1,8 @@
 """What the gateway asks of the rest of the exchange. The daemon hands in the real ones; tests hand in small ones.
 
 Rows are the Structs of engine/records.py and engine/views.py; amounts are integers, instants microseconds. A method
-that takes an `origin` writes a row of the audit log in the transaction of its change.
+that takes an `origin` writes a row of the audit log in the transaction of its change. What analytics ask for stands in
+analytics_ports.py.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -47,6 +48,7 @@ from engine.records import (
 )
 from engine.settlement.records import SettlementRecord, TradeSettlement
 from engine.views import Answer, BookView, Failed, Feed, Query, TradeView
+from gateway.analytics_ports import Analytics, Rates
 
 Clock: TypeAlias = Callable[[], int]  # microseconds UTC
 Probe: TypeAlias = Callable[[], Awaitable[None]]  # returns when a dependency works, raises when it does not
@@ -368,10 +370,10 @@ class EnergyHistory(Protocol):
     ) -> list[EnergyStep]: ...
 
     async def windows(
-        self, owner_id: int, from_us: int, to_us: int, before: tuple[int, int], limit: int
+        self, owner_id: int, from_us: int, to_us: int, before: tuple[int, int], limit: int, known_us: int
     ) -> list[tuple[StoredWindow, int]]: ...
 
-    async def sums(self, owner_id: int, from_us: int, to_us: int) -> EnergySums: ...
+    async def sums(self, owner_id: int, from_us: int, to_us: int, known_us: int) -> EnergySums: ...
 
 
 class Metering(NamedTuple):
@@ -380,6 +382,8 @@ class Metering(NamedTuple):
     meters: Meters
     readings: Readings
     energy: EnergyHistory
+    analytics: Analytics
+    rates: Rates
 
 
 class Settlements(Protocol):

@@ -21,9 +21,9 @@ from engine.views import ListOpenOrders, Orders
 from gateway.auth.callers import Caller
 from gateway.context import Gateway
 from gateway.errors import GatewayCode, Problem, invalid
-from gateway.feed import BALANCES, ORDERS, Message
+from gateway.feed import BALANCES, ENERGY, ORDERS, Message
 from gateway.instants import format_instant
-from gateway.permissions import CHANNELS, OPERATIONS, Permission, check
+from gateway.permissions import ADMIN, CHANNELS, OPERATIONS, ROUTES, Permission, check
 from gateway.requests import CLIENT_ID, convert
 from gateway.trading import BATCH_MAX, DEAD_MAN_SECONDS_MAX, AmendRequest, OrderRequest, Placement
 from gateway.wire import STATUS_NAMES, Order, show_balance, show_order
@@ -126,8 +126,10 @@ class Operations:
         Done from time to time, the look before an order (`beside`) never waits, and orders keep their order.
         """
         if self._caller is not None:
-            login = self._login
+            login, before = self._login, self._caller
             self._caller = await self._gateway.callers.of(login.token, login.api_key, beside=beside)
+            if (self._caller.role, self._caller.zone) != (before.role, before.zone):
+                self._follow_flow(self._caller)
 
     async def balances(self, complete: bool) -> dict[str, Any]:
         """The message of the channel `balances`."""
@@ -137,6 +139,7 @@ class Operations:
         return {"channel": BALANCES, "type": "snapshot", "items": items, "complete": complete}
 
     def leave(self) -> None:
+        self._gateway.flows.unsubscribe(self._client)
         self._gateway.feeds.forget(self._client, self._caller.user_id if self._caller else None)
 
     # --- login -------------------------------------------------------------------------------------------------------
@@ -185,11 +188,19 @@ class Operations:
     async def _subscribe_own(self, channel: str) -> None:
         caller = await self._trader()
         await self._gateway.feeds.subscribe_own(channel, caller.user_id, self._client, _WATCH_SECONDS)
-        if channel == ORDERS:
+        if channel == ENERGY:
+            self._follow_flow(caller)
+        elif channel == ORDERS:
             await self._push_open_orders(caller)
         elif channel == BALANCES:
             for spec in self._gateway.markets.markets().values():
                 self._client.balances_changed(spec.market_id)
+
+    def _follow_flow(self, caller: Caller) -> None:
+        """With one's own windows comes the flow of zones, as far as one may see it."""
+        self._gateway.flows.unsubscribe(self._client)
+        if (ENERGY, "") in self._channels and caller.role in ROUTES["GET", "/api/v1/analytics/flow"].roles:
+            self._gateway.flows.subscribe(self._client, None if caller.role == ADMIN else caller.zone)
 
     async def _push_open_orders(self, caller: Caller) -> None:
         """Each market's open orders, as of now; updates that overlap carry their sequence."""
@@ -210,6 +221,7 @@ class Operations:
                 self._gateway.feeds.unsubscribe(channel, self._gateway.trading.spec(symbol), self._client)
             elif self._caller is not None:
                 self._gateway.feeds.unsubscribe_own(channel, self._caller.user_id, self._client)
+                self._follow_flow(self._caller)
         return {"channels": [{"channel": c, "market": s or None} for c, s in wanted]}
 
     def _wanted(self, op: ChannelsOp) -> list[tuple[str, str]]:

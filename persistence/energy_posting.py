@@ -19,7 +19,6 @@ from persistence.postgres import Connection, Pool
 
 ADJUSTMENTS_AT_ONCE: Final = 500
 _HOUR_US: Final = 3_600 * SECOND_US
-_STEPS_SECONDS: Final = (3_600, 86_400)
 
 # Whose it was at that time. A meter has been somebody's since the beginning of time.
 HOLDERS = """
@@ -89,27 +88,27 @@ ADD_OUTBOX = """
 MARK_POSTED = """
     /* energy_posting.mark_posted */
     UPDATE energy_adjustments a
-    SET owner_id = p.owner_id, zone = p.zone, credited_wh = p.credited_wh, retired_wh = p.retired_wh, posted_us = $9
+    SET owner_id = p.owner_id, zone = p.zone, credited_wh = p.credited_wh, retired_wh = p.retired_wh, posted_us = $11,
+        import_estimated_wh = p.import_estimated_wh, export_estimated_wh = p.export_estimated_wh
     FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[],
-        $8::bigint[]) AS p (meter, start_us, device, counter, owner_id, zone, credited_wh, retired_wh)
+        $8::bigint[], $9::bigint[], $10::bigint[])
+        AS p (meter, start_us, device, counter, owner_id, zone, credited_wh, retired_wh, import_estimated_wh,
+            export_estimated_wh)
     WHERE (a.meter, a.start_us, a.device, a.counter) = (p.meter, p.start_us, p.device, p.counter)
         AND a.posted_us IS NULL
 """
-ROLL_UP = """
-    /* energy_posting.roll_up */
-    INSERT INTO energy_rollups AS r (meter, seconds, start_us, import_wh, export_wh, power_w_max)
-    SELECT meter, seconds, start_us / (seconds * 1000000::bigint) * (seconds * 1000000::bigint) AS step_us,
-        sum(import_wh), sum(export_wh), max(power_w)
-    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
-        AS w (meter, start_us, import_wh, export_wh, power_w)
-    CROSS JOIN unnest($6::integer[]) AS s (seconds)
-    GROUP BY meter, seconds, step_us
-    ORDER BY meter, seconds, step_us
-    ON CONFLICT (meter, seconds, start_us) DO UPDATE
-        SET import_wh = r.import_wh + EXCLUDED.import_wh,
-            export_wh = r.export_wh + EXCLUDED.export_wh,
-            power_w_max = greatest(r.power_w_max, EXCLUDED.power_w_max)
+# Estimates that count until something of their window is measured.
+ESTIMATES = """
+    /* energy_posting.estimates */
+    SELECT w.meter, w.start_us, w.import_estimated_wh, w.export_estimated_wh
+    FROM unnest($1::bigint[], $2::bigint[]) AS k (meter, start_us)
+    JOIN energy_windows w USING (meter, start_us)
+    WHERE w.import_estimated_wh + w.export_estimated_wh > 0
+        AND NOT EXISTS (
+            SELECT 1 FROM energy_adjustments a WHERE a.meter = w.meter AND a.start_us = w.start_us AND posted_us > 0
+        )
 """
+ROLL_UP = "/* energy_posting.roll_up */ SELECT energy_roll_up($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 _WINDOW: Final = (
     "meter",
     "start_us",
@@ -153,9 +152,10 @@ class EnergyPosting:
             postings = post(dues, purses)
             windows, adjustments = postings[: len(closings)], postings[len(closings) :]
             await self._write_windows(session, closings, windows, now_us)
+            undone = await _undone_estimates(session, late)
             if late:
-                await self._mark(session, late, adjustments, now_us)
-            await _roll_up(session, closings, late)
+                await self._mark(session, late, adjustments, undone, now_us)
+            await _roll_up(session, closings, windows, adjustments, undone)
             await _move(session, postings, ids, now_us)
             changed = [(*holder, purse.debt_wh) for holder, purse in purses.items() if purse.debt_wh != owed[holder]]
             if changed:
@@ -207,7 +207,12 @@ class EnergyPosting:
             await session.copy_records_to_table("energy_windows", records=rows, columns=_WINDOW)
 
     async def _mark(
-        self, session: Connection, late: list[asyncpg.Record], postings: Sequence[Posting], now_us: int
+        self,
+        session: Connection,
+        late: list[asyncpg.Record],
+        postings: Sequence[Posting],
+        undone: Sequence[tuple[int, int]],
+        now_us: int,
     ) -> None:
         rows = [
             (
@@ -218,8 +223,9 @@ class EnergyPosting:
                 *posting.due.holder,
                 posting.credited_wh,
                 posting.retired_wh,
+                *estimates,
             )
-            for row, posting in zip(late, postings, strict=True)
+            for row, posting, estimates in zip(late, postings, undone, strict=True)
         ]
         done = await session.execute(MARK_POSTED, *map(list, zip(*rows, strict=True)), now_us)
         assert done == f"UPDATE {len(rows)}", "an adjustment is posted once"
@@ -295,21 +301,44 @@ def _payload(due: Due, amount_wh: int) -> str:
     return msgspec.json.encode(content).decode()
 
 
-async def _roll_up(session: Connection, closings: Sequence[Closing], late: list[asyncpg.Record]) -> None:
+async def _undone_estimates(session: Connection, late: list[asyncpg.Record]) -> list[tuple[int, int]]:
+    """For each adjustment what it takes of its window's estimates: all, if it is the first one there; zero or less."""
+    if not late:
+        return []
+    keys = {(row["meter"], row["start_us"]) for row in late}
+    rows = await session.fetch(ESTIMATES, *map(list, zip(*keys, strict=True)))
+    estimates = {(row[0], row[1]): (-row[2], -row[3]) for row in rows}
+    return [estimates.pop((row["meter"], row["start_us"]), (0, 0)) for row in late]
+
+
+async def _roll_up(
+    session: Connection,
+    closings: Sequence[Closing],
+    windows: Sequence[Posting],
+    adjustments: Sequence[Posting],
+    undone: Sequence[tuple[int, int]],
+) -> None:
     rows = [
-        (
-            one.meter,
-            one.start_us,
-            one.import_wh,
-            one.export_wh,
-            max(one.import_wh, one.export_wh) * _HOUR_US // WINDOW_US,
-        )
-        for one in closings
-        if one.covered_us
+        _rolled(posting, (one.import_estimated_wh, one.export_estimated_wh), _power_w(one))
+        for one, posting in zip(closings, windows, strict=True)
     ]
-    rows += [(row["meter"], row["start_us"], row["import_wh"], row["export_wh"], 0) for row in late]
-    if rows:
-        await session.execute(ROLL_UP, *map(list, zip(*rows, strict=True)), list(_STEPS_SECONDS))
+    rows += [_rolled(posting, estimates, 0) for posting, estimates in zip(adjustments, undone, strict=True)]
+    await session.execute(ROLL_UP, *map(list, zip(*rows, strict=True)))
+
+
+def _rolled(posting: Posting, estimated_wh: tuple[int, int], power_w: int) -> tuple[int | str, ...]:
+    due = posting.due
+    return (
+        due.meter,
+        due.window_us,
+        *due.holder,
+        due.import_wh,
+        due.export_wh,
+        *estimated_wh,
+        posting.credited_wh,
+        posting.retired_wh,
+        power_w,
+    )
 
 
 def _power_w(closing: Closing) -> int:

@@ -62,8 +62,12 @@ STATES = """
         ORDER BY start_us DESC LIMIT 1
     ) w ON true
     LEFT JOIN LATERAL (
-        SELECT array_agg(start_us / 86400000000) AS days, array_agg(power_w_max) AS peaks FROM energy_rollups
-        WHERE meter = m.number AND seconds = 86400 AND start_us >= $2
+        SELECT array_agg(day) AS days, array_agg(peak) AS peaks
+        FROM (
+            SELECT start_us / 86400000000 AS day, max(power_w_max) AS peak FROM energy_rollups
+            WHERE meter = m.number AND seconds = 86400 AND start_us >= $2
+            GROUP BY day
+        ) d
     ) p ON true
     WHERE m.number = ANY($1::bigint[])
 """

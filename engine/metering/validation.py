@@ -163,10 +163,10 @@ def _judge_interval(meter: Meter, reading: Interval, past: Past, now_us: TimeUs)
 
 def _judge_register(meter: Meter, reading: Register, past: Past, now_us: TimeUs) -> Verdict:
     """The difference to the register reading before; the first one of a device says only where it begins."""
-    if reading.corrects is not None:
-        return Rejected(ReadingCode.NOTHING_TO_CORRECT, "a register is put right by its next reading")
     totals = (reading.import_register_wh, reading.export_register_wh)
-    if not all(0 <= total <= meter.register_wh_max for total in totals):
+    if reading.corrects is not None:
+        return _correct_register(meter, reading, totals, past, now_us)
+    if not _fit(meter, totals):
         return Rejected(ReadingCode.OUT_OF_RANGE, f"the register shows 0 to {meter.register_wh_max} Wh")
     before, flags = meter.register, 0
     if before is None or reading.at_us - before.end_us > AGE_US_MAX:  # too far apart to say when what flowed
@@ -200,6 +200,56 @@ def _judge_register(meter: Meter, reading: Register, past: Past, now_us: TimeUs)
         received_us=now_us,
     )
     return _accept(meter, stored, None, past)
+
+
+def _correct_register(meter: Meter, reading: Register, totals: tuple[int, int], past: Past, now_us: TimeUs) -> Verdict:
+    """Another total for the last reading of the register, at the same instant. One before it is right in sum already:
+    what it showed too much, the next one showed too little.
+    """
+    last = meter.register
+    if last is None or last.counter != reading.corrects:
+        return Rejected(ReadingCode.NOTHING_TO_CORRECT, "only the last reading of a register can be corrected")
+    if last.end_us != reading.at_us:
+        return Rejected(ReadingCode.NOTHING_TO_CORRECT, "a correction has the instant of what it corrects")
+    if not _fit(meter, totals):
+        return Rejected(ReadingCode.OUT_OF_RANGE, f"the register shows 0 to {meter.register_wh_max} Wh")
+    energies, flags = (0, 0), int(Flag.CORRECTION)
+    refused = _out_of_time(reading.at_us, reading.at_us, now_us)
+    if refused is None and last.flags & Flag.BASELINE:
+        flags |= Flag.BASELINE
+    elif refused is None:
+        energies, rolled, refused = _difference(meter, _before(meter, last), totals, last.end_us - last.start_us)
+        flags |= Flag.ROLLED_OVER if rolled else 0
+    if refused is not None:
+        return refused
+    stored = replace(
+        last,
+        counter=reading.counter,
+        import_wh=energies[0],
+        export_wh=energies[1],
+        corrects=last.counter,
+        import_register_wh=totals[0],
+        export_register_wh=totals[1],
+        flags=flags,
+        received_us=now_us,
+    )
+    return _accept(meter, stored, last, past)
+
+
+def _fit(meter: Meter, totals: tuple[int, int]) -> bool:
+    return all(0 <= total <= meter.register_wh_max for total in totals)
+
+
+def _before(meter: Meter, last: Stored) -> Stored:
+    """What the register showed when the interval of its last reading began."""
+    assert last.import_register_wh is not None
+    assert last.export_register_wh is not None
+    size = meter.register_wh_max + 1
+    return replace(
+        last,
+        import_register_wh=(last.import_register_wh - last.import_wh) % size,
+        export_register_wh=(last.export_register_wh - last.export_wh) % size,
+    )
 
 
 def _difference(

@@ -21,6 +21,7 @@ SAYS = {
     "bench.bench_rest_batch": ["acknowledged=2000 checksum=3498d28c", r"rate=\d+/s", TIMES],
     "bench.bench_ws": ["acknowledged=200 checksum=b05528f5", r"echo=\d+/s ratio=\d\.\d+", TIMES],
     "bench.bench_commit": ["rows=1 commits=20 checksum=2b0e50ef", "rows=200 commits=20 checksum=7b51bc40", TIMES],
+    "bench.bench_energy_queries": ["windows=59520 ", "month of a meter, by days: asked=20 checksum=51c1e09a", TIMES],
     "bench.bench_users": ["answers=200 ", "acknowledged=33 checksum=50911f4e", r"errors=0\.0000%", TIMES],
     "bench.bench_recovery": [r"commands=6000 checksum=[0-9a-f]{16} replay=\d+/s", r"ready=\d+\.\d\ds"],
     "bench.bench_kill": [r"kills=1 acknowledged=250 ", "audit: no violations"],

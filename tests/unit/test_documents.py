@@ -16,6 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 import actors.metrics
 from config.settings import SECRETS, Settings
+from engine.metering.readings import ReadingCode
 from gateway.metrics import GatewayMetrics
 from gateway.permission_page import permission_table, with_table
 from gateway.permissions import CHANNELS, OPERATIONS
@@ -67,6 +68,13 @@ def metric_names() -> list[str]:
 @pytest.mark.parametrize("name", metric_names())
 def test_every_metric_is_documented(name: str) -> None:
     assert f"`{name}`" in OPERATIONS_TEXT
+
+
+@pytest.mark.parametrize("code", ReadingCode)
+def test_every_verdict_on_a_reading_is_documented(code: ReadingCode) -> None:
+    name = "VALIDATION_FAILED" if code is ReadingCode.MALFORMED else code.name  # as it is shown
+
+    assert f"| `{name}` | {code.value} |" in (DOCS / "errors.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", [*OPERATIONS, *CHANNELS])

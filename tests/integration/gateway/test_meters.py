@@ -24,6 +24,7 @@ from gateway.app import create_app
 from gateway.instants import format_instant
 from gateway.ports import Metering as MeteringPorts
 from gateway.settings import GatewaySettings
+from persistence.analytics import PostgresAnalytics
 from persistence.api_keys import PostgresApiKeys
 from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
@@ -34,6 +35,7 @@ from persistence.ledger import PostgresLedger
 from persistence.meters import PostgresMeters
 from persistence.oracle import PostgresOracle
 from persistence.people import PostgresPeople
+from persistence.rates import PostgresRates
 from persistence.settlements import PostgresSettlements
 from persistence.wallets import PostgresWallets
 from tests.support.metering import NOW_US, SECRET, Metering, metering
@@ -85,7 +87,13 @@ async def site(database: str, pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Pa
             history=PostgresHistory(pool),
             first_answers=PostgresFirstAnswers(pool, 100, 2**20),
             markets=Links(nowhere, SECRET),
-            metering=MeteringPorts(PostgresMeters(pool), meters.links[0], PostgresEnergy(pool)),
+            metering=MeteringPorts(
+                PostgresMeters(pool),
+                meters.links[0],
+                PostgresEnergy(pool),
+                PostgresAnalytics(pool),
+                PostgresRates(pool),
+            ),
             settlements=PostgresSettlements(pool),
             oracle=PostgresOracle(pool),
             clock=lambda: meters.now_us,

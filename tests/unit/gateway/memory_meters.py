@@ -5,6 +5,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from engine.analytics.performance import PlacedOrders
+from engine.analytics.rates import Rate
+from engine.analytics.series import EnergyPart, Flow
 from engine.audit import Origin
 from engine.metering.messages import ACCEPTED, DUPLICATE, Judged, Signed
 from engine.metering.readings import ReadingCode
@@ -111,7 +114,54 @@ class MemoryEnergy:
         return EnergySums(0, 0, 0, 0, 0, 0, 0, 0)
 
 
+class MemoryAnalytics:
+    """Nothing has been measured or traded yet, unless a test says so."""
+
+    def __init__(self) -> None:
+        self.now: Flow | None = None
+        self.owners: dict[int, tuple[int, int]] = {}
+        self.energy: list[EnergyPart] = []
+
+    async def energy_parts(self, owner_id: int, cuts_us: Sequence[int]) -> list[EnergyPart]:
+        return [part for part in self.energy if cuts_us[0] <= part.start_us < cuts_us[-1]]
+
+    async def zone_now(self, zone: str, since_us: int) -> Flow | None:
+        return self.now
+
+    async def zone_flow(self, zone: str, from_us: int, to_us: int, seconds: int) -> list[Flow]:
+        return [self.now] if self.now is not None else []
+
+    async def zone_owners(self, zone: str, from_us: int, to_us: int) -> dict[int, tuple[int, int]]:
+        return self.owners
+
+    async def placed(self, participant_id: int, from_us: int, to_us: int) -> PlacedOrders:
+        return PlacedOrders(0, 0, 0, 0)
+
+    async def by_hour(self, owner_id: int, from_us: int, to_us: int) -> dict[int, tuple[int, int]]:
+        return {}
+
+    async def _nothing(self, *_: Any) -> list[Any]:
+        return []
+
+    trade_parts = own_windows = positions = sales = asks = _nothing
+
+
+class MemoryRates:
+    def __init__(self) -> None:
+        self.rows: dict[tuple[int, str], Rate] = {}
+
+    async def rates(self, from_us: int, to_us: int) -> list[Rate]:
+        return list(self.rows.values())
+
+    async def page(self, name: str | None, before: tuple[int, str], limit: int) -> list[Rate]:
+        keys = sorted((key for key in self.rows if key < before and name in (None, key[1])), reverse=True)
+        return [self.rows[key] for key in keys[:limit]]
+
+    async def put(self, rates: Sequence[Rate], origin: Origin) -> None:
+        self.rows |= {(rate.valid_from_us, rate.name): rate for rate in rates}
+
+
 def memory_metering() -> tuple[Metering, MemoryMeters, MemoryReadings]:
     meters = MemoryMeters()
     readings = MemoryReadings(meters)
-    return Metering(meters, readings, MemoryEnergy()), meters, readings
+    return Metering(meters, readings, MemoryEnergy(), MemoryAnalytics(), MemoryRates()), meters, readings

@@ -191,3 +191,62 @@ def test_only_what_the_tables_know_is_asked_of_them() -> None:
     assert bench.meter.is_cold(interval(5, NOW_US - WINDOW_US))
     assert bench.meter.is_cold(interval(6, NOW_US - 3 * WINDOW_US))
     assert bench.meter.is_cold(interval(6, NOW_US - WINDOW_US, corrects=5))
+
+
+def test_the_last_reading_of_a_register_can_be_put_right() -> None:
+    # 1,000 -> 1,250 said 250 Wh; it was 1,180, so 180 Wh, and the next difference counts from there
+    bench = Bench()
+    bench.taken(register(1, NOW_US - 2 * WINDOW_US, 1_000))
+    bench.taken(register(2, NOW_US - WINDOW_US, 1_250))
+
+    fixed = bench.taken(Register(ID, 3, NOW_US - WINDOW_US, 0, 1_180, corrects=2)).stored
+    following = bench.taken(register(4, NOW_US, 1_200)).stored
+
+    assert (fixed.start_us, fixed.end_us, fixed.export_wh) == (NOW_US - 2 * WINDOW_US, NOW_US - WINDOW_US, 180)
+    assert (fixed.corrects, fixed.flags) == (2, Flag.CORRECTION)
+    assert following.export_wh == 20
+    assert sum(one.export_wh for one in bench.meter.windows.open.values()) == 200
+
+
+def test_a_corrected_register_may_have_rolled_over_or_be_a_baseline() -> None:
+    bench = Bench()
+    bench.taken(register(1, NOW_US - 2 * WINDOW_US, 999_000))
+
+    first = bench.taken(Register(ID, 2, NOW_US - 2 * WINDOW_US, 0, 999_900, corrects=1)).stored
+    bench.taken(register(3, NOW_US - WINDOW_US, 200))  # 999,900 -> 1,000,000 and 200 more: 300 Wh
+    rolled = bench.taken(Register(ID, 4, NOW_US - WINDOW_US, 0, 999_950, corrects=3)).stored
+    again = bench.taken(Register(ID, 5, NOW_US - WINDOW_US, 0, 100, corrects=4)).stored
+
+    assert (first.export_wh, first.flags) == (0, Flag.CORRECTION | Flag.BASELINE)
+    assert (rolled.export_wh, rolled.flags) == (50, Flag.CORRECTION)
+    assert (again.export_wh, again.flags) == (200, Flag.CORRECTION | Flag.ROLLED_OVER)
+    assert sum(one.export_wh for one in bench.meter.windows.open.values()) == 200
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        (Register(ID, 4, NOW_US - WINDOW_US, 0, 1_180, corrects=1), ReadingCode.NOTHING_TO_CORRECT),
+        (Register(ID, 4, NOW_US - WINDOW_US + 1, 0, 1_180, corrects=2), ReadingCode.NOTHING_TO_CORRECT),
+        (Register(ID, 4, NOW_US - WINDOW_US, 0, 1_000_000, corrects=2), ReadingCode.OUT_OF_RANGE),
+        (Register(ID, 4, NOW_US - WINDOW_US, 0, 999, corrects=2), ReadingCode.REGISTER_BACKWARDS),
+        (Register(ID, 2, NOW_US - WINDOW_US, 0, 1_180, corrects=2), ReadingCode.COUNTER_REPLAYED),
+    ],
+)
+def test_a_register_is_not_put_wrong(wrong: Register, code: ReadingCode) -> None:
+    bench = Bench()
+    bench.taken(register(1, NOW_US - 2 * WINDOW_US, 1_000))
+    bench.taken(register(2, NOW_US - WINDOW_US, 1_250))
+
+    assert bench.give(wrong) is code
+
+
+def test_a_correction_of_a_closed_register_interval_is_an_adjustment() -> None:
+    bench = Bench()
+    bench.taken(register(1, NOW_US - 2 * WINDOW_US, 1_000))
+    bench.taken(register(2, NOW_US - WINDOW_US, 1_250))
+    bench.meter.windows.close_due(NOW_US, NOW_US, NOW_US)
+
+    (adjustment,) = bench.taken(Register(ID, 3, NOW_US - WINDOW_US, 0, 1_180, corrects=2)).adjustments
+
+    assert (adjustment.start_us, adjustment.export_wh) == (NOW_US - 2 * WINDOW_US, -70)

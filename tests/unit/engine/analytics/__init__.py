@@ -1,0 +1,1 @@
+"""Tests of analytics: each has an example that was computed by hand."""
