@@ -5,7 +5,7 @@ import sys
 import httpx
 import typer
 
-from commands import audit, devnet, keys, look, migrations, replay, traffic, users
+from commands import audit, devnet, keys, look, meters, migrations, replay, traffic, users
 from commands.shared import Failure, console
 from config.load import SettingsWrong
 from persistence.migrate import MigrationProblem
@@ -23,6 +23,7 @@ for group in (look, devnet, replay, traffic):
 app.add_typer(migrations.app, name="migrate")
 app.add_typer(audit.audits, name="audit")
 app.add_typer(keys.app, name="keys")
+app.add_typer(meters.app, name="meters")
 app.add_typer(users.app, name="users")
 
 
