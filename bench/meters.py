@@ -155,7 +155,7 @@ async def submit(
         while True:
             try:
                 answer = await sender.send("POST", "/readings", body)
-            except (ConnectionBroken, ConnectionError):
+            except (ConnectionBroken, ConnectionError, TimeoutError):  # the last: of one request, not of this block
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
             if answer.status in UNKNOWN_STATUSES or answer.status == 429:
