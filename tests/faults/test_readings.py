@@ -1,6 +1,7 @@
 """SIGKILL and SIGSTOP in mid-batch while meters speak: what was acknowledged is there once, and no Wh twice.
 
 The judge is the senders' own log of every acknowledged reading, held against the tables, the windows and the ledger.
+Seen to fail for: an answer before its commit; open windows that a restart does not read.
 """
 
 import asyncio
