@@ -5,7 +5,20 @@ import sys
 import httpx
 import typer
 
-from commands import audit, certificate, devnet, keys, look, migrations, oracle, proof, replay, traffic, users
+from commands import (
+    audit,
+    certificate,
+    devnet,
+    keys,
+    look,
+    meters,
+    migrations,
+    oracle,
+    proof,
+    replay,
+    traffic,
+    users,
+)
 from commands.shared import Failure, console
 from config.load import SettingsWrong
 from persistence.migrate import MigrationProblem
@@ -24,6 +37,7 @@ app.add_typer(migrations.app, name="migrate")
 app.add_typer(audit.audits, name="audit")
 app.add_typer(certificate.certificates, name="certificate")
 app.add_typer(keys.app, name="keys")
+app.add_typer(meters.app, name="meters")
 app.add_typer(users.app, name="users")
 app.add_typer(proof.app, name="proof")
 app.add_typer(oracle.app, name="oracle")

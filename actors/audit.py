@@ -72,6 +72,10 @@ class Report(Struct):
     orders: int = 0
     trades: int = 0
     acknowledgements: int = 0
+    meters: int = 0
+    readings: int = 0  # in force
+    windows: int = 0
+    acknowledged_readings: int = 0
     violations: list[str] = []
 
     def found(self, where: str, what: str) -> None:

@@ -162,13 +162,15 @@ def request_bytes(method: str, path: str, host: str, token: str = "", body: byte
 
 
 def request_head(method: str, path: str, host: str, token: str = "") -> bytes:
-    """What all requests of one caller for one path begin with."""
+    """What all requests of one caller for one path begin with. `token`: an access token, or an API key."""
     head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n"
-    return (head + f"Authorization: Bearer {token}\r\n" if token else head).encode()
+    if token:
+        head += f"X-API-Key: {token}\r\n" if token.startswith("wb_") else f"Authorization: Bearer {token}\r\n"
+    return head.encode()
 
 
-def request_tail(body: bytes = b"") -> bytes:
-    """What follows the head: lengths and a JSON body, or nothing."""
+def request_tail(body: bytes = b"", media_type: bytes = b"application/json") -> bytes:
+    """What follows the head: lengths and a body, or nothing."""
     if not body:
         return b"\r\n"
-    return b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    return b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (media_type, len(body), body)

@@ -1,6 +1,7 @@
 """Is everything still true? Tables, acknowledgements, the audit log, and journals alone."""
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -9,14 +10,18 @@ import typer
 
 from actors.audit import Acknowledged, Report
 from actors.audit import audit as run_audit
+from actors.metering_audit import audit_metering
 from commands.shared import Failure, console, with_database
 from config.load import load
 from config.settings import Settings
 from engine.audit import Chain
+from engine.metering.books import AcknowledgedReading
+from engine.units import SECOND_US
 from persistence.audit import PostgresAudit
 from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
 from persistence.journal import PostgresJournal
+from persistence.metering_audit import PostgresMeteringAudit
 from persistence.postgres import open_pool
 from persistence.snapshots import PostgresSnapshots
 
@@ -33,16 +38,26 @@ def audit(
     acknowledged: Annotated[
         Path | None, typer.Option("--acknowledged", help="A client's log of acknowledgements, one JSON object a line.")
     ] = None,
+    readings: Annotated[
+        Path | None, typer.Option("--readings", help="The same of acknowledged readings of meters.")
+    ] = None,
 ) -> None:
     """Hold every table and every acknowledgement against a replay of the journals. Status 1 on any violation."""
     if context.invoked_subcommand is not None:
         return
     settings = load()
-    report = with_database(lambda dsn: audit_of(settings, dsn, read_acknowledged(acknowledged) if acknowledged else []))
+    told = read_acknowledged(acknowledged) if acknowledged else []
+    measured = read_readings(readings) if readings else []
+    report = with_database(lambda dsn: audit_of(settings, dsn, told, measured))
     console.print(
         f"{report.markets} markets, {report.entries} journal entries, {report.orders} orders, {report.trades} trades, "
         f"{report.snapshots} snapshots, {report.acknowledgements} acknowledgements"
     )
+    if report.meters:
+        console.print(
+            f"{report.meters} meters, {report.readings} readings in force, {report.windows} windows, "
+            f"{report.acknowledged_readings} acknowledged readings"
+        )
     for violation in report.violations:
         console.print(f"[red]violation[/] {violation}")
     if report.violations:
@@ -62,15 +77,19 @@ def audit_log_verify() -> None:
     console.print(f"[green]verified[/]: {chain.number} rows, the last one {chain.hash.hex()}", soft_wrap=True)
 
 
-async def audit_of(settings: Settings, dsn: str, acknowledged: list[Acknowledged]) -> Report:
+async def audit_of(
+    settings: Settings, dsn: str, acknowledged: list[Acknowledged], readings: Sequence[AcknowledgedReading] = ()
+) -> Report:
     """Audit the database behind this address."""
     pool = await open_pool(dsn, 4, "audit")
     journal = PostgresJournal(dsn)
     try:
         specs = await PostgresCatalogue(pool).markets()
-        return await run_audit(
+        report = await run_audit(
             specs, journal, PostgresSnapshots(pool), PostgresAudit(pool), settings.currency, acknowledged
         )
+        await audit_metering(PostgresMeteringAudit(pool), report, readings)
+        return report
     finally:
         await journal.close()
         await pool.close()
@@ -116,3 +135,25 @@ def read_acknowledged(path: Path) -> list[Acknowledged]:
         except (msgspec.MsgspecError, ValueError, IndexError) as error:
             raise Failure(f"{path}, line {number}: not an acknowledgement ({error})") from error
     return found
+
+
+def read_readings(path: Path) -> list[AcknowledgedReading]:
+    """A log of readings, each of them once, however often it was acknowledged. Raises Failure with the line."""
+    from bench.meters import Acknowledged as Line
+
+    found: dict[tuple[str, int], AcknowledgedReading] = {}
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            one = msgspec.json.decode(line, type=Line)
+            found[one.meter_id, one.counter] = AcknowledgedReading(
+                uuid.UUID(one.meter_id).bytes,
+                one.counter,
+                one.start_us,
+                one.start_us + one.duration_s * SECOND_US,
+                one.import_wh,
+                one.export_wh,
+                one.corrects,
+            )
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise Failure(f"{path}, line {number}: not an acknowledged reading ({error})") from error
+    return list(found.values())

@@ -32,7 +32,7 @@ COMMANDS = (
 )
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "load", "demo"])
+@pytest.mark.parametrize("command", [*COMMANDS, "load", "demo", "meters simulate"])
 def test_every_command_explains_itself(command: str) -> None:
     result = CliRunner().invoke(cli.app, [*command.split(), "--help"])
 

@@ -27,6 +27,7 @@ PARTS: Final = {
     "ray::EpochClockActor": 1,
     "ray::GatewayActor": 1,
     "ray::MarketActor": len(SYMBOLS),
+    "ray::MeterAggregatorActor": 1,
     "valkey-server": 1,
     "/bin/postgres -D": 1,
 }
