@@ -3,7 +3,7 @@
 The prices are those of engine/auction/prices.py. What they leave open is decided by priority: whole volume first, then
 orders at their zone's price by priority over all zones, bids before asks. The grid gets what buyers pay beyond what
 sellers receive: wheeling, loss on the seller's clearing price, less than a tick of rounding, and what a full lane is
-worth. Source: docs/auctions.md, docs/decisions/0039.
+worth. Source: docs/auctions.md, docs/decisions/0033.
 """
 
 from collections import defaultdict

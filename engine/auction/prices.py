@@ -3,7 +3,7 @@
 At a clearing, energy passes a lane only if the buyers' price pays for the sellers' with the lane's costs; a lane on
 which it would leave the seller more than that is full; who is better than his zone's price trades, who is worse does
 not. Loss is charged on the clearing price, so costs move with prices: this is an equilibrium and no linear programme.
-docs/decisions/0039 says why there is one on the tick, and what happens when the search misses it by a rounding: then
+docs/decisions/0033 says why there is one on the tick, and what happens when the search misses it by a rounding: then
 charges are fixed where it ended, and with fixed charges it always arrives (it then minimises an L-natural convex
 function; Murota, Discrete Convex Analysis, 2003, chapter 10).
 

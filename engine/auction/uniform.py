@@ -5,7 +5,7 @@ marginal accepted bid and ask, rounded down to the tick. Prices here are levels 
 receive the price, buyers pay its landed price, the grid gets the difference. Fees come on top and move nothing.
 
 A participant who would have to trade with himself is left out with just that energy; nobody else's price or fill
-changes by it (docs/decisions/0040).
+changes by it (docs/decisions/0034).
 """
 
 from collections import defaultdict

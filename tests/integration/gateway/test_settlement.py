@@ -119,7 +119,7 @@ async def site(pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Path) -> AsyncIte
         history=PostgresHistory(pool),
         first_answers=PostgresFirstAnswers(pool, 100, 2**20),
         markets=Memory(nowhere, SECRET),
-        metering=Metering(cast(Any, None), cast(Any, Silent()), cast(Any, None)),
+        metering=Metering(cast(Any, None), cast(Any, Silent()), cast(Any, None), cast(Any, None), cast(Any, None)),
         settlements=PostgresSettlements(pool),
         oracle=PostgresOracle(pool),
         clock=lambda: made.now_us,
