@@ -31,6 +31,7 @@ OUTAGES: Final = (
     asyncpg.InsufficientResourcesError,
     asyncpg.InternalClientError,  # what the driver also says when its connection is ended between two of its steps
 )
+_LOST: Final = (*OUTAGES, TimeoutError, asyncpg.PostgresError)  # of a session whose only question is whether it lives
 CLAIM_KEY: Final = 0x5761747472756E21  # "Wattrun!"; migrations lock another
 CLAIM = "/* postgres.claim */ SELECT pg_try_advisory_lock($1)"
 
@@ -94,7 +95,7 @@ class Claim:
             return False
         try:
             await self._session.fetchval("/* postgres.claim_held */ SELECT 1")
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except _LOST:
             self._session.terminate()
             return False
         return True
@@ -103,7 +104,7 @@ class Claim:
         """Let another exchange have the database."""
         session, self._session = self._session, None
         if session is not None:
-            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with contextlib.suppress(*_LOST):
                 await session.close(timeout=CLOSE_SECONDS)  # what cannot be said any more, the server sees by itself
 
 

@@ -7,6 +7,7 @@ import asyncio
 
 import asyncpg
 import psutil
+import pytest
 
 from persistence import migrate
 from persistence.postgres import Claim, open_pool
@@ -71,3 +72,20 @@ async def test_sessions_that_step_back_do_so_on_this_machine(database: str) -> N
     assert [psutil.Process(pid).nice() for pid in pids] == [5, 0]
     await tables.close()
     await people.close()
+
+
+@pytest.mark.parametrize("error", [asyncpg.InternalClientError("cannot switch to state 11"), asyncpg.InterfaceError("connection is closed")])
+async def test_a_session_that_ends_between_two_steps_of_the_driver_is_a_lost_claim(
+    database: str, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    held = Claim(database)
+    assert await held.take()
+
+    async def ends(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncpg.Connection, "fetchval", ends)
+        assert not await held.is_held()
+    assert await held.take()
+    await held.release()
