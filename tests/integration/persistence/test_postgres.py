@@ -74,7 +74,9 @@ async def test_sessions_that_step_back_do_so_on_this_machine(database: str) -> N
     await people.close()
 
 
-@pytest.mark.parametrize("error", [asyncpg.InternalClientError("cannot switch to state 11"), asyncpg.InterfaceError("connection is closed")])
+@pytest.mark.parametrize(
+    "error", [asyncpg.InternalClientError("cannot switch to state 11"), asyncpg.InterfaceError("connection is closed")]
+)
 async def test_a_session_that_ends_between_two_steps_of_the_driver_is_a_lost_claim(
     database: str, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
