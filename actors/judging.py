@@ -6,7 +6,7 @@ new or changed, and for readings whose verdict depends on the past. Signatures a
 
 import asyncio
 import struct
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ from engine.units import TimeUs
 
 METERS_AT_ONCE: Final = 1_000
 CLAIMS_AT_ONCE: Final = 64  # in one call of a thread, some 3 ms
+JUDGED_AT_ONCE: Final = 500  # then the loop may do something else, such as to go on with a commit
 VERIFIERS: Final = 2  # threads; libsodium runs beside Python
 
 
@@ -72,10 +73,15 @@ class Batch:
 
 
 class Judge:
-    """`known` are the meters of the shard; `changed` takes the numbers of those to be looked at again."""
+    """`known` are the meters of the shard; `changed` takes the numbers of those to be looked at again.
 
-    def __init__(self, history: History, meters: Meters, clock: Callable[[], TimeUs]) -> None:
-        self._history, self._meters, self._clock = history, meters, clock
+    Memory may be ahead of the tables: `settled` is awaited before anything is read from them.
+    """
+
+    def __init__(
+        self, history: History, meters: Meters, clock: Callable[[], TimeUs], settled: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._history, self._meters, self._clock, self._settled = history, meters, clock, settled
         self.known: dict[bytes, Known] = {}
         self._ids: dict[int, bytes] = {}
         self.changed: set[int] = set()
@@ -92,9 +98,15 @@ class Judge:
     async def judge(self, batch: Batch) -> None:
         """A verdict on each reading; what is accepted is counted in, and to be committed before anybody is told."""
         await self._look_again(batch)
-        lines = await self._signed(self._spoken_for(batch), batch)
-        past = Past(await self._history.past(self._asks(lines)))
-        now_us, known, bodies, accepted = self._clock(), self.known, batch.bodies, batch.accepted
+        lines = await self._proven(self._spoken_for(batch), batch)
+        past = await self._past(lines)
+        now_us = self._clock()
+        for first in range(0, len(lines), JUDGED_AT_ONCE):
+            self._judge(lines[first : first + JUDGED_AT_ONCE], batch, past, now_us)
+            await asyncio.sleep(0)
+
+    def _judge(self, lines: list[Line], batch: Batch, past: Past, now_us: TimeUs) -> None:
+        known, bodies, accepted = self.known, batch.bodies, batch.accepted
         for line in lines:
             item, place, signed = line
             meter = known[signed.reading.meter_id]
@@ -116,6 +128,8 @@ class Judge:
 
     async def _learn(self, ids: Sequence[bytes]) -> None:
         """Look at these meters as the tables have them now; those of other shards, and unknown ones, are left out."""
+        if ids:
+            await self._settled()
         for first in range(0, len(ids), METERS_AT_ONCE):
             records = await self._meters.by_ids(ids[first : first + METERS_AT_ONCE])
             states = await self._history.states([record.number for record in records], self._clock())
@@ -155,7 +169,7 @@ class Judge:
                     lines.append(line)
         return lines
 
-    async def _signed(self, lines: list[Line], batch: Batch) -> list[Line]:
+    async def _proven(self, lines: list[Line], batch: Batch) -> list[Line]:
         """Those that are signed as they should be. A key that does not fit is looked up once more: it may be new."""
         unproven = [line for line in lines if not batch.bodies[line.item].vouched]
         forged = await self._not_signed(unproven)
@@ -195,8 +209,15 @@ class Judge:
             return Claim(None, b"", b"")
         return Claim(record.public_key, signed.signature, message)
 
+    async def _past(self, lines: Iterable[Line]) -> Past:
+        """What the tables know of what matters for these; most of the time nothing does."""
+        asks = self._asks(lines)
+        if not asks:
+            return Past()
+        await self._settled()
+        return Past(await self._history.past(asks))
+
     def _asks(self, lines: Iterable[Line]) -> list[Ask]:
-        """What the tables must be asked before these are judged; most of the time nothing."""
         asks = []
         for line in lines:
             reading = line.signed.reading

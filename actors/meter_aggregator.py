@@ -1,8 +1,9 @@
 """The actor of one shard of meters: a shell that gives the judge of readings time, durability and a mailbox.
 
-Order of work, always: learn what the verdicts depend on, judge in memory, commit once, then speak; what arrives
-meanwhile is the next batch. An answer means: durable. When a commit fails, or its outcome is unknown, memory is thrown
-away and read anew from the tables; a reading that is sent again is a duplicate then. Windows close between batches.
+Order of work, always: learn what the verdicts depend on, judge in memory, commit once, then speak. While one batch is
+committed the next is judged, and what arrives meanwhile is the one after. An answer means: durable. When a commit
+fails, or its outcome is unknown, memory is thrown away and read anew from the tables; a reading that is sent again is a
+duplicate then. Windows close between batches.
 """
 
 import asyncio
@@ -96,7 +97,8 @@ class MeterAggregator(Shell):
         super().__init__(secret, options.host, options.backoff_seconds_max)
         self.shard, self._shards = shard, shards
         self._readings, self._clock, self._options = readings, clock, options
-        self._judge = Judge(readings, meters, clock)
+        self._judge = Judge(readings, meters, clock, self._settled)
+        self._committing: asyncio.Task[None] | None = None  # the batch before, of which nobody has been told yet
         self._adjusted: set[int] = set()  # meters with adjustments that wait to be posted
         self._waiting: deque[Item] = deque()
         self._readings_waiting = 0
@@ -139,6 +141,12 @@ class MeterAggregator(Shell):
         self._adjusted = set(await self._readings.unposted())
         self._become("serving")
         log.info("meters.serving", shard=self.shard, meters=len(judge.known))
+        try:
+            await self._serve()
+        finally:
+            await self._give_up()
+
+    async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         next_close = loop.time()
         while True:
@@ -148,6 +156,7 @@ class MeterAggregator(Shell):
                 await self._close_windows()
                 next_close = loop.time() + self._options.close_every_seconds
             if self._draining and not self._waiting:
+                await self._settled()
                 self._become("stopped")
                 return
             if not self._waiting:
@@ -226,7 +235,10 @@ class MeterAggregator(Shell):
     # --- readings -------------------------------------------------------------------------------------------------
 
     async def _take_batch(self) -> None:
-        """Judge what waits, commit it, then answer. Whoever is not answered yet when this fails is told so."""
+        """Judge what waits while the batch before is committed, then begin to commit this one.
+
+        Whoever is not answered yet when this fails is told so.
+        """
         items: list[Item] = []
         count = 0
         while self._waiting and (not items or count + len(self._waiting[0].body.readings) <= self._options.batch_max):
@@ -236,13 +248,20 @@ class MeterAggregator(Shell):
         batch, began = Batch([item.body for item in items]), perf_counter()
         try:
             await self._judge.judge(batch)
+            await self._settled()
+        except BaseException:
+            self._outcome_unknown(items)
+            raise
+        self._committing = asyncio.create_task(self._commit(items, batch, began))
+
+    async def _commit(self, items: list[Item], batch: Batch, began: float) -> None:
+        try:
             if batch.accepted or batch.refused:
                 await self._readings.write(
                     batch.accepted, batch.adjustments, batch.refused, batch.verified, self._now()
                 )
         except BaseException:
-            for item in items:
-                self._fail(item.connection, item.request_id, Fault.OUTCOME_UNKNOWN, "unknown: send the same again")
+            self._outcome_unknown(items)
             raise
         self._adjusted.update(one.meter for one in batch.adjustments)
         metrics.METER_BATCH_SECONDS.labels(str(self.shard)).observe(perf_counter() - began)
@@ -252,10 +271,28 @@ class MeterAggregator(Shell):
                 answer = Judged(batch.codes[place], batch.details[place], batch.flags[place])
                 item.connection.send(_encode((item.request_id, answer)))
 
+    async def _settled(self) -> None:
+        """Return once the tables have everything that memory has, but for the batch that is being judged."""
+        committing, self._committing = self._committing, None
+        if committing is not None:
+            await committing
+
+    async def _give_up(self) -> None:
+        """Whatever is under way when a life ends ends with it; who waits for it has been told that nobody knows."""
+        committing, self._committing = self._committing, None
+        if committing is not None:
+            committing.cancel()
+            await asyncio.gather(committing, return_exceptions=True)
+
+    def _outcome_unknown(self, items: list[Item]) -> None:
+        for item in items:
+            self._fail(item.connection, item.request_id, Fault.OUTCOME_UNKNOWN, "unknown: send the same again")
+
     # --- windows --------------------------------------------------------------------------------------------------
 
     async def _close_windows(self) -> None:
         """Close what is due, post adjustments, and tell who watches."""
+        await self._settled()
         await self._keep_partitions()
         now_us, more = self._now(), True
         closings: list[Closing] = []

@@ -120,13 +120,10 @@ def flaw(reading: Reading) -> str:
 
 
 def judge(meter: Meter, reading: Reading, past: Past, now_us: TimeUs) -> Verdict:
-    """The verdict on a reading whose signature is good; an accepted one is counted in at once.
+    """The verdict on a reading whose signature is good and that has no flaw; an accepted one is counted in at once.
 
     `past` holds what the tables know if the reading `is_cold`, and everything accepted since.
     """
-    wrong = flaw(reading)
-    if wrong:
-        return Rejected(ReadingCode.MALFORMED, wrong)
     if reading.counter <= meter.counter:  # else nothing of this device can have it
         known = past.of(meter, reading.counter)
         if known is not None and known.says(reading):
@@ -310,18 +307,20 @@ def _accept(meter: Meter, stored: Stored, corrected: Stored | None, past: Past) 
         flags |= Flag.SUSPECT.value
     if flags != stored.flags:
         stored = replace(stored, flags=flags)
-    adjustments = [
-        Adjustment(meter.number, late.start_us, stored.device, stored.counter, late.import_wh, late.export_wh)
-        for late in _portions(stored, corrected)
-        if not meter.windows.add(late)
-    ]
+    portions = _portions(stored, corrected)
+    adjustments = [_adjustment(stored, portion) for portion in portions if not meter.windows.add(portion)]
     past.add(stored)
     meter.counter = stored.counter
-    meter.end_us = max(meter.end_us, stored.end_us)
+    if stored.end_us > meter.end_us:
+        meter.end_us = stored.end_us
     meter.heard_us = stored.received_us
     if stored.import_register_wh is not None:
         meter.register = stored
     return Accepted(stored, adjustments)
+
+
+def _adjustment(stored: Stored, late: Portion) -> Adjustment:
+    return Adjustment(stored.meter, late.start_us, stored.device, stored.counter, late.import_wh, late.export_wh)
 
 
 def _portions(stored: Stored, corrected: Stored | None) -> list[Portion]:
