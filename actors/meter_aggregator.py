@@ -28,7 +28,8 @@ from engine.units import SECOND_US, TimeUs
 from engine.views import Failed, Fault
 
 WATCHERS_MAX: Final = 256
-CLOSINGS_MAX: Final = 2_000  # in one transaction
+BACKLOG_SECONDS: Final = 0.1  # between two looks at windows of which more are due, while readings wait
+CLOSINGS_MAX: Final = 250  # or a few more in one transaction, some 30 ms: readings wait for it
 PARTITIONS_EVERY_US: Final = 3_600 * SECOND_US
 
 _decoder: msgspec.msgpack.Decoder[list[tuple[int, Any]]] = msgspec.msgpack.Decoder(
@@ -153,8 +154,9 @@ class MeterAggregator(Shell):
             if self._waiting:
                 await self._take_batch()
             if loop.time() >= next_close:
-                await self._close_windows()
-                next_close = loop.time() + self._options.close_every_seconds
+                all_closed = await self._close_windows()
+                backlog_seconds = BACKLOG_SECONDS if self._waiting else 0.0
+                next_close = loop.time() + (self._options.close_every_seconds if all_closed else backlog_seconds)
             if self._draining and not self._waiting:
                 await self._settled()
                 self._become("stopped")
@@ -290,8 +292,8 @@ class MeterAggregator(Shell):
 
     # --- windows --------------------------------------------------------------------------------------------------
 
-    async def _close_windows(self) -> None:
-        """Close what is due, post adjustments, and tell who watches."""
+    async def _close_windows(self) -> bool:
+        """Close what is due, post adjustments, and tell who watches. False: there is more to close."""
         await self._settled()
         await self._keep_partitions()
         now_us, more = self._now(), True
@@ -302,6 +304,7 @@ class MeterAggregator(Shell):
             if known.state.windows.open:
                 state = known.state
                 closings += state.windows.close_due(state.end_us, state.heard_us, now_us)
+        all_closed = len(closings) < CLOSINGS_MAX
         self._is_posting = True  # until all of it is committed; when it fails, everything is loaded anew
         while more and (closings or self._adjusted):
             posted, all_posted = await self._readings.post(closings, self._adjusted, now_us)
@@ -311,6 +314,7 @@ class MeterAggregator(Shell):
             self._tell(posted)
             closings, more = [], not all_posted
         self._is_posting = False
+        return all_closed
 
     def _tell(self, posted: list[PostedWindow]) -> None:
         if posted and self._watchers:

@@ -146,6 +146,8 @@ async def _measure(exchange: Target, data_dir: Path, size: Size, *, smoke: bool)
     print(f"bare: COPY {copy_rate}/s, Ed25519 {verify_rate}/s on one core")
     print(f"ratio: batched/COPY={many.rate / copy_rate:.2f} signed/Ed25519={one.rate / verify_rate:.2f}")
 
+    if not smoke:
+        settle()
     paced = await _paced(owner, host, size.paced_seconds, pool)
     print(f"paced: {PACED_RATE * PACED_READINGS} readings/s in lists of {PACED_READINGS}: {times(paced)}")
 
