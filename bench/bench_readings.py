@@ -91,7 +91,7 @@ class Lane:
     """Some meters that speak in turn, minute by minute, over the last days."""
 
     def __init__(self, devices: Sequence[Device], first_us: int) -> None:
-        self.devices, self._next_us = devices, first_us
+        self.devices, self._next_us, self.checksum = devices, first_us, 0  # of what was said
 
     def says(self, count: int) -> list[Said]:
         """So many readings, of all meters alike."""
@@ -103,6 +103,8 @@ class Lane:
                 for place, device in enumerate(self.devices)
             ]
         self._next_us += count // len(self.devices) * READING_S * SECOND_US
+        amounts = b"".join(b"%d %d " % (one.reading.import_wh, one.reading.export_wh) for one in said)
+        self.checksum = zlib.crc32(amounts, self.checksum)
         return said
 
 
@@ -127,7 +129,7 @@ async def _measure(exchange: Target, data_dir: Path, size: Size, *, smoke: bool)
 
     signed = await _lanes(owner, size.signed[2], LANES)
     requests = [[_list(owner, host, lane.says(size.signed[1])) for _ in range(size.signed[0])] for lane in signed]
-    one = await _round(exchange, data_dir, requests, size.signed[1], smoke=smoke)
+    one = await _round(exchange, data_dir, signed, requests, size.signed[1], smoke=smoke)
     _print("signed", one)
 
     batched = await _lanes(owner, size.batched[2], LANES)
@@ -140,7 +142,7 @@ async def _measure(exchange: Target, data_dir: Path, size: Size, *, smoke: bool)
             for lane in batched
         ]
 
-    many = await _round(exchange, data_dir, batches(size.batched[0]), size.batched[1], smoke=smoke)
+    many = await _round(exchange, data_dir, batched, batches(size.batched[0]), size.batched[1], smoke=smoke)
     _print("batched", many)
     copy_rate, verify_rate = await _bare(data_dir, many.readings, signed[0])
     print(f"bare: COPY {copy_rate}/s, Ed25519 {verify_rate}/s on one core")
@@ -197,8 +199,10 @@ def _list(owner: Trader, host: str, readings: Sequence[Said]) -> bytes:
     return request_head("POST", "/api/v1/readings?quiet=1", host, owner.token) + request_tail(body)
 
 
-async def _round(exchange: Target, data_dir: Path, requests: list[list[bytes]], readings: int, *, smoke: bool) -> Round:
-    """All lanes at once. Raises SystemExit unless every reading was accepted."""
+async def _round(
+    exchange: Target, data_dir: Path, lanes: list[Lane], requests: list[list[bytes]], readings: int, *, smoke: bool
+) -> Round:
+    """The requests of all lanes at once. Raises SystemExit unless every reading was accepted."""
     if not smoke:
         settle()
     before, own_ns, began_ns = _cpu(data_dir), process_time_ns(), perf_counter_ns()
@@ -215,7 +219,7 @@ async def _round(exchange: Target, data_dir: Path, requests: list[list[bytes]], 
         sorted(itertools.chain.from_iterable(one.latencies_ns for one in done)),
         {name: (after[name] - before.get(name, 0.0)) * 1e6 / total for name in sorted(after)},
         own_ns / 1e3 / total,
-        zlib.crc32(b"%d %d" % (total, readings)),
+        zlib.crc32(b"".join(lane.checksum.to_bytes(4, "big") for lane in lanes)),
     )
 
 
