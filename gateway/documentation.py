@@ -105,7 +105,8 @@ _IDEMPOTENCY_KEY: Final = {
 # What handlers read by themselves, because its parts are refused one by one.
 _REFERENCE: Final = "#/components/schemas/{name}"
 _READING: Final = {"$ref": "#/components/schemas/ReadingRequest"}
-_READINGS: Final = {"type": "array", "items": _READING, "minItems": 1, "maxItems": SUBMIT_READINGS_MAX}
+_EACH: Final = {"anyOf": [_READING, {}], "description": "What is no reading is refused by itself; the others count"}
+_READINGS: Final = {"type": "array", "items": _EACH, "minItems": 1, "maxItems": SUBMIT_READINGS_MAX}
 _SUBMISSION: Final = {"schema": {"anyOf": [_READING, _READINGS, {"$ref": "#/components/schemas/BatchRequest"}]}}
 _RECORDS: Final = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": SUBMIT_READINGS_MAX}
 _BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
