@@ -29,7 +29,7 @@ from engine.views import Failed, Fault
 
 WATCHERS_MAX: Final = 256
 BACKLOG_SECONDS: Final = 0.1  # between two looks at windows of which more are due, while readings wait
-CLOSINGS_MAX: Final = 250  # or a few more in one transaction, some 30 ms: readings wait for it
+CLOSINGS_MAX: Final = 100  # or a few more in one transaction, some 20 ms: readings wait for it
 PARTITIONS_EVERY_US: Final = 3_600 * SECOND_US
 
 _decoder: msgspec.msgpack.Decoder[list[tuple[int, Any]]] = msgspec.msgpack.Decoder(

@@ -2,7 +2,7 @@
 
 False means: not signed so. What cannot be decided raises, and is never taken for a forgery. Ed25519 is libsodium's: it
 takes less time than OpenSSL's, lets Python go on meanwhile, and refuses keys of small order, with which anybody could
-sign (docs/decisions/0032).
+sign (docs/decisions/0035).
 """
 
 from collections.abc import Sequence
