@@ -81,6 +81,8 @@ class MeterLinks:
         links = self._links
         if not links:
             return Failed(Fault.UNAVAILABLE, "the meters are not in the directory yet")
+        if len(links) == 1:
+            return await links[0].request(Submit(submitter, list(readings), vouched))
         places: list[list[int]] = [[] for _ in links]
         for place, signed in enumerate(readings):
             places[slot_of(signed.reading.meter_id) % len(links)].append(place)

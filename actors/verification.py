@@ -1,6 +1,8 @@
 """Is this signed by that key? Ed25519 for readings and batches, ECDSA over named curves for OCMF records.
 
-False means: not signed so. What cannot be decided raises, and is never taken for a forgery.
+False means: not signed so. What cannot be decided raises, and is never taken for a forgery. Ed25519 is libsodium's: it
+takes less time than OpenSSL's, lets Python go on meanwhile, and refuses keys of small order, with which anybody could
+sign (docs/decisions/0035).
 """
 
 from collections.abc import Sequence
@@ -8,9 +10,10 @@ from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
+from nacl.bindings import crypto_sign_BYTES, crypto_sign_open, crypto_sign_PUBLICKEYBYTES
+from nacl.exceptions import BadSignatureError
 
 _CURVES: Final = {
     "ECDSA-secp192r1-SHA256": "secp192r1",
@@ -35,7 +38,7 @@ class Claim(NamedTuple):
 
 
 def check(claims: Sequence[Claim]) -> list[bool]:
-    """One answer each; some 85 us each."""
+    """One answer each; some 45 us each."""
     return [_is_signed(claim) for claim in claims]
 
 
@@ -48,8 +51,10 @@ def _is_signed(claim: Claim) -> bool:
             if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != _CURVES.get(claim.algorithm):
                 return False
             key.verify(claim.signature, claim.message, _ECDSA)
-        else:
-            Ed25519PublicKey.from_public_bytes(claim.public_key).verify(claim.signature, claim.message)
-    except InvalidSignature:
+            return True
+        if (len(claim.public_key), len(claim.signature)) != (crypto_sign_PUBLICKEYBYTES, crypto_sign_BYTES):
+            return False
+        crypto_sign_open(claim.signature + claim.message, claim.public_key)
+    except (InvalidSignature, BadSignatureError):
         return False
     return True

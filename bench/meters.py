@@ -51,6 +51,7 @@ class Device:
 
     def __init__(self, meter_id: str, key: Ed25519PrivateKey) -> None:
         self.meter_id, self._key = meter_id, key
+        self.public_key = key.public_key().public_bytes_raw()
         self._id, self._counter = uuid.UUID(meter_id).bytes, 0
 
     def says(

@@ -55,7 +55,9 @@ async def registered(url: str, count: int, funding: Sequence[tuple[str, str]] = 
     return list(await asyncio.gather(*(one(number) for number in range(count))))
 
 
-async def seeded(url: str, data_dir: Path, count: int, funding: Sequence[tuple[str, str]] = FUNDING) -> list[Trader]:
+async def seeded(
+    url: str, data_dir: Path, count: int, funding: Sequence[tuple[str, str]] = FUNDING, role: str = "student"
+) -> list[Trader]:
     """The same without a password check for each; for an embedded installation whose data directory this is."""
     people_pool = await open_pool(EmbeddedPostgres(data_dir).address, 4, "bench people")
     try:
@@ -83,7 +85,7 @@ async def seeded(url: str, data_dir: Path, count: int, funding: Sequence[tuple[s
         async def one(number: int) -> Trader:
             email = f"bench-{marker}-{number}@example.org"
             async with turn:
-                user = await people.create(email, f"Bench {number}", password_hash, "student", zone, clock_us())
+                user = await people.create(email, f"Bench {number}", password_hash, role, zone, clock_us())
                 trader = Trader(pool, host, email, password)
                 trader.user_id, trader.token = str(user.user_id), (await sessions.open(user, SYSTEM)).access_token
                 await fund(trader, funding)

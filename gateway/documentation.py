@@ -16,9 +16,11 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
+from engine.metering.messages import SUBMIT_READINGS_MAX
 from gateway.edge import READS, open_document
 from gateway.errors import MEANING, error_table
 from gateway.permissions import permission_of
+from gateway.readings import BatchRequest, ReadingRequest
 from gateway.repeats import SECRET
 
 _PAGE: Final = Path(__file__).with_name("documentation.html")
@@ -100,6 +102,29 @@ _IDEMPOTENCY_KEY: Final = {
 }
 
 
+# What handlers read by themselves, because its parts are refused one by one.
+_REFERENCE: Final = "#/components/schemas/{name}"
+_READING: Final = {"$ref": "#/components/schemas/ReadingRequest"}
+_EACH: Final = {"anyOf": [_READING, {}], "description": "What is no reading is refused by itself; the others count"}
+_READINGS: Final = {"type": "array", "items": _EACH, "minItems": 1, "maxItems": SUBMIT_READINGS_MAX}
+_SUBMISSION: Final = {"schema": {"anyOf": [_READING, _READINGS, {"$ref": "#/components/schemas/BatchRequest"}]}}
+_RECORDS: Final = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": SUBMIT_READINGS_MAX}
+_BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
+    ("POST", "/api/v1/readings"): {
+        "description": "A reading, a list of them, or a batch; as NDJSON a reading in each line",
+        "content": {
+            "application/json": _SUBMISSION,
+            "application/msgpack": _SUBMISSION,
+            "application/x-ndjson": {"schema": {"type": "string"}},
+        },
+    },
+    ("POST", "/api/v1/readings/ocmf"): {
+        "description": "OCMF records in a list, or one in each line",
+        "content": {"application/json": {"schema": _RECORDS}, "text/plain": {"schema": {"type": "string"}}},
+    },
+}
+
+
 class Description(JsonRenderPlugin):
     """Litestar's description of the routes, with our problems in place of its errors, and who may call what."""
 
@@ -117,6 +142,8 @@ class Description(JsonRenderPlugin):
 def _completed(schema: dict[str, Any]) -> dict[str, Any]:
     schemas = schema["components"]["schemas"]
     schemas["Problem"] = _PROBLEM
+    schemas |= msgspec.json.schema_components((ReadingRequest, BatchRequest), ref_template=_REFERENCE)[1]
+    schemas["BatchRequest"]["properties"]["readings"] = _READINGS
     schemas["BatchAnswer"]["properties"]["results"]["items"] = {
         "oneOf": [{"$ref": "#/components/schemas/Order"}, {"$ref": "#/components/schemas/Problem"}]
     }
@@ -142,6 +169,8 @@ def _complete_operation(method: str, path: str, operation: dict[str, Any]) -> No
         parameter["schema"] = {**_without_null(parameter["schema"]), **_FORMS.get(parameter["name"], {})}
     if method not in READS and (method, path) not in SECRET:
         parameters.append(_IDEMPOTENCY_KEY)
+    if (method, path) in _BODIES:
+        operation["requestBody"] = {"required": True, **_BODIES[method, path]}
     body = operation.get("requestBody")
     if body is not None and {"type": "null"} in body["content"]["application/json"]["schema"].get("oneOf", ()):
         body["required"] = False

@@ -139,9 +139,7 @@ class ReadingController(Controller):
 
         Each has its own verdict; good ones survive bad ones, and what is sent again counts once.
         """
-        body = await request.body()
-        media_type = request_headers(request.scope).get(b"content-type", b"").decode("latin-1")
-        media_type = media_type.partition(";")[0].strip().lower()
+        body, media_type = await request.body(), _media_type(request)
         try:
             if media_type in _LINES:
                 return await _judge(request, _each(_lines(body), _JSON), None, quiet)
@@ -163,7 +161,7 @@ class ReadingController(Controller):
     async def submit_ocmf(self, request: GatewayRequest, quiet: Quiet = 0) -> Verdicts:
         """OCMF records as they are: a JSON list of texts, or one per line. They are verified on their raw bytes."""
         body = await request.body()
-        if body.lstrip()[:1] == b"[":
+        if _media_type(request) == "application/json" or body.lstrip()[:1] == b"[":
             try:
                 records = [one.encode() for one in msgspec.json.decode(body, type=list[str])]
             except (msgspec.DecodeError, UnicodeDecodeError):
@@ -176,6 +174,11 @@ class ReadingController(Controller):
         found = await request.gateway.metering.meters.by_serials(serials)
         ids = {meter.serial: meter.meter_id for meter in found}
         return await _judge(request, [_ocmf(one, ids) for one in parsed], None, quiet)
+
+
+def _media_type(request: GatewayRequest) -> str:
+    given = request_headers(request.scope).get(b"content-type", b"").decode("latin-1")
+    return given.partition(";")[0].strip().lower()
 
 
 def _is_object(body: bytes, codec: Codec) -> bool:

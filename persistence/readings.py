@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import asyncpg
+from msgspec.structs import astuple
 
 from engine.audit import SYSTEM
 from engine.metering.readings import SLOTS, Stored
@@ -257,7 +258,7 @@ class PostgresReadings:
     ) -> None:
         """Everything of one batch, in one commit. After any error its outcome is unknown: open again and ask."""
         session = self.session
-        rows = [(*(getattr(row, name) for name in _STORED), signature) for row, signature in accepted]
+        rows = [(*astuple(row), signature) for row, signature in accepted]
         if rows and not (adjustments or refused or verified):
             await session.copy_records_to_table("readings", records=rows, columns=[*_STORED, "signature"])
             return

@@ -11,7 +11,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from engine.metering.readings import COUNTER_MAX, DURATION_S_MAX, Flag, Interval, Reading, ReadingCode, Register, Stored
-from engine.metering.windows import WINDOW_US, Adjustment, Portion, Windows, split
+from engine.metering.windows import WINDOW_US, Adjustment, Portion, Windows, split, window_of
 from engine.units import FOREVER_US, SECOND_US, EnergyWh, TimeUs
 
 FUTURE_US_MAX: Final = 60 * SECOND_US
@@ -75,10 +75,15 @@ class Past:
         self._by_counter: dict[tuple[int, int, int], Stored] = {}
         self._corrected: set[tuple[int, int, int]] = set()
         self._by_meter: dict[int, list[Stored]] = {}
-        for row in rows:
-            self.add(row)
+        self._new = list(rows)  # put in their places when somebody asks; most of the time nobody does
+        self.add = self._new.append
 
-    def add(self, row: Stored) -> None:
+    def _sort(self) -> None:
+        for row in self._new:
+            self._place(row)
+        self._new.clear()
+
+    def _place(self, row: Stored) -> None:
         key = (row.meter, row.device, row.counter)
         if key in self._by_counter:
             return
@@ -88,13 +93,16 @@ class Past:
             self._corrected.add((row.meter, row.device, row.corrects))
 
     def of(self, meter: Meter, counter: int) -> Stored | None:
+        self._sort()
         return self._by_counter.get((meter.number, meter.device, counter))
 
     def is_corrected(self, row: Stored) -> bool:
+        self._sort()
         return (row.meter, row.device, row.counter) in self._corrected
 
     def overlaps(self, meter: Meter, start_us: TimeUs, end_us: TimeUs) -> bool:
         """Is there an interval, of whatever device of the meter, that shares some time with this one?"""
+        self._sort()
         return any(row.start_us < end_us and row.end_us > start_us for row in self._by_meter.get(meter.number, ()))
 
 
@@ -112,17 +120,14 @@ def flaw(reading: Reading) -> str:
 
 
 def judge(meter: Meter, reading: Reading, past: Past, now_us: TimeUs) -> Verdict:
-    """The verdict on a reading whose signature is good; an accepted one is counted in at once.
+    """The verdict on a reading whose signature is good and that has no flaw; an accepted one is counted in at once.
 
     `past` holds what the tables know if the reading `is_cold`, and everything accepted since.
     """
-    wrong = flaw(reading)
-    if wrong:
-        return Rejected(ReadingCode.MALFORMED, wrong)
-    known = past.of(meter, reading.counter)
-    if known is not None and known.says(reading):
-        return Duplicate()
-    if reading.counter <= meter.counter:
+    if reading.counter <= meter.counter:  # else nothing of this device can have it
+        known = past.of(meter, reading.counter)
+        if known is not None and known.says(reading):
+            return Duplicate()
         return Rejected(ReadingCode.COUNTER_REPLAYED, f"the counter must be above {meter.counter}")
     if isinstance(reading, Register):
         return _judge_register(meter, reading, past, now_us)
@@ -142,21 +147,23 @@ def _judge_interval(meter: Meter, reading: Interval, past: Past, now_us: TimeUs)
     refused = refused or _out_of_time(reading.start_us, reading.start_us, now_us)
     if refused is not None:
         return refused
-    if corrected is None and past.overlaps(meter, reading.start_us, reading.end_us):
+    end_us = reading.start_us + length_us
+    if corrected is None and reading.start_us < meter.end_us and past.overlaps(meter, reading.start_us, end_us):
         return Rejected(ReadingCode.OVERLAPS, "an accepted reading covers some of this time")
-    stored = Stored(
-        meter=meter.number,
-        device=meter.device,
-        counter=reading.counter,
-        start_us=reading.start_us,
-        end_us=reading.end_us,
-        import_wh=reading.import_wh,
-        export_wh=reading.export_wh,
-        corrects=reading.corrects,
-        import_register_wh=None,
-        export_register_wh=None,
-        flags=Flag.CORRECTION if corrected is not None else 0,
-        received_us=now_us,
+    flags = Flag.CORRECTION.value if corrected is not None else 0
+    stored = Stored(  # by their places, which is twice as fast, and this is where most readings come by
+        meter.number,
+        meter.device,
+        reading.counter,
+        reading.start_us,
+        end_us,
+        reading.import_wh,
+        reading.export_wh,
+        reading.corrects,
+        None,
+        None,
+        flags,
+        now_us,
     )
     return _accept(meter, stored, corrected, past)
 
@@ -295,26 +302,31 @@ def _out_of_time(start_us: TimeUs, oldest_us: TimeUs, now_us: TimeUs) -> Rejecte
 def _accept(meter: Meter, stored: Stored, corrected: Stored | None, past: Past) -> Accepted:
     flags = stored.flags
     if stored.end_us - stored.start_us > WINDOW_US:
-        flags |= Flag.PRORATED
+        flags |= Flag.PRORATED.value
     if _is_spike(meter, stored):
-        flags |= Flag.SUSPECT
+        flags |= Flag.SUSPECT.value
     if flags != stored.flags:
         stored = replace(stored, flags=flags)
-    adjustments = [
-        Adjustment(meter.number, late.start_us, stored.device, stored.counter, late.import_wh, late.export_wh)
-        for late in _portions(stored, corrected)
-        if not meter.windows.add(late)
-    ]
+    portions = _portions(stored, corrected)
+    adjustments = [_adjustment(stored, portion) for portion in portions if not meter.windows.add(portion)]
     past.add(stored)
     meter.counter = stored.counter
-    meter.end_us = max(meter.end_us, stored.end_us)
+    if stored.end_us > meter.end_us:
+        meter.end_us = stored.end_us
     meter.heard_us = stored.received_us
     if stored.import_register_wh is not None:
         meter.register = stored
     return Accepted(stored, adjustments)
 
 
+def _adjustment(stored: Stored, late: Portion) -> Adjustment:
+    return Adjustment(stored.meter, late.start_us, stored.device, stored.counter, late.import_wh, late.export_wh)
+
+
 def _portions(stored: Stored, corrected: Stored | None) -> list[Portion]:
+    window_us = window_of(stored.start_us)
+    if corrected is None and stored.start_us < stored.end_us <= window_us + WINDOW_US:  # nothing to split
+        return [Portion(window_us, stored.import_wh, stored.export_wh, stored.end_us - stored.start_us)]
     portions = list(split(stored.start_us, stored.end_us, stored.import_wh, stored.export_wh))
     if corrected is None:
         return portions
@@ -332,6 +344,8 @@ def _is_spike(meter: Meter, stored: Stored) -> bool:
         return False
     power_w = max(stored.import_wh, stored.export_wh) * _HOUR_US // length_us
     day = stored.start_us // DAY_US
+    if power_w <= meter.peaks.get(day, -1):
+        return False  # the day has seen as much already
     known = [peak for one, peak in meter.peaks.items() if day - PEAK_DAYS <= one <= day]
     first = min(meter.peaks, default=day)
     spike = day - first >= PEAK_DAYS_MIN and power_w > SPIKE_FACTOR * max(known, default=power_w)

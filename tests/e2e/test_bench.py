@@ -20,6 +20,12 @@ SAYS = {
     "bench.bench_rest_closed": ["acknowledged=200 checksum=48fa74c9", r"ratio=\d\.\d+", TIMES],
     "bench.bench_rest_batch": ["acknowledged=2000 checksum=3498d28c", r"rate=\d+/s", TIMES],
     "bench.bench_ws": ["acknowledged=200 checksum=b05528f5", r"echo=\d+/s ratio=\d\.\d+", TIMES],
+    "bench.bench_readings": [
+        "signed: acknowledged=160 checksum=1cb9b0da",
+        "batched: acknowledged=480 checksum=ee1f8587",
+        r"batched/COPY=\d+\.\d\d",
+        TIMES,
+    ],
     "bench.bench_commit": ["rows=1 commits=20 checksum=2b0e50ef", "rows=200 commits=20 checksum=7b51bc40", TIMES],
     "bench.bench_energy_queries": ["windows=59520 ", "month of a meter, by days: asked=20 checksum=51c1e09a", TIMES],
     "bench.bench_users": ["answers=200 ", "acknowledged=33 checksum=50911f4e", r"errors=0\.0000%", TIMES],

@@ -63,11 +63,16 @@ class FaultyReadings(PostgresReadings):
         super().__init__(dsn, pool)
         self.fail = []
         self.deaf = False  # hears of no change of a meter
+        self.may_write = asyncio.Event()  # commits wait for it
+        self.may_write.set()
+        self.writes = asyncio.Event()  # a commit has begun
 
     async def open(self, shard: int, shards: int, changed: Callable[[int], None]) -> None:
         await super().open(shard, shards, lambda number: None if self.deaf else changed(number))
 
     async def write(self, *arguments: Any) -> None:
+        self.writes.set()
+        await self.may_write.wait()
         await self._faulty("write", super().write(*arguments))
 
     async def post(self, *arguments: Any) -> Any:

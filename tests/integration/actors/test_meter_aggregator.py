@@ -2,7 +2,8 @@
 
 Seen to fail for: an answer without a commit, an earlier owner that is not ended, open windows not read at a restart,
 adjustments that are never posted, energy for the present owner, verification by a head-end's word, a submitter who is
-not looked at, changes of meters that are not heard of, no second look at a key, a file taken in its own order.
+not looked at, changes of meters that are not heard of, no second look at a key, a file taken in its own order, tables
+that are asked while a commit runs, a batch that outlives the failed commit before it.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from engine.metering.messages import ACCEPTED, DUPLICATE, Judged
+from engine.metering.messages import ACCEPTED, DUPLICATE, Judged, Signed
 from engine.metering.readings import Interval, ReadingCode
 from engine.metering.records import MeterChange
 from engine.metering.windows import WINDOW_US
@@ -82,6 +83,62 @@ async def test_a_commit_that_fails_is_no_success_and_a_repeat_counts_once(meters
     assert again.codes == [ACCEPTED if fault == "before write" else DUPLICATE]
     await meters.pass_time(HOUR_S)
     assert await meters.energy(owner) == 350
+
+
+async def two_batches(meters: Metering, first: Signed, second: list[Signed]) -> list[asyncio.Task[Judged | Failed]]:
+    """The second is judged while the first one's commit has not returned."""
+    readings = meters.readings[0]
+    readings.may_write.clear()
+    asked = [asyncio.create_task(meters.submit([first]))]
+    await readings.writes.wait()
+    asked.append(asyncio.create_task(meters.submit(second)))
+    await asyncio.sleep(0.1)
+    assert not any(one.done() for one in asked), "answered before it is durable"
+    readings.may_write.set()
+    return asked
+
+
+async def test_what_is_judged_during_a_commit_knows_what_is_in_it(meters: Metering) -> None:
+    owner = await meters.person("ann")
+    device = await meters.device(owner)
+    await meters.start()
+    await meters.up(meters.links[0])
+    first = device.interval(1, LAST, 250)
+
+    asked = await two_batches(
+        meters,
+        first,
+        [
+            first,
+            device.interval(2, LAST, 9),
+            device.interval(3, LAST, 200, corrects=1),
+            device.interval(4, LAST + WINDOW_US, 1),
+        ],
+    )
+
+    told = [await one for one in asked]
+    codes = [one.codes for one in told if isinstance(one, Judged)]
+    assert codes == [[ACCEPTED], [DUPLICATE, ReadingCode.OVERLAPS, ACCEPTED, ACCEPTED]]
+    await meters.pass_time(HOUR_S)
+    assert await meters.energy(owner) == 201
+
+
+@pytest.mark.parametrize("fault", ["before write", "after write"])
+async def test_what_was_judged_upon_a_commit_that_failed_is_forgotten_with_it(meters: Metering, fault: str) -> None:
+    owner = await meters.person("ann")
+    device = await meters.device(owner)
+    await meters.start()
+    await meters.up(meters.links[0])
+    readings = [device.interval(1, LAST, 250), device.interval(2, LAST + WINDOW_US, 9)]
+    meters.readings[0].fail.append(fault)
+
+    asked = await two_batches(meters, readings[0], readings[1:])
+
+    assert [await one for one in asked] == [Failed(Fault.OUTCOME_UNKNOWN, "unknown: send the same again")] * 2
+    again = await meters.judged(readings)
+    assert again.codes == [ACCEPTED if fault == "before write" else DUPLICATE, ACCEPTED]
+    await meters.pass_time(HOUR_S)
+    assert await meters.energy(owner) == 259
 
 
 async def test_the_same_file_through_two_gateways_counts_once(meters: Metering) -> None:

@@ -220,3 +220,20 @@ async def test_a_meter_is_its_owners(world: World) -> None:
     assert (given.status_code, given.json()["owner_id"], given.json()["zone"]) == (201, str(bob.user_id), "Z2")
     assert (await ann.get(f"/api/v1/meters/{own}")).status_code == 404
     assert [one["id"] for one in (await bob.get("/api/v1/meters")).json()["items"]] == [own]
+
+
+async def test_the_description_says_what_bodies_of_readings_are(world: World) -> None:
+    description = (await world.client.get("/schema/openapi.json")).json()
+    schemas, paths = description["components"]["schemas"], description["paths"]
+
+    body = paths["/api/v1/readings"]["post"]["requestBody"]
+
+    assert body["required"]
+    assert set(body["content"]) == {"application/json", "application/msgpack", "application/x-ndjson"}
+    one, many, batch = body["content"]["application/json"]["schema"]["anyOf"]
+    assert one == many["items"]["anyOf"][0] == {"$ref": "#/components/schemas/ReadingRequest"}
+    assert (many["maxItems"], batch) == (10_000, {"$ref": "#/components/schemas/BatchRequest"})
+    assert schemas["ReadingRequest"]["required"] == ["meter_id", "counter"]
+    assert {"start", "at", "corrects", "signature"} < schemas["ReadingRequest"]["properties"].keys()
+    assert schemas["BatchRequest"]["properties"]["readings"]["items"] == many["items"]
+    assert "requestBody" in paths["/api/v1/readings/ocmf"]["post"]
