@@ -6,7 +6,7 @@ are moved only here, in pairs, so that what leaves one place arrives in another.
 
 from typing import TYPE_CHECKING
 
-from engine.market import RiskLimits
+from engine.market import MarketSpec, RiskLimits
 from engine.messages import CURRENCY, ParticipantId
 from engine.units import BPS, MoneyMicro
 
@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 class FeeRates:
     """In basis points of a side's own value; a negative maker rate is a rebate. An order keeps those it came with."""
 
-    __slots__ = ("maker_bps", "taker_bps", "worst_bps")
+    __slots__ = ("auction_bps", "maker_bps", "taker_bps", "worst_bps")
 
-    def __init__(self, maker_bps: int, taker_bps: int) -> None:
+    def __init__(self, maker_bps: int, taker_bps: int, auction_bps: int = 0) -> None:
         self.maker_bps = maker_bps
         self.taker_bps = taker_bps
-        self.worst_bps = max(maker_bps, taker_bps, 0)  # what a reservation assumes
+        self.auction_bps = auction_bps  # of both sides
+        self.worst_bps = max(maker_bps, taker_bps, auction_bps, 0)  # what a reservation assumes
+
+
+def fees_of(spec: MarketSpec, own: tuple[int, int] | None = None) -> FeeRates:
+    """The market's rates, or a participant's own (maker, taker); in its auctions all pay the same."""
+    maker_bps, taker_bps = own or (spec.maker_fee_bps, spec.taker_fee_bps)
+    return FeeRates(maker_bps, taker_bps, spec.auction_fee_bps if spec.has_auctions else 0)
 
 
 class Account:

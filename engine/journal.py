@@ -6,15 +6,16 @@ The events are not stored: they follow from the entries, and their hash in the r
 
 import hashlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
-from engine.messages import ENGINE_VERSION, Entry, Event, Refused
+from engine.messages import ENGINE_VERSION, Entry, Event, Refused, SpecChanged
 
 GENESIS_HASH: Final = bytes(32)
 NOT_HASHED: Final = b""  # a row whose state hash was not taken
+_SPEC_FIELDS: Final = {2: 19}  # of a MarketSpec, by the engine versions that had fewer
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_entries = msgspec.msgpack.Decoder(list[Entry]).decode
@@ -53,12 +54,24 @@ class JournalBroken(Exception):
     """A row does not follow the one before it, or does not hold what its hash says. Never repaired: find out why."""
 
 
-def events_hash(steps: Sequence[Sequence[Event]]) -> bytes:
-    """SHA-256 of the msgpack of the events of each entry of a row. A refusal counts with its code, not its wording."""
-    told = [
+def events_hash(steps: Sequence[Sequence[Event]], version: int = ENGINE_VERSION) -> bytes:
+    """SHA-256 of the msgpack of the events of each entry of a row. A refusal counts with its code, not its wording.
+
+    `version`: as that engine wrote them, whose specs had fewer fields.
+    """
+    told: list[Sequence[Any]] = [
         [*events[:-1], events[-1].code] if events and type(events[-1]) is Refused else events for events in steps
     ]  # nothing follows a refusal
+    fields = _SPEC_FIELDS.get(version)
+    if fields is not None:
+        told = [[_spec_as_then(event, fields) for event in events] for events in told]
     return hashlib.sha256(_encode(told)).digest()
+
+
+def _spec_as_then(event: Any, fields: int) -> Any:
+    if type(event) is not SpecChanged:
+        return event
+    return (SpecChanged.__struct_config__.tag, msgspec.structs.astuple(event.spec)[:fields])
 
 
 def seal(

@@ -5,7 +5,7 @@ buyer pays per kWh for an ask, and the highest ask that a bid can pay. Source: d
 """
 
 from enum import IntEnum
-from typing import Final
+from typing import Final, assert_never
 
 from msgspec import Struct
 
@@ -109,6 +109,7 @@ class MarketSpec(Struct, frozen=True, kw_only=True, array_like=True):
     order_life_seconds_max: int = 7 * 86_400
     closed_orders_kept: int = 100_000  # how many ended orders stay known, for repeats of a client_order_id
     limits: RiskLimits = NO_LIMITS  # of everybody who has none of his own
+    call_seconds: int = 0  # at an epoch's end, in which continuous_then_auction collects; 0: a tenth of the epoch
 
     def problems(self) -> list[str]:
         """Every rule that this spec breaks, each as a sentence naming its field."""
@@ -136,6 +137,7 @@ class MarketSpec(Struct, frozen=True, kw_only=True, array_like=True):
                     not 1 <= self.order_life_seconds_max <= 366 * 86_400,
                     "max_order_life_seconds: must be 1 to 31622400",
                 ),
+                (self.call_seconds < 0, "call_seconds: must be 0 or more"),
                 (not 0 <= self.closed_orders_kept <= 10_000_000, "closed_orders_kept: must be 0 to 10000000"),
             )
             if broken
@@ -143,6 +145,8 @@ class MarketSpec(Struct, frozen=True, kw_only=True, array_like=True):
         found += [f"limits: {problem}" for problem in self.limits.problems()]
         if found:
             return found
+        if self.call_seconds >= self.epoch_seconds:
+            found.append("call_seconds: must be less than epoch_seconds")
         if self.quantity_wh_min % self.lot_wh != 0:
             found.append("min_quantity: must be a multiple of lot")
         for name, price in (
@@ -179,3 +183,21 @@ class MarketSpec(Struct, frozen=True, kw_only=True, array_like=True):
     @property
     def epoch_us(self) -> int:
         return self.epoch_seconds * SECOND_US
+
+    @property
+    def has_auctions(self) -> bool:
+        """Whether each epoch ends with an auction."""
+        return self.mechanism is not Mechanism.CONTINUOUS
+
+    @property
+    def gate_us(self) -> int:
+        """How long after an epoch's start orders cease to trade at once and collect for its auction."""
+        match self.mechanism:
+            case Mechanism.CONTINUOUS:
+                return self.epoch_us
+            case Mechanism.CALL_AUCTION:
+                return 0
+            case Mechanism.CONTINUOUS_THEN_AUCTION:
+                return self.epoch_us - (self.call_seconds * SECOND_US or self.epoch_us // 10)
+            case other:
+                assert_never(other)

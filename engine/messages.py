@@ -14,7 +14,8 @@ from msgspec import Struct
 from engine.market import MarketSpec, Phase, RiskLimits
 from engine.units import EnergyWh, MoneyMicro, PriceMicro, TimeUs
 
-ENGINE_VERSION: Final = 2  # changes whenever the same entries could give other events
+ENGINE_VERSION: Final = 3  # changes whenever the same entries could give other events, or a state other bytes
+VERSIONS_REPLAYED: Final = frozenset({2, 3})  # whose entries give the same events now as they did then
 
 ParticipantId: TypeAlias = int
 OrderId: TypeAlias = int  # the sequence of the entry that placed the order
@@ -80,6 +81,8 @@ class RejectCode(IntEnum):
     INSUFFICIENT_FUNDS = 1011
     INSUFFICIENT_ENERGY = 1012
     CONFLICT = 1013
+    NOT_IN_AUCTION = 1014  # follows RISK_LIMIT
+    BEING_CLEARED = 1015  # follows ORDER_CLOSED
 
 
 # --- commands: what someone wants -----------------------------------------------------------------------------------
@@ -176,6 +179,15 @@ class Tick(Struct, frozen=True, array_like=True, tag=11, gc=False):
     """Nothing but time: what is due (expiry, epoch, dead-man) happens, as it would before any other command."""
 
 
+class ClearEpoch(Struct, frozen=True, array_like=True, tag=20, gc=False):
+    """Make the next trades of the auction of this epoch, which has closed: so many at once that others need not wait.
+
+    What trades follows from the orders that rested when the epoch closed; the command brings nothing but the wish.
+    """
+
+    start_us: TimeUs
+
+
 Command: TypeAlias = (
     PlaceOrder
     | AmendOrder
@@ -189,6 +201,7 @@ Command: TypeAlias = (
     | SetFees
     | SetRisk
     | Tick
+    | ClearEpoch
 )
 
 
@@ -316,6 +329,51 @@ class RiskSet(Struct, frozen=True, array_like=True, tag=15):
     is_blocked: bool
 
 
+class EpochClosed(Struct, frozen=True, array_like=True, tag=20, gc=False):
+    """So many orders take part in the epoch's auction; until it is cleared they stay as they are."""
+
+    start_us: TimeUs
+    orders: int
+
+
+class AuctionTraded(Traded, frozen=True, array_like=True, tag=21, gc=False):
+    """A trade of the auction of this epoch. All pay its price: the seller's own is price_micro; maker is who was first.
+
+    Continuous trades belong to the epoch of their instant.
+    """
+
+    epoch_start_us: TimeUs
+
+
+class ZonePrice(Struct, frozen=True, array_like=True, gc=False):
+    """What a zone's buyers pay and its sellers receive per kWh; 0 where nothing trades. Energy as it traded."""
+
+    zone: str
+    buyer_price_micro: PriceMicro
+    seller_price_micro: PriceMicro
+    bought_wh: EnergyWh
+    sold_wh: EnergyWh
+
+
+class EpochCleared(Struct, frozen=True, array_like=True, tag=22, gc=False):
+    """The auction's result; volume 0 and no zones: nothing met. The certificate is of the orders with orders_hash.
+
+    surplus_wh: bids less asks left over that are willing at the price. welfare: limits of bids less limits of asks less
+    the grid's charges; welfare_max_micro: if nobody had been left out as his own partner (docs/decisions/0034).
+    """
+
+    start_us: TimeUs
+    zones: tuple[ZonePrice, ...] = ()
+    volume_wh: EnergyWh = 0
+    surplus_wh: int = 0
+    value_micro: MoneyMicro = 0  # at the sellers' prices
+    orders: int = 0
+    trades: int = 0
+    welfare_micro: MoneyMicro = 0
+    welfare_max_micro: MoneyMicro = 0
+    orders_hash: str = ""
+
+
 Event: TypeAlias = (
     OrderAccepted
     | OrderRepeated
@@ -332,4 +390,9 @@ Event: TypeAlias = (
     | DeadManSet
     | FeesSet
     | RiskSet
+    | EpochClosed
+    | AuctionTraded
+    | EpochCleared
 )
+
+TRADES: Final = (Traded, AuctionTraded)  # for looking at an event's exact type

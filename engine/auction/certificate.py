@@ -148,7 +148,7 @@ def zone_problems(result: ZoneResult, orders: Sequence[AuctionOrder], rules: Rul
         else:
             best_ask = min(best_ask, level)
         cut = result.ask_cut if order.side is Side.SELL else result.bid_cut
-        energy_wh = _by_cut(order, level, cut)
+        energy_wh = accepted_wh(order, level, cut)
         if _is_last(order, level, cut):
             ends_seen.add(order.side)
         sides[order.side] += energy_wh
@@ -158,7 +158,7 @@ def zone_problems(result: ZoneResult, orders: Sequence[AuctionOrder], rules: Rul
         accepted.append(fill)
         if result.self_trade is not None and order.participant_id == result.self_trade.participant_id:
             own = result.self_trade.ask_cut if order.side is Side.SELL else result.self_trade.bid_cut
-            kept = min(energy_wh, _by_cut(order, level, own))
+            kept = min(energy_wh, accepted_wh(order, level, own))
             left_out[order.side] += energy_wh - kept
             fill = replace(fill, energy_wh=kept)
         if fill.energy_wh:
@@ -218,7 +218,7 @@ def _price_problems(result: ZoneResult, sums: _Sums, rules: Rules) -> Iterator[s
         yield "price: is not the one nearest to the midpoint of the marginal bid and ask"
 
 
-def _by_cut(order: AuctionOrder, level: PriceMicro, cut: Cut) -> EnergyWh:
+def accepted_wh(order: AuctionOrder, level: PriceMicro, cut: Cut) -> EnergyWh:
     """What the order gets when its side ends at this cut."""
     if cut.energy_wh <= 0:
         return 0
@@ -263,7 +263,7 @@ def network_problems(result: NetworkResult, orders: Sequence[AuctionOrder], rule
             if order.side is Side.BUY
             else (zone.seller_price_micro, zone.ask_cut)
         )
-        energy_wh = 0 if limit == NO_LEVEL else _by_cut(order, limit, cut)
+        energy_wh = 0 if limit == NO_LEVEL else accepted_wh(order, limit, cut)
         gain = limit - price if order.side is Side.BUY else price - limit
         if energy_wh and gain < 0:
             yield f"order {order.order_id}: trades outside its limit"

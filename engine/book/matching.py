@@ -104,9 +104,9 @@ class Matching(ABC):
         maker_price_micro = maker.price_micro
         taker_value = value_micro(taker_price_micro, energy_wh)
         maker_value = value_micro(maker_price_micro, energy_wh)
-        taker_fee = _charge(taker, taker.fees.taker_bps * taker_value)
+        taker_fee = charge(taker, taker.fees.taker_bps * taker_value)
         if maker.fees.maker_bps >= 0:
-            maker_fee = _charge(maker, maker.fees.maker_bps * maker_value)
+            maker_fee = charge(maker, maker.fees.maker_bps * maker_value)
         else:
             maker_fee = -min(-maker.fees.maker_bps * maker_value // BPS, taker_fee)
 
@@ -126,19 +126,9 @@ class Matching(ABC):
             buyer, buyer_price_micro, buyer_value, buyer_fee = maker, maker_price_micro, maker_value, maker_fee
             seller, seller_price_micro, seller_value, seller_fee = taker, taker_price_micro, taker_value, taker_fee
         paying, receiving = buyer.account, seller.account
-        reserved = _reservation(buyer)
-        paying.cash_free += buyer.reserved_micro - reserved - buyer_value - buyer_fee
-        paying.cash_reserved += reserved - buyer.reserved_micro
-        assert paying.cash_free >= 0, (buyer.order_id, paying.cash_free)
-        assert paying.cash_reserved >= 0, (buyer.order_id, paying.cash_reserved)
-        buyer.reserved_micro = reserved
-        paying.add_free(buyer.zone, energy_wh)
         paying.net_wh += energy_wh
         receiving.net_wh -= energy_wh
-        receiving.cash_free += seller_value - seller_fee
-        receiving.add_reserved_energy(seller.zone, -energy_wh)
-        self.fees_micro += buyer_fee + seller_fee
-        self.grid_micro[buyer.zone] = self.grid_micro.get(buyer.zone, 0) + buyer_value - seller_value
+        self._exchange(buyer, seller, energy_wh, buyer_value, seller_value, buyer_fee, seller_fee)
 
         if lane.is_link:
             lane.set_used(lane.used_wh + energy_wh)
@@ -166,6 +156,30 @@ class Matching(ABC):
         )
         if maker.remaining_wh == 0:
             self._end(maker, _FILLED, events)
+
+    def _exchange(
+        self,
+        buyer: Order,
+        seller: Order,
+        energy_wh: EnergyWh,
+        buyer_value: MoneyMicro,
+        seller_value: MoneyMicro,
+        buyer_fee: MoneyMicro,
+        seller_fee: MoneyMicro,
+    ) -> None:
+        """Money one way, energy the other; what the buyer had reserved beyond the rest of his order comes free."""
+        paying, receiving = buyer.account, seller.account
+        reserved = _reservation(buyer)
+        paying.cash_free += buyer.reserved_micro - reserved - buyer_value - buyer_fee
+        paying.cash_reserved += reserved - buyer.reserved_micro
+        assert paying.cash_free >= 0, (buyer.order_id, paying.cash_free)
+        assert paying.cash_reserved >= 0, (buyer.order_id, paying.cash_reserved)
+        buyer.reserved_micro = reserved
+        paying.add_free(buyer.zone, energy_wh)
+        receiving.cash_free += seller_value - seller_fee
+        receiving.add_reserved_energy(seller.zone, -energy_wh)
+        self.fees_micro += buyer_fee + seller_fee
+        self.grid_micro[buyer.zone] = self.grid_micro.get(buyer.zone, 0) + buyer_value - seller_value
 
     def _prevent_self_trade(self, taker: Order, maker: Order, events: list[Event]) -> None:
         """The taker's choice holds for both orders."""
@@ -247,7 +261,7 @@ class Matching(ABC):
                     self.blocked[order.order_id] = order
 
 
-def _charge(order: Order, increase: int) -> MoneyMicro:
+def charge(order: Order, increase: int) -> MoneyMicro:
     """Add to the order's fee numerator; the fee of this fill is what the rounded-up sum grows by.
 
     Only what is left of whole micros matters to the next fill, and a sum of large fills would outgrow 64 bits.

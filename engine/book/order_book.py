@@ -13,18 +13,20 @@ from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import Any, Final
 
-from engine.accounts import Account, FeeRates, reservation_micro
+from engine.accounts import Account, fees_of, reservation_micro
+from engine.auction.certificate import Published
+from engine.book.call import Call, Calling
 from engine.book.lanes import Lane, lanes_of
 from engine.book.reference import ReferencePrice
-from engine.book.ruling import Ruling
 from engine.book.side import BookSide, Order
-from engine.market import MarketSpec, Phase
+from engine.market import MarketSpec, Mechanism, Phase
 from engine.messages import (
     CURRENCY,
     AmendOrder,
     CancelAll,
     CancelAllAt,
     CancelOrder,
+    ClearEpoch,
     Command,
     DeadManSet,
     Defund,
@@ -73,19 +75,22 @@ _OPEN: Final = Phase.OPEN
 _SELL: Final = Side.SELL
 _LIMIT: Final = OrderKind.LIMIT
 _FOK: Final = TimeInForce.FOK
+_CALL: Final = Phase.AUCTION_CALL
+_FILLED: Final = EndReason.FILLED
 
 
-class OrderBook(Ruling):
+class OrderBook(Calling):
     """Orders, funds and phase of one market."""
 
     def __init__(self, spec: MarketSpec, phase: Phase = Phase.OPEN) -> None:
         assert not spec.problems(), spec.problems()
         self.spec = spec
-        self.phase = phase
+        collects = phase is _OPEN and spec.mechanism is Mechanism.CALL_AUCTION
+        self.phase = _CALL if collects else phase
         self.sequence = 0  # of the last applied entry
         self.time_us: TimeUs = 0  # of the last applied entry
         self.epoch_start_us: TimeUs = 0
-        self.fees = FeeRates(spec.maker_fee_bps, spec.taker_fee_bps)  # for those who have none of their own
+        self.fees = fees_of(spec)  # for those who have none of their own
         self.accounts: dict[ParticipantId, Account] = {}
         self.orders: dict[int, Order] = {}  # the open ones
         self.closed: dict[int, Order] = {}  # the newest ended ones
@@ -103,6 +108,8 @@ class OrderBook(Ruling):
         self._bind_lanes()
         self.pathless_wh: dict[tuple[str, str], EnergyWh] = {}  # passed in this epoch where the spec has no path now
         self.blocked: dict[int, Order] = {}  # resting orders that a full lane may have kept from trading
+        self.call: Call | None = None
+        self.certificate: Published | None = None
         self._agenda: list[tuple[TimeUs, int]] = []  # (instant, order id), or minus the participant id for dead-man
         self.due_us: TimeUs = 0  # when time alone next changes something
         self._look_for_risk()
@@ -119,6 +126,7 @@ class OrderBook(Ruling):
             SetFees: self._set_fees,
             SetRisk: self._set_risk,
             Tick: self._tick,
+            ClearEpoch: self._clear_epoch,
         }
 
     def apply(self, entry: Entry) -> list[Event]:
@@ -142,7 +150,7 @@ class OrderBook(Ruling):
         A command that would be refused for another reason needs nothing. Changes nothing: the shell asks before it
         gives the command a sequence. `time_us` is the instant the command would get.
         """
-        if self.phase is not _OPEN:
+        if self.phase is not _OPEN and self.phase is not _CALL:
             return None
         if type(command) is PlaceOrder:
             account = self.accounts.get(command.participant_id)
@@ -157,7 +165,7 @@ class OrderBook(Ruling):
             return asset, missing
         if type(command) is AmendOrder:
             order = self.orders.get(command.order_id)
-            if order is None or order.account.participant_id != command.participant_id:
+            if order is None or order.account.participant_id != command.participant_id or self._is_kept(order):
                 return None
             price = command.price_micro or order.price_micro
             quantity = command.quantity_wh or order.quantity_wh
@@ -179,7 +187,10 @@ class OrderBook(Ruling):
     # --- time ---------------------------------------------------------------------------------------------------
 
     def _pass_time(self, events: list[Event]) -> None:
-        """Do what is due: ends of orders' lives, dead-man switches, then a new epoch with fresh lanes."""
+        """Do what is due: ends of orders' lives, dead-man switches, a new epoch with fresh lanes, the gate.
+
+        The next epoch does not begin before the one before it is cleared.
+        """
         agenda, now_us = self._agenda, self.time_us
         while agenda and agenda[0][0] <= now_us:
             due_us, what = heappop(agenda)
@@ -195,8 +206,10 @@ class OrderBook(Ruling):
                         self._end(order, EndReason.DEAD_MAN, events)
                     self._forget_if_empty(account)
         start_us = epoch_start_us(now_us, self.spec.epoch_us)
-        if start_us != self.epoch_start_us:
-            self.epoch_start_us = start_us
+        if start_us != self.epoch_start_us and self.call is None:
+            closed_us, self.epoch_start_us = self.epoch_start_us, start_us
+            if closed_us and self.spec.has_auctions:
+                self._close_epoch(closed_us, events)
             events.append(EpochOpened(start_us))
             for lane in self.lanes.values():
                 lane.set_used(0)
@@ -206,11 +219,14 @@ class OrderBook(Ruling):
                     account.net_wh = 0
                     self._forget_if_empty(account)
             self._trade_blocked(events)
+        self._follow_gate(events)
         self._set_due()
 
     def _set_due(self) -> None:
-        epoch_end_us = self.epoch_start_us + self.spec.epoch_us
-        self.due_us = min(epoch_end_us, self._agenda[0][0]) if self._agenda else epoch_end_us
+        due_us = FOREVER_US if self.call is not None else self.epoch_start_us + self.spec.epoch_us
+        if self.phase is _OPEN:
+            due_us = min(due_us, self.epoch_start_us + self.spec.gate_us)
+        self.due_us = min(due_us, self._agenda[0][0]) if self._agenda else due_us
 
     def _remind(self, at_us: TimeUs, what: int) -> None:
         """Put an instant on the agenda; items that came to nothing are swept out before they outnumber the rest."""
@@ -269,7 +285,8 @@ class OrderBook(Ruling):
         elif command.time_in_force is _FOK and not self._fillable(order):
             self._end(order, EndReason.FOK_UNFILLABLE, events)
         else:
-            self._match(order, events)
+            if self.phase is _OPEN:
+                self._match(order, events)
             if order.end_reason == 0:
                 if command.kind is _LIMIT and order.may_rest:
                     self._rest(order)
@@ -292,9 +309,13 @@ class OrderBook(Ruling):
             account.client_ids[command.client_order_id] = order
 
     def _rest(self, order: Order) -> None:
-        """The order waits in the book for takers."""
+        """The order waits in the book for takers, or for the auction."""
         order.home.add(order)
-        if self._has_limits and self._meets_full_lane(order):
+        if self.phase is _OPEN:
+            arrives_again = self._has_limits and self._meets_full_lane(order)
+        else:
+            arrives_again = self.spec.mechanism is not Mechanism.CALL_AUCTION
+        if arrives_again:
             self.blocked[order.order_id] = order
 
     def _limit_micro(self, command: PlaceOrder) -> PriceMicro:
@@ -306,12 +327,15 @@ class OrderBook(Ruling):
     # --- amending and cancelling ----------------------------------------------------------------------------------
 
     def _amend(self, command: AmendOrder, events: list[Event]) -> None:
-        if self.phase is not _OPEN:
+        if self.phase is not _OPEN and self.phase is not _CALL:
             events.append(self._not_open())
             return
         order = self.orders.get(command.order_id)
         if order is None or order.account.participant_id != command.participant_id:
             events.append(self._unknown(command.order_id, command.participant_id))
+            return
+        if self._is_kept(order):
+            events.append(_being_cleared())
             return
         price = command.price_micro or order.price_micro
         quantity = command.quantity_wh or order.quantity_wh
@@ -323,7 +347,8 @@ class OrderBook(Ruling):
         if extra > 0 and extra > account.free(order.asset):
             events.append(_insufficient(extra - account.free(order.asset), order.asset))
             return
-        if order.placed.post_only and price != order.price_micro and self._best_at(order, price) is not None:
+        trades = self.phase is _OPEN
+        if order.placed.post_only and trades and price != order.price_micro and self._best_at(order, price) is not None:
             events.append(Refused(RejectCode.CONFLICT, "a post-only order would trade at this price"))
             return
         keeps_place = price == order.price_micro and quantity <= order.quantity_wh
@@ -344,7 +369,8 @@ class OrderBook(Ruling):
         events.append(OrderAmended(order.order_id, price, quantity))
         if not keeps_place:
             self.blocked.pop(order.order_id, None)
-            self._match(order, events)
+            if trades:
+                self._match(order, events)
             if order.end_reason == 0:
                 self._rest(order)
 
@@ -352,8 +378,10 @@ class OrderBook(Ruling):
         order = self.orders.get(command.order_id)
         if order is None or order.account.participant_id != command.participant_id:
             events.append(self._unknown(command.order_id, command.participant_id))
-            return
-        self._end(order, EndReason.CANCELLED_BY_OWNER, events)
+        elif self._is_kept(order):
+            events.append(_being_cleared())
+        else:
+            self._end(order, EndReason.CANCELLED_BY_OWNER, events)
 
     def _cancel_all(self, command: CancelAll, events: list[Event]) -> None:
         if command.participant_id == 0:
@@ -387,7 +415,14 @@ class OrderBook(Ruling):
         return Refused(RejectCode.NOT_FOUND, "no such order")
 
     def _end(self, order: Order, reason: EndReason, events: list[Event]) -> None:
-        """The one way in which an open order closes: out of the book, its reservation released, remembered a while."""
+        """The one way in which an open order closes: out of the book, its reservation released, remembered a while.
+
+        An order whose auction is being cleared trades first.
+        """
+        if reason is not _FILLED and self._is_kept(order):
+            assert self.call is not None
+            self.call.deferred.setdefault(order.order_id, reason)
+            return
         if order.level is not None:
             order.home.remove(order)
         account = order.account
@@ -461,7 +496,7 @@ class OrderBook(Ruling):
         self._agenda = self._agenda_now()
         if self.sequence:
             self._set_due()
-        assert self.due_us < FOREVER_US
+        assert self.due_us < FOREVER_US or self.call is not None
 
 
 def _amend_extra(order: Order, price_micro: PriceMicro, quantity_wh: EnergyWh) -> int:
@@ -470,6 +505,10 @@ def _amend_extra(order: Order, price_micro: PriceMicro, quantity_wh: EnergyWh) -
         value = value_micro(price_micro, quantity_wh - order.filled_wh)
         return reservation_micro(value, order.fee_numerator, order.fees.worst_bps) - order.reserved_micro
     return quantity_wh - order.quantity_wh
+
+
+def _being_cleared() -> Refused:
+    return Refused(RejectCode.BEING_CLEARED, "the order's auction is being cleared; it takes a moment")
 
 
 def _insufficient(missing: int, asset: str) -> Refused:

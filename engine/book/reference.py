@@ -1,4 +1,7 @@
-"""The price that the dynamic band is drawn around: the volume-weighted average of the last hour that saw trades."""
+"""The price that the dynamic band is drawn around: an auction's, else the average of the last hour that saw trades.
+
+The average is weighted by volume, as is an auction's price over its zones.
+"""
 
 from collections import deque
 
@@ -47,3 +50,9 @@ class ReferencePrice:
         self.volume_wh += energy_wh
         self.last_price_micro = price_micro
         self.price_micro = floor_to_tick(self.value_micro * WH_PER_KWH // self.volume_wh, self.spec.tick_micro)
+
+    def clear(self, energy_wh: EnergyWh, value_micro: MoneyMicro, time_us: TimeUs) -> None:
+        """Count an auction: its price is the reference, whatever traded before it."""
+        price = floor_to_tick(value_micro * WH_PER_KWH // energy_wh, self.spec.tick_micro)
+        self.add(price, energy_wh, value_micro, time_us)
+        self.price_micro = price

@@ -4,12 +4,12 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Final
 
-from engine.accounts import Account, FeeRates
+from engine.accounts import Account, FeeRates, fees_of
 from engine.book.lanes import lanes_of
 from engine.book.matching import Matching
 from engine.book.risk import blocked_refusal, risk_refusal
 from engine.book.side import BookSide, Order
-from engine.market import NO_LIMITS, MarketSpec, Phase
+from engine.market import NO_LIMITS, MarketSpec, Mechanism, Phase
 from engine.messages import (
     EndReason,
     Event,
@@ -33,6 +33,7 @@ from engine.units import BPS, ENERGY_WH_MAX, SECOND_US, EnergyWh, PriceMicro, Ti
 
 # Looking up an enum's member takes as long as a small function's call; these are asked for by every order.
 _OPEN: Final = Phase.OPEN
+_CALL: Final = Phase.AUCTION_CALL
 _LIMIT: Final = OrderKind.LIMIT
 
 
@@ -47,6 +48,18 @@ class Ruling(Matching):
     _has_risk: bool  # whether anybody has limits or is blocked: most markets need not look further
 
     @abstractmethod
+    def _open_phase(self) -> Phase:
+        """What an open market does at this instant."""
+
+    @abstractmethod
+    def _follow_gate(self, events: list[Event]) -> None:
+        """Trade or collect, as the mechanism has it at this instant."""
+
+    @abstractmethod
+    def _set_due(self) -> None:
+        """Find anew when time alone next changes something."""
+
+    @abstractmethod
     def _forget_if_empty(self, account: Account) -> None:
         """Let go of an account that holds nothing."""
 
@@ -55,7 +68,7 @@ class Ruling(Matching):
     def _place_refusal(self, command: PlaceOrder, price_micro: PriceMicro, time_us: TimeUs) -> Refused | None:
         """The first rule the command breaks, in the order of RejectCode; funds come after."""
         spec = self.spec
-        if self.phase is not _OPEN:
+        if self.phase is not _OPEN and self.phase is not _CALL:
             return self._not_open()
         if (command.side, command.zone) not in self.sides:
             return Refused(RejectCode.VALIDATION_FAILED, f"zone: {spec.symbol} has no zone {command.zone}")
@@ -69,7 +82,9 @@ class Ruling(Matching):
                 )
         refusal = self._terms_refusal(price_micro, command.quantity_wh, command.kind is _LIMIT)
         if refusal is None and self._has_risk:
-            return self._risk_refusal(command, price_micro)
+            refusal = self._risk_refusal(command, price_micro)
+        if refusal is None and self.phase is _CALL:
+            return _auction_refusal(command)
         return refusal
 
     def _terms_refusal(self, price_micro: PriceMicro, quantity_wh: EnergyWh, in_band: bool) -> Refused | None:
@@ -127,29 +142,36 @@ class Ruling(Matching):
         if self.phase is Phase.CLOSED and command.phase is not Phase.CLOSED:
             events.append(Refused(RejectCode.CONFLICT, "a closed market stays closed"))
             return
-        if command.phase is self.phase:
+        phase = command.phase
+        if phase is _OPEN or (phase is _CALL and self.spec.has_auctions):
+            phase = self._open_phase()
+        if phase is self.phase:
             return
-        self.phase = command.phase
-        events.append(PhaseChanged(command.phase))
-        if command.phase is Phase.CLOSED:
+        self.phase = phase
+        events.append(PhaseChanged(phase))
+        if phase is Phase.CLOSED:
             self._end_all(self.orders.values(), EndReason.MARKET_CLOSED, events)
-        elif command.phase is Phase.OPEN:
-            self._trade_blocked(events)
+        self._trade_blocked(events)
+        self._set_due()
 
     def _set_spec(self, command: SetSpec, events: list[Event]) -> None:
         new, old = command.spec, self.spec
         problems = new.problems()
         if (new.market_id, new.symbol, new.epoch_seconds) != (old.market_id, old.symbol, old.epoch_seconds):
             problems.append("id, symbol and epoch_seconds of a market cannot change")
-        if self.orders and (new.tick_micro != old.tick_micro or new.lot_wh != old.lot_wh):
-            problems.append("tick and lot cannot change while orders are open; cancel them first")
+        if self.orders and (new.tick_micro, new.lot_wh, new.mechanism) != (
+            old.tick_micro,
+            old.lot_wh,
+            old.mechanism,
+        ):
+            problems.append("tick, lot and mechanism cannot change while orders are open; cancel them first")
         if not set(old.zones) <= set(new.zones):
             problems.append("zones: a market can gain zones, not lose them")
         if problems:
             events.append(Refused(RejectCode.CONFLICT, "; ".join(problems)))
             return
         self.spec = new
-        self.fees = FeeRates(new.maker_fee_bps, new.taker_fee_bps)
+        self.fees = fees_of(new)
         self.reference.set_spec(new)
         for side in Side:
             for zone in new.zones:
@@ -159,12 +181,18 @@ class Ruling(Matching):
         self.set_lanes_used(used)
         self._bind_lanes()
         for account in self.accounts.values():
-            if not account.has_own_fees:
-                account.fees = self.fees
+            own = (account.fees.maker_bps, account.fees.taker_bps)
+            account.fees = fees_of(new, own) if account.has_own_fees else self.fees
         self._look_for_risk()
         events.append(SpecChanged(new))
-        self.blocked = dict(self.orders)  # cheaper paths can make any two of them meet
+        if new.mechanism is not Mechanism.CALL_AUCTION:
+            self.blocked = dict(self.orders)  # cheaper paths can make any two of them meet
+        if self.phase is _CALL and not new.has_auctions and old.has_auctions:
+            self.phase = _OPEN
+            events.append(PhaseChanged(_OPEN))
         self._trade_blocked(events)
+        self._follow_gate(events)
+        self._set_due()
 
     def lanes_used(self) -> dict[tuple[str, str], EnergyWh]:
         """What has passed between zones in this epoch, by (seller's zone, buyer's zone)."""
@@ -176,7 +204,7 @@ class Ruling(Matching):
         self.pathless_wh = {pair: energy_wh for pair, energy_wh in used.items() if pair not in self.lanes}
 
     def _set_fees(self, command: SetFees, events: list[Event]) -> None:
-        fees = self.fees if command.remove else FeeRates(command.maker_fee_bps, command.taker_fee_bps)
+        fees = self.fees if command.remove else fees_of(self.spec, (command.maker_fee_bps, command.taker_fee_bps))
         if not (0 <= fees.taker_bps < BPS and -BPS < fees.maker_bps < BPS):
             events.append(Refused(RejectCode.VALIDATION_FAILED, "fees: taker 0 to 9999 bps, maker -9999 to 9999 bps"))
             return
@@ -213,3 +241,14 @@ class Ruling(Matching):
     def _end_all(self, orders: Iterable[Order], reason: EndReason, events: list[Event]) -> None:
         for order in list(orders):
             self._end(order, reason, events)
+
+
+def _auction_refusal(command: PlaceOrder) -> Refused | None:
+    """In a call nothing trades at once, so no order may ask to trade at once, or never to."""
+    if command.kind is not _LIMIT:
+        return Refused(RejectCode.NOT_IN_AUCTION, "type: while orders collect for an auction it is limit")
+    if command.time_in_force in (TimeInForce.IOC, TimeInForce.FOK):
+        return Refused(RejectCode.NOT_IN_AUCTION, "time_in_force: while orders collect for an auction it is gtc or gtd")
+    if command.post_only:
+        return Refused(RejectCode.NOT_IN_AUCTION, "post_only: in an auction nobody is the maker")
+    return None

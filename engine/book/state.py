@@ -13,11 +13,15 @@ from collections.abc import Collection
 import msgspec
 from msgspec import Raw, Struct
 
-from engine.accounts import Account, FeeRates
+from engine.accounts import Account, FeeRates, fees_of
+from engine.auction.certificate import Published
+from engine.auction.epoch import outcome_of
+from engine.auction.orders import Rules
+from engine.book.call import Call
 from engine.book.order_book import OrderBook
 from engine.book.side import Order
 from engine.market import MarketSpec, Phase, RiskLimits
-from engine.messages import PlaceOrder
+from engine.messages import EndReason, PlaceOrder
 
 
 class OrderState(Struct, array_like=True, gc=False):
@@ -38,6 +42,7 @@ class OrderState(Struct, array_like=True, gc=False):
     updated_us: int
     updated_sequence: int
     end_reason: int
+    auction_fee_bps: int = 0
 
 
 class AccountState(Struct, array_like=True, gc=False):
@@ -51,6 +56,18 @@ class AccountState(Struct, array_like=True, gc=False):
     limits: RiskLimits | None = None
     is_blocked: bool = False
     net_wh: int = 0
+
+
+class CallState(Struct, array_like=True):
+    """result: once the first trades are made; orders: ids of those that stay as they are until the last is made."""
+
+    start_us: int
+    rules: Rules
+    zones: tuple[str, ...]
+    orders: list[int]
+    deferred: list[tuple[int, EndReason]]  # in the order in which they came
+    result: Published | None
+    done: int
 
 
 class BookState(Struct, array_like=True):
@@ -74,6 +91,7 @@ class BookState(Struct, array_like=True):
     accounts: list[AccountState]
     orders: list[Raw]  # OrderState of the open ones, by id
     closed: list[Raw]  # and of those that ended, in the order in which they did
+    call: CallState | None = None
 
 
 class StateUnreadable(Exception):
@@ -107,6 +125,7 @@ def encode(book: OrderBook) -> bytes:
             accounts=[_account_state(book.accounts[key]) for key in sorted(book.accounts)],
             orders=_encoded(book.orders.values()),  # ids grow, so insertion is their order
             closed=_encoded(book.closed.values()),
+            call=_call_state(book.call) if book.call is not None else None,
         )
     )
 
@@ -130,7 +149,7 @@ def decode(data: bytes) -> OrderBook:
     reference.volume_wh = sum(volume for _, _, volume in state.minutes)
     book.set_lanes_used({(zone_from, zone_to): used_wh for zone_from, zone_to, used_wh in state.lanes_used})
     for kept in state.accounts:
-        book.accounts[kept.participant_id] = _account(kept, book.fees)
+        book.accounts[kept.participant_id] = _account(kept, book)
     try:
         _restore_orders(book, state)
     except (KeyError, AssertionError, msgspec.MsgspecError) as error:
@@ -157,6 +176,29 @@ def _restore_orders(book: OrderBook, state: BookState) -> None:
         book.closed_in_order.append(order.order_id)
     for order_id in state.blocked:
         book.blocked[order_id] = book.orders[order_id]
+    if state.call is not None:
+        book.call = _call(state.call, book)
+
+
+def _call_state(call: Call) -> CallState:
+    """What was worked out ahead of the first trades is left out: it follows from the orders."""
+    return CallState(
+        call.start_us,
+        call.rules,
+        call.zones,
+        sorted(call.orders),
+        list(call.deferred.items()),
+        call.outcome.published if call.outcome is not None else None,
+        call.done,
+    )
+
+
+def _call(kept: CallState, book: OrderBook) -> Call:
+    call = Call(kept.start_us, kept.rules, kept.zones, {order_id: book.orders[order_id] for order_id in kept.orders})
+    call.deferred, call.done = dict(kept.deferred), kept.done
+    if kept.result is not None:
+        call.outcome = outcome_of(kept.result, kept.start_us)
+    return call
 
 
 def _encoded(orders: Collection[Order]) -> list[Raw]:
@@ -187,6 +229,7 @@ def _order_state(order: Order) -> OrderState:
         order.updated_us,
         order.updated_sequence,
         int(order.end_reason),
+        order.fees.auction_bps,
     )
 
 
@@ -206,8 +249,10 @@ def _order(encoded: Raw, book: OrderBook) -> Order:
     order.remaining_wh = _same(kept.remaining_wh, order.quantity_wh)
     order.filled_wh = _same(kept.filled_wh, order.quantity_wh)
     order.value_micro, order.fee_numerator = kept.value_micro, kept.fee_numerator
-    if (kept.maker_fee_bps, kept.taker_fee_bps) != (account.fees.maker_bps, account.fees.taker_bps):
-        order.fees = FeeRates(kept.maker_fee_bps, kept.taker_fee_bps)  # those that it came with
+    fees = account.fees
+    rates = (kept.maker_fee_bps, kept.taker_fee_bps, kept.auction_fee_bps)
+    if rates != (fees.maker_bps, fees.taker_bps, fees.auction_bps):
+        order.fees = FeeRates(*rates)  # those that it came with
     order.reserved_micro, order.expires_us = kept.reserved_micro, kept.expires_us
     order.priority = _same(kept.priority, order.order_id)
     order.updated_us = _same(kept.updated_us, order.created_us)
@@ -237,8 +282,8 @@ def _account_state(account: Account) -> AccountState:
     )
 
 
-def _account(kept: AccountState, market_fees: FeeRates) -> Account:
-    account = Account(kept.participant_id, FeeRates(*kept.own_fees) if kept.own_fees else market_fees)
+def _account(kept: AccountState, book: OrderBook) -> Account:
+    account = Account(kept.participant_id, fees_of(book.spec, kept.own_fees) if kept.own_fees else book.fees)
     account.has_own_fees = kept.own_fees is not None
     account.cash_free, account.cash_reserved = kept.cash_free, kept.cash_reserved
     account.energy_free, account.energy_reserved = dict(kept.energy_free), dict(kept.energy_reserved)

@@ -13,12 +13,13 @@ import msgspec
 from hypothesis import strategies as st
 
 from engine.book.order_book import OrderBook
-from engine.market import UNLIMITED_WH, MarketSpec, Path, Phase, RiskLimits
+from engine.market import UNLIMITED_WH, MarketSpec, Mechanism, Path, Phase, RiskLimits
 from engine.messages import (
     AmendOrder,
     CancelAll,
     CancelAllAt,
     CancelOrder,
+    ClearEpoch,
     Command,
     Defund,
     EndReason,
@@ -306,6 +307,37 @@ def _link_storm(seed: int, length: int) -> History:
     return BASE, told
 
 
+AUCTION_SPECS = tuple(
+    _replace(spec, mechanism=mechanism, call_seconds=4, auction_fee_bps=fee_bps)
+    for spec in (SPECS[0], SPECS[1], SPECS[3], SPECS[4], SPECS[5])
+    for mechanism, fee_bps in ((Mechanism.CALL_AUCTION, 2_500), (Mechanism.CONTINUOUS_THEN_AUCTION, 300))
+)
+
+
+def _auction_storm(seed: int, length: int) -> History:
+    """Orders that collect in epochs, and clearings that come soon, late, twice, or with others' commands between."""
+    random = Random(seed)
+    pick = random.choice
+    spec = pick(AUCTION_SPECS)
+    others = tuple(other for other in AUCTION_SPECS if other.mechanism is spec.mechanism)
+    told: list[Step] = [
+        (0, Fund(0, who, asset, pick((60, 100_000, 100_000)))) for who in PARTICIPANTS for asset in ASSETS
+    ]
+    for _ in range(length):
+        match random.randrange(20):
+            case dice if dice < 4:
+                command: Command = ClearEpoch(0)
+            case 4:
+                command = Tick()
+            case 5 if random.random() < 0.3:
+                command = SetPhase(Phase.CLOSED if random.random() < 0.1 else Phase.OPEN)
+            case _:
+                command = _storm_command(random, others)
+        told.append((pick((*[0] * 8, 1, *[SECOND_US] * 4, 10 * SECOND_US, 31 * SECOND_US)), command))
+    return spec, told
+
+
+auction_storms = st.builds(_auction_storm, st.integers(0, 2**32), st.integers(1, 150))
 storms = st.builds(_storm, st.integers(0, 2**32), st.integers(1, 150))
 link_storms = st.builds(_link_storm, st.integers(0, 2**32), st.integers(1, 100))
 histories = st.one_of(_tales(), *[storms] * 4)  # a market's first rules, funds for its participants, what happens then
@@ -344,6 +376,8 @@ class Told:
                 return _replace(command, order_id=order_id, participant_id=owner)
             case Fund(number=0):
                 return _replace(command, number=self.book.fund_number + 1)
+            case ClearEpoch(start_us=0) if self.book.call is not None:
+                return ClearEpoch(self.book.call.start_us)
             case PlaceOrder() if command.expires_us:
                 return _replace(command, expires_us=now_us + command.expires_us)
             case CancelAllAt() if command.at_us:

@@ -288,10 +288,11 @@ class NaiveBook:
             priority=self.sequence,
         )
         for broken, code in (
-            (self.phase is not Phase.OPEN, RejectCode.MARKET_NOT_OPEN),
+            (self.phase not in (Phase.OPEN, Phase.AUCTION_CALL), RejectCode.MARKET_NOT_OPEN),
             (command.zone not in self.spec.zones or bad_expiry, RejectCode.VALIDATION_FAILED),
             *self._broken_terms(price, command.quantity_wh, banded=command.kind is OrderKind.LIMIT),
             (self._is_too_risky(order), RejectCode.RISK_LIMIT),
+            (self.phase is Phase.AUCTION_CALL and not _may_collect(command), RejectCode.NOT_IN_AUCTION),
         ):
             if broken:
                 return self._refuse(code)
@@ -299,6 +300,8 @@ class NaiveBook:
             return self._refuse_poor(order)
         self.told.append(OrderAccepted(order.order_id))
         self.open.append(order)
+        if self.phase is Phase.AUCTION_CALL:
+            return self.book.append(order)
         if command.post_only and self._next_maker(order) is not None:
             return self._end(order, EndReason.POST_ONLY_WOULD_TRADE)
         if command.time_in_force is TimeInForce.FOK and not self._would_fill(order):
@@ -354,7 +357,7 @@ class NaiveBook:
 
     def _amend(self, command: AmendOrder) -> None:
         found = self._find(command.order_id, command.participant_id)
-        if self.phase is not Phase.OPEN:
+        if self.phase not in (Phase.OPEN, Phase.AUCTION_CALL):
             return self._refuse(RejectCode.MARKET_NOT_OPEN)
         if not isinstance(found, NaiveOrder):
             return self._refuse(found)
@@ -370,7 +373,8 @@ class NaiveBook:
             return self._refuse(RejectCode.RISK_LIMIT)
         if changed.worst_cost() - found.worst_cost() > self.free(found.owner, found.asset):
             return self._refuse_poor(found)
-        if found.placed.post_only and price != found.price and self._next_maker(changed) is not None:
+        trades = self.phase is Phase.OPEN
+        if found.placed.post_only and trades and price != found.price and self._next_maker(changed) is not None:
             return self._refuse(RejectCode.CONFLICT)
         self.told.append(OrderAmended(found.order_id, price, quantity))
         keeps_place = price == found.price and quantity <= found.quantity
@@ -378,7 +382,8 @@ class NaiveBook:
         if not keeps_place:
             found.priority = self.sequence
             self.book.remove(found)
-            self._trade(found)
+            if trades:
+                self._trade(found)
             if found.reason is None:
                 self.book.append(found)
         return None
@@ -592,3 +597,8 @@ class NaiveBook:
                 if order.owner == who:
                     self._end(order, EndReason.RISK)
         return None
+
+
+def _may_collect(command: PlaceOrder) -> bool:
+    rests = command.time_in_force in (TimeInForce.GTC, TimeInForce.GTD)
+    return command.kind is OrderKind.LIMIT and rests and not command.post_only

@@ -10,13 +10,15 @@ import msgspec
 
 from engine.book.state import encode, state_hash
 from engine.journal import events_hash
-from engine.market import Phase, RiskLimits
+from engine.market import MarketSpec, Mechanism, Phase, RiskLimits
 from engine.messages import (
-    ENGINE_VERSION,
+    VERSIONS_REPLAYED,
     AmendOrder,
+    AuctionTraded,
     CancelAll,
     CancelAllAt,
     CancelOrder,
+    ClearEpoch,
     Command,
     Defund,
     Fund,
@@ -33,7 +35,9 @@ from engine.messages import (
 )
 from tests.support.builders import START_US, Desk, market, path
 
-KNOWN = {2: ("cbd4f7ec3516ee9a", "308a059ba1ca236d")}  # of the story below, by engine version
+KNOWN = {2: "cbd4f7ec3516ee9a", 3: "9c8b7d40347c1cdc"}  # events of the story below, by engine version
+STATE = "dd9881c8602eefdf"  # and the state at its end
+AUCTIONS = ("16f90cabee926070", "b003e8cfe36aab75")  # the same story where epochs end with an auction
 
 SPEC = market(
     zones=("A", "B"),
@@ -45,6 +49,9 @@ SPEC = market(
     epoch_seconds=60,
     order_life_seconds_max=600,
     closed_orders_kept=20,
+)
+AUCTION = msgspec.structs.replace(
+    SPEC, mechanism=Mechanism.CONTINUOUS_THEN_AUCTION, call_seconds=30, auction_fee_bps=20
 )
 CHANGED = msgspec.structs.replace(SPEC, paths=SPEC.paths[:3], maker_fee_bps=5, quantity_wh_min=2)
 
@@ -71,7 +78,8 @@ def command(draw: Iterator[int], desk: Desk) -> Command:
         case 2 | 3 | 4 | 5:
             return SetPhase(Phase.OPEN)
         case 6:
-            return SetSpec((SPEC, CHANGED)[next(draw) % 2])
+            spec = (SPEC, CHANGED)[next(draw) % 2]
+            return SetSpec(msgspec.structs.replace(spec, mechanism=desk.book.spec.mechanism))
         case 7:
             return Defund(who, idle_only=next(draw) % 8 != 0)
         case 8:
@@ -103,15 +111,30 @@ def command(draw: Iterator[int], desk: Desk) -> Command:
     )
 
 
-def test_the_story_of_two_thousand_commands_ends_as_it_always_did() -> None:
-    draw, desk = numbers(), Desk(SPEC)
+def told(spec: MarketSpec) -> Desk:
+    draw, desk = numbers(), Desk(spec)
     for who in range(1, 5):
         for asset in ("", "A", "B"):
             desk.do(Fund(desk.book.fund_number + 1, who, asset, 3_000))
     for _ in range(2_000):
         desk.time_us += (next(draw) % 4_000_000) * (next(draw) % 3 == 0)
         desk.do(command(draw, desk))
+        if desk.book.call is not None and next(draw) % 4 == 0:
+            desk.do(ClearEpoch(desk.book.call.start_us))
+    return desk
+
+
+def test_the_story_of_two_thousand_commands_ends_as_it_always_did() -> None:
+    desk = told(SPEC)
 
     assert desk.book.trades > 100
     assert desk.time_us > START_US
-    assert (events_hash(desk.steps).hex()[:16], state_hash(encode(desk.book)).hex()[:16]) == KNOWN[ENGINE_VERSION]
+    assert state_hash(encode(desk.book)).hex()[:16] == STATE
+    assert {version: events_hash(desk.steps, version).hex()[:16] for version in VERSIONS_REPLAYED} == KNOWN
+
+
+def test_so_does_the_story_in_which_epochs_end_with_an_auction() -> None:
+    desk = told(AUCTION)
+
+    assert sum(isinstance(event, AuctionTraded) for step in desk.steps for event in step) > 10
+    assert (events_hash(desk.steps).hex()[:16], state_hash(encode(desk.book)).hex()[:16]) == AUCTIONS

@@ -7,6 +7,7 @@ from engine.messages import (
     CancelAll,
     CancelAllAt,
     CancelOrder,
+    ClearEpoch,
     Command,
     Defund,
     Entry,
@@ -40,11 +41,11 @@ def test_an_entry_written_before_a_field_existed_takes_its_default() -> None:
 def test_tags_of_commands_and_events_stay_what_they_are() -> None:
     commands = (
         PlaceOrder, AmendOrder, CancelOrder, CancelAll, CancelAllAt, Fund, Defund, SetPhase, SetSpec, SetFees, Tick,
-        SetRisk,
+        SetRisk, ClearEpoch,
     )  # fmt: skip
 
-    assert [command.__struct_config__.tag for command in commands] == list(range(1, 13))
-    assert sorted(event.__struct_config__.tag for event in Event.__args__) == list(range(1, 16))
+    assert [command.__struct_config__.tag for command in commands] == [*range(1, 13), 20]
+    assert sorted(event.__struct_config__.tag for event in Event.__args__) == [*range(1, 16), 20, 21, 22]
     assert set(commands) == set(Command.__args__)
 
 

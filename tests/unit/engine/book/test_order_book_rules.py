@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from engine.book.order_book import OrderBook
-from engine.market import MarketSpec, Phase
+from engine.market import MarketSpec, Mechanism, Phase
 from engine.messages import (
     CURRENCY,
     AmendOrder,
@@ -238,8 +238,9 @@ def test_a_spec_with_problems_never_reaches_a_book() -> None:
         ({"market_id": 2}, "id, symbol"),
         ({"symbol": "OTHER"}, "id, symbol"),
         ({"epoch_seconds": 60}, "id, symbol"),
-        ({"tick_micro": 2_000}, "tick and lot"),
-        ({"lot_wh": 2, "quantity_wh_min": 2}, "tick and lot"),
+        ({"tick_micro": 2_000}, "tick, lot and mechanism"),
+        ({"lot_wh": 2, "quantity_wh_min": 2}, "tick, lot and mechanism"),
+        ({"mechanism": Mechanism.CALL_AUCTION}, "tick, lot and mechanism"),
         ({"zones": (B,), "paths": (path(B, B),)}, "gain zones, not lose"),
         ({"band_bps": -1}, "band_bps"),
     ],
