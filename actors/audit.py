@@ -1,18 +1,22 @@
 """The audit: everything that was acknowledged, executed and booked, held against a replay of the journals.
 
 It replays each market from its first entry, proving the hash chain and the effects of every row, and compares with what
-the tables say at the same sequence: orders, trades, reservations, balances. With a client's own log of acknowledgements
-it also proves that nothing acknowledged was lost and nothing was done twice. It only reads.
+the tables say at the same sequence: orders, trades, reservations, balances, certificates of auctions, which it checks
+too. With a client's own log of acknowledgements it also proves that nothing acknowledged was lost and nothing was done
+twice. It only reads.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from typing import Protocol
 
+import msgspec
 from msgspec import Struct
 
 from actors.ports import Journal, Snapshots
 from actors.recovery import ROWS_AT_ONCE, Replica, advance, recover
+from engine.auction.certificate import problems
 from engine.book import state
 from engine.book.answers import order_view
 from engine.book.order_book import OrderBook
@@ -22,6 +26,7 @@ from engine.messages import (
     CURRENCY,
     Defunded,
     Entry,
+    EpochCleared,
     Event,
     Funded,
     OrderAccepted,
@@ -44,6 +49,7 @@ class Tables(Protocol):
     async def open_orders(self, market_id: int) -> list[OrderView]: ...
     async def count_orders(self, market_id: int) -> int: ...
     async def trade_totals(self, market_id: int) -> TradeTotals: ...
+    async def certificates(self, market_id: int) -> dict[int, bytes]: ...
     async def market_balances(self, market_id: int) -> list[MarketBalance]: ...
     async def drawn_after(self, market_id: int, number: int) -> list[tuple[int, str, int]]: ...
     async def unbalanced_transfers(self) -> int: ...
@@ -71,6 +77,7 @@ class Report(Struct):
     snapshots: int = 0
     orders: int = 0
     trades: int = 0
+    auctions: int = 0
     acknowledgements: int = 0
     meters: int = 0
     readings: int = 0  # in force
@@ -93,11 +100,14 @@ class Replay(Struct, frozen=True):
 class _History:
     """What one market went through, gathered during the replay."""
 
-    def __init__(self, closed_orders_kept: int) -> None:
+    def __init__(self, book: OrderBook) -> None:
+        self._book = book  # as of the entry that is visited
+        self.certificates: dict[int, bytes] = {}  # SHA-256, by the epoch's start
+        self.false_certificates: list[str] = []
         self.placed: dict[int, PlaceOrder] = {}
         self.doubled: list[str] = []  # client_order_ids that were executed again while they were known
         self.ended: Counter[int] = Counter()
-        self._kept = closed_orders_kept
+        self._kept = book.spec.closed_orders_kept
         self._by_client_id: dict[tuple[int, str], int] = {}  # the newest order of each
         self._end_numbers: dict[int, int] = {}  # of ended orders: 1, 2, 3, ... in the order of their ends
         self._forgotten = 0  # orders up to this end number may have been forgotten, with their client_order_ids
@@ -126,10 +136,24 @@ class _History:
                     self.traded_wh[event.taker_order_id] += event.energy_wh
                     self.fees_micro += event.buyer_fee_micro + event.seller_fee_micro
                     self.grid_micro += event.grid_micro
+                case EpochCleared() if event.orders:
+                    self._check_certificate(event)
                 case Funded():
                     self.funded[event.asset] += event.amount
                 case Defunded():
                     self.funded[event.asset] -= event.amount
+
+    def _check_certificate(self, cleared: EpochCleared) -> None:
+        """Whether it proves the result that the journal's events bind, from the orders that the journal has."""
+        certificate = self._book.certificate
+        assert certificate is not None
+        where = f"the auction of {cleared.start_us}"
+        if cleared.start_us in self.certificates:
+            self.false_certificates.append(f"{where} was cleared twice")
+        self.certificates[cleared.start_us] = sha256(msgspec.json.encode(certificate)).digest()
+        if certificate.orders_hash != cleared.orders_hash:
+            self.false_certificates.append(f"{where}: its certificate is of other orders")
+        self.false_certificates += [f"{where}: {problem}" for problem in problems(certificate)]
 
     def _note_client_id(self, command: PlaceOrder, order_id: int) -> None:
         """A client_order_id is known while its order is open or among the newest ended ones; then it is free again."""
@@ -178,14 +202,14 @@ async def verify(
     """
     report = Report()
     replica = await recover(spec.market_id, journal, snapshots, up_to=0)
-    seen = _History(replica.book.spec.closed_orders_kept)
+    seen = _History(replica.book)
     while rows := await journal.rows(spec.market_id, replica.book.sequence, ROWS_AT_ONCE):
         for row in rows:
             advance(replica, row, seen.visit)
         if progress is not None:
             progress(replica.book.sequence)
     _compare_book(spec.symbol, replica.book, seen, report)
-    _report_doubled(spec.symbol, seen, report)
+    _report_seen(spec.symbol, seen, report)
     return Replay(replica.book, report.violations)
 
 
@@ -201,7 +225,7 @@ async def _audit_market(
     where = spec.symbol
     try:
         replica = await recover(spec.market_id, journal, snapshots, up_to=0)
-        seen = _History(replica.book.spec.closed_orders_kept)
+        seen = _History(replica.book)
         for _ in range(COMPARISONS_MAX):
             replica = await _replay(spec.market_id, journal, replica, seen, await tables.cursor(spec.market_id))
             if await _compare_tables(where, spec.market_id, replica.book, seen, tables, currency, report):
@@ -213,13 +237,14 @@ async def _audit_market(
         if acknowledged:  # what was acknowledged may be newer than the projections
             replica = await _replay(spec.market_id, journal, replica, seen, None)
         _compare_acknowledged(where, replica.book, seen, acknowledged, report)
-        _report_doubled(where, seen, report)
+        _report_seen(where, seen, report)
     except JournalBroken as error:
         report.found(where, str(error))
         return
     report.entries += replica.book.sequence
     report.orders += len(seen.placed)
     report.trades += len(seen.trades)
+    report.auctions += len(seen.certificates)
 
 
 async def _replay(
@@ -255,8 +280,8 @@ def _compare_book(where: str, book: OrderBook, seen: _History, report: Report) -
         report.found(where, "energy in the market is not what was moved in")
 
 
-def _report_doubled(where: str, seen: _History, report: Report) -> None:
-    for what in seen.doubled:
+def _report_seen(where: str, seen: _History, report: Report) -> None:
+    for what in (*seen.doubled, *seen.false_certificates):
         report.found(where, what)
 
 
@@ -267,7 +292,7 @@ async def _compare_tables(
     mine = {order.order_id: order_view(order) for order in book.orders.values()}
     theirs = {order.order_id: order for order in await tables.open_orders(market_id)}
     orders, totals = await tables.count_orders(market_id), await tables.trade_totals(market_id)
-    balances = await tables.market_balances(market_id)
+    balances, certificates = await tables.market_balances(market_id), await tables.certificates(market_id)
     drawn = await tables.drawn_after(market_id, book.fund_number)
     if await tables.cursor(market_id) != book.sequence:
         return False
@@ -287,6 +312,9 @@ async def _compare_tables(
     )
     if replayed != totals:
         report.found(where, f"trades in the journal {replayed}, in the table {totals}")
+    for start_us in sorted(seen.certificates.keys() | certificates.keys()):
+        if seen.certificates.get(start_us) != certificates.get(start_us):
+            report.found(where, f"the certificate of the auction of {start_us} is not that of the journal")
     _compare_balances(where, book, balances, drawn, currency, report)
     return True
 

@@ -23,6 +23,9 @@ MARKET_POINTS: Final = {
     "apply": "the batch is applied in memory and not in the journal",
     "commit": "the batch is in the journal, nobody has been answered",
     "answer": "some of those who asked have been answered",
+    "closed": "an epoch is closed in the journal, its auction is not worked out",
+    "clearing": "some trades of an auction are in the journal, others are not",
+    "cleared": "an auction is in the journal, and that is all",
 }
 FOLLOWER_POINTS: Final = {
     "project": "the rows are applied to the replica, the tables are not written",

@@ -6,10 +6,10 @@ from typing import Final
 import msgspec
 
 from actors.dataplane import Connection
-from engine.book.answers import level_changes, trade_views, updates
+from engine.book.answers import epoch_events, level_changes, trade_views, updates
 from engine.book.order_book import OrderBook
 from engine.messages import Event, ParticipantId
-from engine.views import Failed, Fault, Feed, LevelChange, OrderUpdate, TradeView, Watch
+from engine.views import EpochEvent, Failed, Fault, Feed, LevelChange, OrderUpdate, TradeView, Watch
 
 _encode = msgspec.msgpack.Encoder().encode
 NOTICE_SECONDS: Final = 0.01
@@ -46,6 +46,7 @@ class Newsroom:
         self._wants_book = False
         self._trades: list[TradeView] = []
         self._updates: list[OrderUpdate] = []
+        self._epochs: list[EpochEvent] = []
         self._reached: Feed | None = None
         self._notice: asyncio.TimerHandle | None = None
 
@@ -64,6 +65,7 @@ class Newsroom:
         """Keep the news of the entry that was just applied."""
         if self._wants_book:
             self._trades.extend(trade_views(book, events))
+            self._epochs.extend(epoch_events(events))
         if self._participants:
             self._updates.extend(updates(book, events, self._participants))
 
@@ -86,9 +88,10 @@ class Newsroom:
                     if u.order.sequence > start and (everyone or u.order.participant_id in watcher.participants)
                 ),
                 book.phase,
+                tuple(self._epochs) if watcher.book else (),
             )
             news.letters.append((connection, _encode((0, feed, 0))))
-        self._trades, self._updates = [], []
+        self._trades, self._updates, self._epochs = [], [], []
         return news
 
     def tell(self, news: News) -> None:
@@ -110,7 +113,7 @@ class Newsroom:
 
     def start_over(self) -> None:
         """The book was replayed, and what changed meanwhile was not told: everyone must look at it anew."""
-        self._trades, self._updates = [], []
+        self._trades, self._updates, self._epochs = [], [], []
         for connection in self._watchers:
             if connection.is_open:
                 connection.send(_WATCH_AGAIN)

@@ -17,6 +17,7 @@ import structlog
 from msgspec import Struct
 
 from actors import metrics
+from actors.clearing import Aside, Clearing
 from actors.crash_points import Reached
 from actors.dataplane import Connection, Secret
 from actors.feed import Newsroom
@@ -30,10 +31,12 @@ from engine.book.answers import answer, reply
 from engine.book.order_book import OrderBook
 from engine.journal import GENESIS_HASH, NOT_HASHED, seal
 from engine.messages import (
+    TRADES,
     AmendOrder,
     CancelAll,
     CancelAllAt,
     CancelOrder,
+    ClearEpoch,
     Command,
     Defund,
     Entry,
@@ -52,7 +55,8 @@ from engine.messages import (
 from engine.units import FUND_MAX, TimeUs
 from engine.views import Applied, Failed, Fault, GetBook, GetMarket, GetOrder, ListOpenOrders, Query, Watch
 
-# Fund is missing on purpose: only the market itself turns a draw from the ledger into funds.
+# Fund and ClearEpoch are missing on purpose: only the market itself turns a draw from the ledger into funds, and an
+# auction into trades.
 WireCommand = (
     PlaceOrder
     | AmendOrder
@@ -99,6 +103,7 @@ class Draft:
         self.letters: list[tuple[Item, bytes]] = []
         self.turns: list[tuple[int, float, float]] = []  # of the engine: its first letter, when it began and ended
         self.hash_state = False
+        self.step_of_us: TimeUs = 0  # the epoch of whose auction it has trades
 
 
 class Market(Shell):
@@ -116,6 +121,7 @@ class Market(Shell):
         clock: Callable[[], TimeUs],
         options: MarketOptions,
         crash: Reached | None = None,
+        aside: Aside = asyncio.to_thread,
     ) -> None:
         super().__init__(secret, options.host, options.backoff_seconds_max)
         self.market_id, self.symbol = market_id, symbol
@@ -131,6 +137,7 @@ class Market(Shell):
         self._parking = Parking(options.currency)
         self._wants_wake = asyncio.Event()
         self._news = Newsroom(market_id)
+        self._clearing = Clearing(symbol, self._submit_own, crash, aside)
         self._stages = Stages()
         self._apply_seconds = metrics.APPLY_SECONDS.labels(symbol)
         self._commit_seconds = metrics.COMMIT_SECONDS.labels(symbol)
@@ -187,6 +194,7 @@ class Market(Shell):
         gc.set_threshold(100_000, 20, 100)
         now = monotonic()
         self._idle = {p: now for p, account in book.accounts.items() if not account.orders and account.assets()}
+        self._clearing.start_over(book)
         self._recovered_seconds = perf_counter() - started
         metrics.RECOVERY_SECONDS.labels(self.symbol).set(self._recovered_seconds)
         self._book = book
@@ -199,8 +207,9 @@ class Market(Shell):
             draws = tasks.create_task(self._draw_what_is_wanted())
             idle = tasks.create_task(self._return_what_is_idle())
             rules = tasks.create_task(self._follow_rules())
+            auctions = tasks.create_task(self._clearing.run(book))
             await self._serve(book)
-            for task in (draws, idle, rules):
+            for task in (draws, idle, rules, auctions):
                 task.cancel()
 
     async def _recover(self) -> Replica:
@@ -291,6 +300,11 @@ class Market(Shell):
             self._forget(self._draft)
             raise
 
+    def _submit_own(self, command: Command) -> None:
+        """A command that nobody sent waits with the others."""
+        self._waiting.append(Item(None, 0, command))
+        self._go_on()
+
     def _go_on(self) -> None:
         """Something was put where commands wait."""
         if not self._is_writing:
@@ -336,6 +350,7 @@ class Market(Shell):
             self._is_writing = False
         self._journal_hash = row.hash
         self._commits += 1
+        self._clearing.committed(book, draft.step_of_us)
         self._measure(draft, began, perf_counter())
         if self._crash is not None:
             await self._answer_some(draft, self._crash)
@@ -415,8 +430,11 @@ class Market(Shell):
         draft.steps.append(events)
         self._news.gather(book, events)
         self._active.add(getattr(command, "participant_id", 0))
+        if type(command) is ClearEpoch:
+            draft.step_of_us = command.start_us
         for event in events:
-            if type(event) is Traded:
+            if type(event) in TRADES:
+                assert isinstance(event, Traded)
                 self._active.update((event.buyer_id, event.seller_id))
         return events
 
@@ -493,6 +511,5 @@ class Market(Shell):
             spec, _ = await self._rules.current(self.market_id, self._clock())
             book = self._book
             if book is not None and spec != book.spec:
-                self._waiting.append(Item(None, 0, SetSpec(spec)))
-                self._go_on()
+                self._submit_own(SetSpec(spec))
             await asyncio.sleep(self._options.rules_every_seconds)

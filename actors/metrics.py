@@ -14,6 +14,9 @@ APPLY_SECONDS = Histogram("wattbook_market_apply_seconds", "Engine time of one b
 COMMIT_SECONDS = Histogram("wattbook_market_commit_seconds", "Journal append of one batch", ["market"], buckets=_FAST)
 DRAW_SECONDS = Histogram("wattbook_market_draw_seconds", "One draw from the ledger", ["market"], buckets=_FAST)
 BATCH_ENTRIES = Histogram("wattbook_market_batch_entries", "Entries in one commit", ["market"], buckets=_COUNTS)
+CLEARING_SECONDS = Histogram(
+    "wattbook_market_clearing_seconds", "Working out one auction, beside the orders", ["market"], buckets=_FAST
+)
 REPLAYS = Counter("wattbook_market_replays_total", "Books thrown away and replayed", ["market"])
 OVERLOADED = Counter("wattbook_market_overloaded_total", "Commands refused because too many wait", ["market"])
 RECOVERY_SECONDS = Gauge(

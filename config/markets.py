@@ -63,6 +63,7 @@ class MarketTable(Struct, frozen=True, forbid_unknown_fields=True):
     taker_fee_bps: int = 0
     auction_fee_bps: int = 0
     epoch_seconds: int = 900
+    call_seconds: int = 0
     max_order_life_seconds: int = 7 * 86_400
 
 
@@ -169,6 +170,7 @@ class _Reading:
             taker_fee_bps=table.taker_fee_bps,
             auction_fee_bps=table.auction_fee_bps,
             epoch_seconds=table.epoch_seconds,
+            call_seconds=table.call_seconds,
             order_life_seconds_max=table.max_order_life_seconds,
         )
         for problem in spec.problems():

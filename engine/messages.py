@@ -346,13 +346,18 @@ class AuctionTraded(Traded, frozen=True, array_like=True, tag=21, gc=False):
 
 
 class ZonePrice(Struct, frozen=True, array_like=True, gc=False):
-    """What a zone's buyers pay and its sellers receive per kWh; 0 where nothing trades. Energy as it traded."""
+    """What a zone's buyers pay and its sellers receive per kWh; 0 where nothing trades. Energy as it traded.
+
+    marginal_bid, marginal_ask: priority of the last order that was accepted; 0 for none.
+    """
 
     zone: str
     buyer_price_micro: PriceMicro
     seller_price_micro: PriceMicro
     bought_wh: EnergyWh
     sold_wh: EnergyWh
+    marginal_bid: int
+    marginal_ask: int
 
 
 class EpochCleared(Struct, frozen=True, array_like=True, tag=22, gc=False):

@@ -14,8 +14,12 @@ from engine.book.order_book import OrderBook
 from engine.market import Phase
 from engine.messages import (
     CURRENCY,
+    AuctionTraded,
     Defunded,
     Entry,
+    EpochCleared,
+    EpochClosed,
+    EpochOpened,
     Event,
     OrderAccepted,
     OrderAmended,
@@ -26,7 +30,7 @@ from engine.messages import (
     Traded,
 )
 from engine.units import SECOND_US, EnergyWh, MoneyMicro, PriceMicro, TimeUs, epoch_start_us, value_micro
-from engine.views import OrderView
+from engine.views import EpochPhase, OrderView
 
 CANDLE_SECONDS = (60, 900, 3_600, 86_400)  # trades are gathered by the first; the others are multiples of it
 
@@ -53,6 +57,19 @@ class TradeRow(Struct, frozen=True, gc=False):
     seller_fee_micro: MoneyMicro
     buyer_zone: str
     seller_zone: str
+    by_auction: bool
+
+
+class EpochChange(Struct, gc=False):
+    """What became of an epoch: how far it is, and once it is cleared, by an auction or not, what came of it.
+
+    certificate: JSON that `wattbook certificate verify` takes; None where there was no auction.
+    """
+
+    start_us: TimeUs
+    phase: EpochPhase
+    cleared: EpochCleared | None = None
+    certificate: bytes | None = None
 
 
 class PositionChange(Struct, gc=False):
@@ -132,6 +149,7 @@ class ProjectionBatch(Struct, frozen=True):
     candles: list[CandleChange]
     transfers: list[LedgerTransfer]
     reserved: list[ReservedAmount]
+    epochs: list[EpochChange]
 
 
 class Projection:
@@ -141,6 +159,7 @@ class Projection:
         self._book = book
         self._currency = currency
         self._from = book.sequence
+        self._open_us = book.epoch_start_us
         self._clear()
 
     @property
@@ -158,7 +177,9 @@ class Projection:
             elif type(event) is OrderAmended or type(event) is OrderReduced:
                 self._open[event.order_id] = None
             elif type(event) is Traded:
-                self._trade(entry, event)
+                self._trade(entry, event, book.epoch_start_us)
+            elif type(event) is AuctionTraded:
+                self._trade(entry, event, event.epoch_start_us)
             elif type(event) is OrderEnded:
                 order = book.closed[event.order_id]
                 self._orders[event.order_id] = order_view(order)  # as it ended: the book may forget it before `take`
@@ -176,6 +197,8 @@ class Projection:
                         ),
                     )
                 )
+            elif isinstance(event, (EpochOpened, EpochClosed, EpochCleared)):
+                self._epoch(event)
 
     def take(self) -> ProjectionBatch:
         """Everything gathered since the last call; starts the next batch."""
@@ -206,6 +229,7 @@ class Projection:
             candles=_with_coarser(list(self._minutes.values())),
             transfers=self._transfers,
             reserved=reserved,
+            epochs=list(self._epochs.values()),
         )
         self._from = book.sequence
         self._clear()
@@ -224,10 +248,25 @@ class Projection:
         self._minutes: dict[TimeUs, CandleChange] = {}  # by start, the earliest first
         self._transfers: list[LedgerTransfer] = []
         self._reserved: dict[tuple[ParticipantId, str], None] = {}
+        self._epochs: dict[TimeUs, EpochChange] = {}
 
-    def _trade(self, entry: Entry, trade: Traded) -> None:
+    def _epoch(self, event: EpochOpened | EpochClosed | EpochCleared) -> None:
+        book, start_us = self._book, event.start_us
+        match event:
+            case EpochOpened():
+                self._epochs[start_us] = EpochChange(start_us, EpochPhase.OPEN)
+                if self._open_us and not book.spec.has_auctions:  # that is over, and there is nothing to clear
+                    self._epochs[self._open_us] = EpochChange(self._open_us, EpochPhase.CLEARED)
+                self._open_us = start_us
+            case EpochClosed():
+                self._epochs[start_us] = EpochChange(start_us, EpochPhase.CLEARING)
+            case EpochCleared():
+                certificate = book.certificate if event.orders else None
+                encoded = msgspec.json.encode(certificate) if certificate is not None else None
+                self._epochs[start_us] = EpochChange(start_us, EpochPhase.CLEARED, event, encoded)
+
+    def _trade(self, entry: Entry, trade: Traded, epoch_us: TimeUs) -> None:
         book = self._book
-        epoch_us = epoch_start_us(entry.time_us, book.spec.epoch_us)
         self._open[trade.maker_order_id] = self._open[trade.taker_order_id] = None
         self._trades.append(
             TradeRow(
@@ -250,6 +289,7 @@ class Projection:
                 trade.seller_fee_micro,
                 trade.buyer_zone,
                 trade.seller_zone,
+                isinstance(trade, AuctionTraded),
             )
         )
         buyer = self._position(trade.buyer_id, epoch_us)
@@ -262,7 +302,9 @@ class Projection:
         seller.received_micro += trade.seller_value_micro
         seller.fees_micro += trade.seller_fee_micro
         seller.trades += 1
-        self._candle(entry.time_us, trade)
+        # an auction's trades are its epoch's, although the epoch is over when they are made
+        last_us = epoch_us + book.spec.epoch_us - 1 if isinstance(trade, AuctionTraded) else entry.time_us
+        self._candle(min(entry.time_us, last_us), trade)
         self._transfers.append(
             LedgerTransfer("trade", f"trade:{book.spec.market_id}:{trade.number}", entry.time_us, self._entries(trade))
         )

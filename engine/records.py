@@ -7,9 +7,9 @@ from enum import IntEnum
 
 from msgspec import Struct
 
-from engine.messages import ParticipantId
+from engine.messages import ParticipantId, ZonePrice
 from engine.units import EnergyWh, MoneyMicro, PriceMicro, TimeUs
-from engine.views import FillView, OrderView
+from engine.views import EpochPhase, FillView, OrderView
 
 
 class EmailTaken(Exception):
@@ -270,10 +270,21 @@ class StatsRecord(Struct, frozen=True):
 
 
 class EpochRecord(Struct, frozen=True):
+    """volume_wh, value_micro, trades: of all its trades. price_micro: the auction's, 0 if there is none, or several."""
+
     start_us: TimeUs
     volume_wh: EnergyWh
     value_micro: MoneyMicro
     trades: int
+    phase: EpochPhase = EpochPhase.CLEARED
+    orders: int = 0  # that took part in the auction
+    price_micro: PriceMicro = 0
+    cleared_wh: EnergyWh = 0
+    surplus_wh: int = 0
+    welfare_micro: MoneyMicro = 0
+    welfare_max_micro: MoneyMicro = 0
+    orders_hash: str = ""
+    zones: tuple[ZonePrice, ...] = ()
 
 
 class TradeTotals(Struct, frozen=True):

@@ -9,7 +9,18 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from engine.market import MarketSpec, Phase
-from engine.messages import EndReason, OrderId, OrderKind, ParticipantId, RejectCode, Side, TimeInForce
+from engine.messages import (
+    EndReason,
+    EpochCleared,
+    EpochClosed,
+    EpochOpened,
+    OrderId,
+    OrderKind,
+    ParticipantId,
+    RejectCode,
+    Side,
+    TimeInForce,
+)
 from engine.units import EnergyWh, MoneyMicro, PriceMicro, TimeUs
 
 
@@ -24,6 +35,18 @@ class OrderStatus(IntEnum):
 class Liquidity(IntEnum):
     MAKER = 0
     TAKER = 1
+    AUCTION = 2  # neither: all pay the auction's fee
+
+
+class EpochPhase(IntEnum):
+    """How far an epoch of a market is. The last two are the settlements' word, not the market's."""
+
+    SCHEDULED = 1
+    OPEN = 2
+    CLEARING = 3
+    CLEARED = 4
+    SETTLING = 5
+    SETTLED = 6
 
 
 class OrderView(Struct, frozen=True, array_like=True, gc=False):
@@ -62,6 +85,7 @@ class FillView(Struct, frozen=True, array_like=True, gc=False):
     fee_micro: MoneyMicro
     liquidity: Liquidity
     at_us: TimeUs
+    epoch_start_us: TimeUs
 
 
 # --- answers to commands --------------------------------------------------------------------------------------------
@@ -198,6 +222,8 @@ class TradeView(Struct, frozen=True, array_like=True, gc=False):
     buyer_zone: str
     seller_zone: str
     at_us: TimeUs
+    epoch_start_us: TimeUs
+    by_auction: bool
 
 
 class OrderUpdate(Struct, frozen=True, array_like=True):
@@ -205,6 +231,9 @@ class OrderUpdate(Struct, frozen=True, array_like=True):
 
     order: OrderView
     fills: tuple[FillView, ...]
+
+
+EpochEvent: TypeAlias = EpochOpened | EpochClosed | EpochCleared
 
 
 class Feed(Struct, frozen=True, array_like=True, tag=301):
@@ -216,6 +245,7 @@ class Feed(Struct, frozen=True, array_like=True, tag=301):
     trades: tuple[TradeView, ...]
     updates: tuple[OrderUpdate, ...]
     phase: Phase
+    epochs: tuple[EpochEvent, ...] = ()  # what became of the market's epochs; only for book watchers
 
 
 def status_of(filled_wh: EnergyWh, end_reason: int) -> OrderStatus:

@@ -24,6 +24,7 @@ from gateway.context import Gateway
 from gateway.documentation import openapi_config
 from gateway.edge import READS, Edge, request_id_of
 from gateway.energy import EnergyController, MeterReadingController
+from gateway.epochs import EpochController
 from gateway.errors import GatewayCode, Problem, problem_of
 from gateway.limits import NotShared, SharedBuckets
 from gateway.market_admin import MarketAdminController, ZoneController
@@ -135,6 +136,7 @@ def create_app(
             HeadEndController,
             AuditController,
             MarketController,
+            EpochController,
             MarketAdminController,
             ZoneController,
             OrderController,

@@ -21,7 +21,7 @@ from gateway.decimals import format_price
 from gateway.instants import format_instant
 from gateway.levels import BookReplica, show_changes
 from gateway.ports import Clock, Markets
-from gateway.wire import PHASE_NAMES, show_level, show_order, show_own_fill, show_posted, show_trade
+from gateway.wire import PHASE_NAMES, show_epoch_event, show_level, show_order, show_own_fill, show_posted, show_trade
 
 _LOOK_SECONDS: Final = 0.25  # how often new markets and new epochs are looked for
 _WATCH_DELAY_SECONDS: Final = 0.02  # many who subscribe at once cost one watch
@@ -228,6 +228,10 @@ class Feeds:
             feed.phase = news.phase
             if feed.readers[EPOCHS]:
                 self._tell_epoch(feed)
+        if feed.readers[EPOCHS]:
+            for event in news.epochs:
+                body = {"channel": EPOCHS, "type": "update", "market": feed.spec.symbol, "sequence": news.sequence}
+                _push(feed.readers[EPOCHS], Message(body | show_epoch_event(feed.spec, event)))
         if (news.changes or news.trades) and feed.readers[TICKER]:
             _push(feed.readers[TICKER], _ticker(feed))
         for update in news.updates:

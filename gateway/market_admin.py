@@ -43,6 +43,7 @@ class MarketRules(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     maker_fee_bps: int | None = None
     taker_fee_bps: int | None = None
     auction_fee_bps: int | None = None
+    call_seconds: int | None = None
     max_order_life_seconds: int | None = None
     reference_price: Price | None = None
     zones: list[ZoneId] | None = None
@@ -99,15 +100,13 @@ class MarketAdminController(Controller):
     async def create(self, request: GatewayRequest, data: JSONBody[NewMarket]) -> Market:
         """A new market; it trades within ten seconds."""
         gateway = request.gateway
-        if data.mechanism != "continuous":
-            raise invalid("mechanism", "only continuous markets can be made")
         zones = tuple(data.zones)
         draft = MarketSpec(
             market_id=0,
             symbol=data.symbol,
             zones=zones,
             paths=await gateway.catalogue.paths(zones, gateway.clock()),
-            mechanism=Mechanism.CONTINUOUS,
+            mechanism=Mechanism[data.mechanism.upper()],
             epoch_seconds=data.epoch_seconds,
         )
         spec = _checked(_changed(draft, data))
@@ -229,6 +228,7 @@ def _changed(spec: MarketSpec, rules: MarketRules) -> MarketSpec:
         "maker_fee_bps": rules.maker_fee_bps,
         "taker_fee_bps": rules.taker_fee_bps,
         "auction_fee_bps": rules.auction_fee_bps,
+        "call_seconds": rules.call_seconds,
         "order_life_seconds_max": rules.max_order_life_seconds,
     }
     changes: dict[str, int] = {name: parse_price(text, f) for name, (f, text) in prices.items() if text is not None}

@@ -1,19 +1,19 @@
-"""Markets and market data, for everyone: what each market is, its book, trades, candles, statistics, epochs."""
+"""Markets and market data, for everyone: what each market is, its book, trades, candles, statistics."""
 
 import asyncio
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from litestar import Controller, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import Struct
 
 from engine.market import UNLIMITED_WH, MarketSpec
-from engine.records import CandleRecord, EpochRecord
-from engine.units import FOREVER_US, SECOND_US
+from engine.records import CandleRecord
+from engine.units import FOREVER_US, SECOND_US, epoch_start_us
 from engine.views import Answer, BookView, Failed, GetBook, GetMarket, MarketView, Refusal
 from gateway.accounts import From, To
 from gateway.decimals import format_energy, format_money, format_price, parse_energy
-from gateway.errors import invalid, not_found, refused
+from gateway.errors import invalid, refused
 from gateway.instants import format_instant, parse_instant
 from gateway.liquidity import LiquidityShown, show_liquidity
 from gateway.requests import LIMIT_DEFAULT, Cursor, GatewayRequest, Limit, Page, cursor_of, parse_cursor
@@ -54,7 +54,11 @@ class PathCost(Struct, frozen=True, rename={"from_": "from"}):
 
 
 class Market(Struct, frozen=True):
-    """`phase`, `epoch` and `sequence` are null while the market does not answer."""
+    """`phase`, `epoch` and `sequence` are null while the market does not answer.
+
+    `call_seconds`: how long the auction collects at each epoch's end; 0 where there is none. While it does, `phase` is
+    `auction_call`.
+    """
 
     symbol: str
     mechanism: str
@@ -69,6 +73,7 @@ class Market(Struct, frozen=True):
     taker_fee_bps: int
     auction_fee_bps: int
     epoch_seconds: int
+    call_seconds: int
     max_order_life_seconds: int
     costs: list[PathCost]
     phase: str | None
@@ -113,7 +118,10 @@ class Ticker(Struct, frozen=True):
 
 
 class Candle(Struct, frozen=True):
+    """`epoch`: the start of the epoch in which it begins; an auction's trades are in its epoch's last candle."""
+
     start: Instant
+    epoch: Instant
     open: Price
     high: Price
     low: Price
@@ -122,20 +130,6 @@ class Candle(Struct, frozen=True):
     value: Money
     vwap: Price | None
     trades: int
-
-
-class EpochShown(Struct, frozen=True):
-    """A continuous market has no clearing price and no certificate; its VWAP stands beside."""
-
-    start: Instant
-    end: Instant
-    phase: Literal["open", "closed"]
-    clearing_price: Price | None
-    vwap: Price | None
-    volume: Energy
-    value: Money
-    trades: int
-    certificate: dict[str, Any] | None
 
 
 class MarketController(Controller):
@@ -218,7 +212,7 @@ class MarketController(Controller):
         to_us = parse_instant(to, "to") if to is not None else gateway.clock() + 1
         from_us = parse_instant(from_, "from") if from_ is not None else to_us - limit * seconds * SECOND_US
         rows = await gateway.history.candles(spec.market_id, seconds, from_us, to_us, limit)
-        return Page([_show_candle(row) for row in rows])
+        return Page([_show_candle(spec, row) for row in rows])
 
     @get("/{symbol:str}/stats")
     async def stats(self, request: GatewayRequest, symbol: FromPath[str]) -> Stats:
@@ -248,29 +242,6 @@ class MarketController(Controller):
         wanted_wh = parse_energy(quantity, "quantity") if quantity is not None else 0
         return show_liquidity(spec, await _book(request, spec, _WHOLE_BOOK, ""), wanted_wh)
 
-    @get("/{symbol:str}/epochs")
-    async def epochs(
-        self, request: GatewayRequest, symbol: FromPath[str], limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
-    ) -> Page[EpochShown]:
-        """Epochs in which something traded, newest first."""
-        gateway = request.gateway
-        spec = await _caught_up(request, symbol)
-        before = parse_cursor(cursor, 1)
-        rows = await gateway.history.epochs(spec.market_id, before[0] if before else FOREVER_US, limit)
-        items = [_show_epoch(spec, row, gateway.clock()) for row in rows]
-        return Page(items, cursor_of(rows[-1].start_us) if len(rows) == limit else None)
-
-    @get("/{symbol:str}/epochs/{start:str}")
-    async def epoch(self, request: GatewayRequest, symbol: FromPath[str], start: FromPath[str]) -> EpochShown:
-        """One epoch, by its start; one that has not begun is not found."""
-        gateway = request.gateway
-        spec = await _caught_up(request, symbol)
-        start_us, now_us = parse_instant(start, "start"), gateway.clock()
-        if start_us % spec.epoch_us or start_us > now_us:
-            raise not_found("epoch")
-        row = await gateway.history.epoch(spec.market_id, start_us) or EpochRecord(start_us, 0, 0, 0)
-        return _show_epoch(spec, row, now_us)
-
 
 def show_market(spec: MarketSpec, answer: Answer | None) -> Market:
     """A market as its actor sees it; without an answer, only what is known of it here."""
@@ -290,6 +261,7 @@ def show_market(spec: MarketSpec, answer: Answer | None) -> Market:
         taker_fee_bps=spec.taker_fee_bps,
         auction_fee_bps=spec.auction_fee_bps,
         epoch_seconds=spec.epoch_seconds,
+        call_seconds=(spec.epoch_us - spec.gate_us) // SECOND_US,
         max_order_life_seconds=spec.order_life_seconds_max,
         costs=[
             PathCost(
@@ -326,9 +298,10 @@ async def _book(request: GatewayRequest, spec: MarketSpec, depth: int, zone: str
     return answer
 
 
-def _show_candle(row: CandleRecord) -> Candle:
+def _show_candle(spec: MarketSpec, row: CandleRecord) -> Candle:
     return Candle(
         start=format_instant(row.start_us),
+        epoch=format_instant(epoch_start_us(row.start_us, spec.epoch_us)),
         open=format_price(row.open_micro),
         high=format_price(row.high_micro),
         low=format_price(row.low_micro),
@@ -337,21 +310,6 @@ def _show_candle(row: CandleRecord) -> Candle:
         value=format_money(row.value_micro),
         vwap=_vwap(row.value_micro, row.volume_wh),
         trades=row.trades,
-    )
-
-
-def _show_epoch(spec: MarketSpec, row: EpochRecord, now_us: int) -> EpochShown:
-    end_us = row.start_us + spec.epoch_us
-    return EpochShown(
-        start=format_instant(row.start_us),
-        end=format_instant(end_us),
-        phase="closed" if end_us <= now_us else "open",
-        clearing_price=None,
-        vwap=_vwap(row.value_micro, row.volume_wh),
-        volume=format_energy(row.volume_wh),
-        value=format_money(row.value_micro),
-        trades=row.trades,
-        certificate=None,
     )
 
 

@@ -88,6 +88,7 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("GET", "/api/v1/markets/{symbol}/liquidity"): _PUBLIC,
     ("GET", "/api/v1/markets/{symbol}/epochs"): _PUBLIC,
     ("GET", "/api/v1/markets/{symbol}/epochs/{start}"): _PUBLIC,
+    ("GET", "/api/v1/markets/{symbol}/epochs/{start}/certificate"): _PUBLIC,
     ("POST", "/api/v1/markets"): _ADMIN,
     ("PATCH", "/api/v1/markets/{symbol}"): _ADMIN,
     ("POST", "/api/v1/markets/{symbol}/halt"): _ADMIN,

@@ -299,6 +299,8 @@ class History(Protocol):
 
     async def epoch(self, market_id: int, start_us: int) -> EpochRecord | None: ...
 
+    async def certificate(self, market_id: int, start_us: int) -> bytes | None: ...
+
 
 class FirstAnswers(Protocol):
     """What writes with an Idempotency-Key were answered; repeats.py says what for."""

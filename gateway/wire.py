@@ -6,16 +6,16 @@ Ids are strings: an order is `<market>-<order>`, a trade `<market>-<number>`; a 
 import uuid
 import zlib
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
 from engine.market import MarketSpec, Mechanism, Phase
-from engine.messages import EndReason, OrderKind, SelfTrade, Side, TimeInForce
+from engine.messages import EndReason, EpochCleared, EpochClosed, EpochOpened, OrderKind, SelfTrade, Side, TimeInForce
 from engine.metering.records import PostedWindow
 from engine.records import AccountBalance
 from engine.units import FOREVER_US
-from engine.views import FillView, Level, OrderStatus, OrderView, TradeView
+from engine.views import EpochEvent, FillView, Level, OrderStatus, OrderView, TradeView
 from gateway.decimals import format_energy, format_money, format_price
 from gateway.errors import invalid
 from gateway.instants import format_instant
@@ -31,7 +31,7 @@ END_REASON_NAMES: Final = {one.value: one.name.lower() for one in EndReason}
 PHASE_NAMES: Final = {one: one.name.lower() for one in Phase}
 PHASES: Final = {name: one for one, name in PHASE_NAMES.items()}
 MECHANISM_NAMES: Final = {one: one.name.lower() for one in Mechanism}
-LIQUIDITY_NAMES: Final = ("maker", "taker")
+LIQUIDITY_NAMES: Final = ("maker", "taker", "auction")
 CHECKSUM_LEVELS: Final = 10
 
 Price = Annotated[str, Meta(description="currency per kWh", examples=["3.500"])]
@@ -50,6 +50,7 @@ class Fill(Struct, frozen=True):
     fee: Money
     liquidity: str
     at: Instant
+    epoch: Instant
 
 
 class OwnFill(Struct, frozen=True):
@@ -65,6 +66,7 @@ class OwnFill(Struct, frozen=True):
     fee: Money
     liquidity: str
     at: Instant
+    epoch: Instant
 
 
 class Order(Struct, frozen=True):
@@ -143,6 +145,7 @@ def show_fill(spec: MarketSpec, fill: FillView) -> Fill:
         fee=format_money(fill.fee_micro),
         liquidity=LIQUIDITY_NAMES[fill.liquidity],
         at=format_instant(fill.at_us),
+        epoch=format_instant(fill.epoch_start_us),
     )
 
 
@@ -158,20 +161,22 @@ def show_own_fill(spec: MarketSpec, fill: FillView) -> OwnFill:
         fee=format_money(fill.fee_micro),
         liquidity=LIQUIDITY_NAMES[fill.liquidity],
         at=format_instant(fill.at_us),
+        epoch=format_instant(fill.epoch_start_us),
     )
 
 
 class PublicTrade(Struct, frozen=True):
-    """A trade as everyone sees it: at the maker's own price."""
+    """A trade as everyone sees it: at the maker's own price, or at an auction's, in which nobody is the taker."""
 
     trade_id: str
     sequence: int
     price: Price
     quantity: Energy
-    taker_side: str
+    taker_side: str | None
     buyer_zone: str
     seller_zone: str
     at: Instant
+    epoch: Instant
 
 
 def show_trade(spec: MarketSpec, trade: TradeView) -> PublicTrade:
@@ -180,11 +185,33 @@ def show_trade(spec: MarketSpec, trade: TradeView) -> PublicTrade:
         sequence=trade.sequence,
         price=format_price(trade.price_micro),
         quantity=format_energy(trade.quantity_wh),
-        taker_side=SIDE_NAMES[trade.taker_side],
+        taker_side=None if trade.by_auction else SIDE_NAMES[trade.taker_side],
         buyer_zone=trade.buyer_zone,
         seller_zone=trade.seller_zone,
         at=format_instant(trade.at_us),
+        epoch=format_instant(trade.epoch_start_us),
     )
+
+
+def show_epoch_event(spec: MarketSpec, event: EpochEvent) -> dict[str, Any]:
+    """What the feed says of an epoch when something becomes of it: the fields of EpochShown that are known by then."""
+    start_us = event.start_us
+    told: dict[str, Any] = {"start": format_instant(start_us), "end": format_instant(start_us + spec.epoch_us)}
+    match event:
+        case EpochOpened():
+            return told | {"epoch_phase": "open"}
+        case EpochClosed():
+            return told | {"epoch_phase": "clearing", "orders": event.orders}
+        case EpochCleared():
+            prices = {zone.seller_price_micro for zone in event.zones if zone.sold_wh}
+            return told | {
+                "epoch_phase": "cleared",
+                "orders": event.orders,
+                "clearing_price": format_price(prices.pop()) if len(prices) == 1 else None,
+                "volume": format_energy(event.volume_wh),
+                "trades": event.trades,
+                "orders_hash": event.orders_hash or None,
+            }
 
 
 ShownLevel = tuple[Price, Energy, int]

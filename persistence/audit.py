@@ -38,6 +38,13 @@ TRADE_TOTALS = """
     FROM trades
     WHERE market_id = $1
 """
+CERTIFICATES = """
+    /* audit.certificates */
+    SELECT start_us, sha256(certificate)
+    FROM epochs
+    WHERE market_id = $1
+        AND certificate IS NOT NULL
+"""
 MARKET_BALANCES = """
     /* audit.market_balances */
     SELECT participant_id, asset, balance, reserved
@@ -94,6 +101,10 @@ class PostgresAudit:
         row = await self._pool.fetchrow(TRADE_TOTALS, market_id)
         assert row is not None
         return TradeTotals(*row)
+
+    async def certificates(self, market_id: int) -> dict[int, bytes]:
+        """SHA-256 of the certificate of each epoch that has one, by the epoch's start."""
+        return {row[0]: row[1] for row in await self._pool.fetch(CERTIFICATES, market_id)}
 
     async def market_balances(self, market_id: int) -> list[MarketBalance]:
         return [MarketBalance(*row) for row in await self._pool.fetch(MARKET_BALANCES, market_id)]

@@ -34,6 +34,7 @@ COLUMNS: Final = (
     "epoch_seconds",
     "order_life_seconds_max",
     "closed_orders_kept",
+    "call_seconds",
 )
 _LIST: Final = ", ".join(COLUMNS)
 _VALUES: Final = ", ".join(f"${number}" for number in range(2, len(COLUMNS) + 2))

@@ -12,8 +12,9 @@ import msgspec
 
 from engine.messages import Side
 from engine.records import CandleRecord, EpochRecord, PositionRecord, StatsRecord, StoredFill, StoredOrder
+from engine.settlement.states import Status
 from engine.units import FOREVER_US
-from engine.views import FillView, Liquidity, OrderStatus, OrderView, TradeView
+from engine.views import EpochPhase, FillView, Liquidity, OrderStatus, OrderView, TradeView
 from persistence.postgres import Pool
 
 NEWEST: Final = (FOREVER_US, 2**31 - 1, FOREVER_US)  # (instant, market_id, number), later than anything
@@ -72,12 +73,14 @@ ORDER_BY_CLIENT_ID = f"""
 _BUYER_FILL = """SELECT market_id, number,
             CASE taker_side WHEN 0 THEN taker_order_id ELSE maker_order_id END AS order_id, 0 AS side,
             buyer_price_micro AS price_micro, energy_wh, buyer_value_micro AS value_micro,
-            buyer_fee_micro AS fee_micro, CASE taker_side WHEN 0 THEN 1 ELSE 0 END AS liquidity, time_us
+            buyer_fee_micro AS fee_micro,
+            CASE WHEN by_auction THEN 2 WHEN taker_side = 0 THEN 1 ELSE 0 END AS liquidity, time_us, epoch_start_us
         FROM trades"""
 _SELLER_FILL = """SELECT market_id, number,
             CASE taker_side WHEN 1 THEN taker_order_id ELSE maker_order_id END AS order_id, 1 AS side,
             seller_price_micro AS price_micro, energy_wh, seller_value_micro AS value_micro,
-            seller_fee_micro AS fee_micro, CASE taker_side WHEN 1 THEN 1 ELSE 0 END AS liquidity, time_us
+            seller_fee_micro AS fee_micro,
+            CASE WHEN by_auction THEN 2 WHEN taker_side = 1 THEN 1 ELSE 0 END AS liquidity, time_us, epoch_start_us
         FROM trades"""
 _PAGE_OF_FILLS = """($2::integer IS NULL OR market_id = $2)
             AND (time_us, market_id, number) < ($3, $4, $5)
@@ -101,7 +104,8 @@ FILLS = f"""
 _ASKED = "unnest($2::integer[], $3::bigint[]) AS asked (of_market, of_order)"
 FILLS_OF_ORDERS = f"""
     /* history.fills_of_orders */
-    SELECT market_id, number, order_id, side, price_micro, energy_wh, value_micro, fee_micro, liquidity, time_us
+    SELECT market_id, number, order_id, side, price_micro, energy_wh, value_micro, fee_micro, liquidity, time_us,
+        epoch_start_us
     FROM (
         {_BUYER_FILL}
             JOIN {_ASKED} ON market_id = of_market AND taker_order_id = of_order
@@ -124,7 +128,8 @@ FILLS_OF_ORDERS = f"""
 """
 TRADES = """
     /* history.trades */
-    SELECT number, sequence, price_micro, energy_wh, taker_side, buyer_zone, seller_zone, time_us
+    SELECT number, sequence, price_micro, energy_wh, taker_side, buyer_zone, seller_zone, time_us, epoch_start_us,
+        by_auction
     FROM trades
     WHERE market_id = $1
         AND number < $2
@@ -169,18 +174,37 @@ POSITIONS = """
     ORDER BY epoch_start_us DESC, market_id DESC
     LIMIT $7
 """
-EPOCHS = """
-    /* history.epochs */
-    SELECT start_us, volume_wh, value_micro, trades
-    FROM epochs
-    WHERE market_id = $1
+# Trades are settled in the order of their numbers: the settlements of an epoch's first and last one span all of it.
+_EPOCH = f"""
+    SELECT start_us, volume_wh, value_micro, trades,
+        CASE
+            WHEN phase < {EpochPhase.CLEARED} OR first.settlement IS NULL THEN phase
+            WHEN last.settlement IS NULL OR EXISTS (
+                SELECT
+                FROM settlements s
+                WHERE s.number BETWEEN first.settlement AND last.settlement
+                    AND s.status <> {Status.FINALIZED}
+            ) THEN {EpochPhase.SETTLING}
+            ELSE {EpochPhase.SETTLED}
+        END,
+        orders, price_micro, cleared_wh, surplus_wh, welfare_micro, welfare_max_micro, orders_hash, zones
+    FROM epochs e
+    LEFT JOIN settlement_trades first ON first.market_id = e.market_id AND first.number = trade_first
+    LEFT JOIN settlement_trades last ON last.market_id = e.market_id AND last.number = trade_last
+    WHERE e.market_id = $1"""
+EPOCHS = f"""
+    /* history.epochs */{_EPOCH}
         AND start_us < $2
     ORDER BY start_us DESC
     LIMIT $3
 """
-EPOCH = """
-    /* history.epoch */
-    SELECT start_us, volume_wh, value_micro, trades
+EPOCH = f"""
+    /* history.epoch */{_EPOCH}
+        AND start_us = $2
+"""
+CERTIFICATE = """
+    /* history.certificate */
+    SELECT certificate
     FROM epochs
     WHERE market_id = $1
         AND start_us = $2
@@ -246,12 +270,8 @@ class PostgresHistory:
         return [_fill(row) for row in rows]
 
     async def trades(self, market_id: int, before_number: int = FOREVER_US, limit: int = 100) -> list[TradeView]:
-        return [
-            TradeView(number, sequence, price, energy, Side(side), buyer_zone, seller_zone, time_us)
-            for number, sequence, price, energy, side, buyer_zone, seller_zone, time_us in await self._pool.fetch(
-                TRADES, market_id, before_number, limit
-            )
-        ]
+        rows = await self._pool.fetch(TRADES, market_id, before_number, limit)
+        return [msgspec.convert(tuple(row), TradeView) for row in rows]
 
     async def candles(self, market_id: int, seconds: int, from_us: int, to_us: int, limit: int) -> list[CandleRecord]:
         """Candles that start from from_us and before to_us, oldest first; those without a trade are absent."""
@@ -280,12 +300,17 @@ class PostgresHistory:
         return [PositionRecord(*row) for row in rows]
 
     async def epochs(self, market_id: int, before_start_us: int = FOREVER_US, limit: int = 100) -> list[EpochRecord]:
-        """Epochs in which something traded."""
-        return [EpochRecord(*row) for row in await self._pool.fetch(EPOCHS, market_id, before_start_us, limit)]
+        """Epochs that have begun, newest first."""
+        return [_epoch(row) for row in await self._pool.fetch(EPOCHS, market_id, before_start_us, limit)]
 
     async def epoch(self, market_id: int, start_us: int) -> EpochRecord | None:
         row = await self._pool.fetchrow(EPOCH, market_id, start_us)
-        return EpochRecord(*row) if row is not None else None
+        return _epoch(row) if row is not None else None
+
+    async def certificate(self, market_id: int, start_us: int) -> bytes | None:
+        """JSON of the auction that ended this epoch, as `wattbook certificate verify` takes it; None without one."""
+        certificate: bytes | None = await self._pool.fetchval(CERTIFICATE, market_id, start_us)
+        return certificate
 
 
 def _order(row: asyncpg.Record) -> StoredOrder:
@@ -306,5 +331,12 @@ def _fill(row: asyncpg.Record) -> StoredFill:
             fee_micro=row["fee_micro"],
             liquidity=Liquidity(row["liquidity"]),
             at_us=row["time_us"],
+            epoch_start_us=row["epoch_start_us"],
         ),
     )
+
+
+def _epoch(row: asyncpg.Record) -> EpochRecord:
+    *values, zones = row  # in the order of EpochRecord's fields
+    named = dict(zip(EpochRecord.__struct_fields__, (*values, msgspec.json.decode(zones)), strict=True))
+    return msgspec.convert(named, EpochRecord)

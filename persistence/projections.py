@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from engine.projection import LedgerTransfer, ProjectionBatch, TradeRow
+from engine.messages import EpochCleared
+from engine.projection import EpochChange, LedgerTransfer, ProjectionBatch, TradeRow
 from engine.units import value_micro
 from engine.views import OrderView
 from persistence.accounts import MARKET, AccountKey, AccountNumbers, account_key
@@ -86,13 +87,37 @@ MERGE_CANDLES = """
 """
 ADD_EPOCHS = """
     /* projections.add_epochs */
-    INSERT INTO epochs AS e (market_id, start_us, volume_wh, value_micro, trades)
+    INSERT INTO epochs AS e (market_id, start_us, volume_wh, value_micro, trades, trade_first, trade_last)
     SELECT $1, c.*
-    FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) AS c
+    FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[]) AS c
     ON CONFLICT (market_id, start_us) DO UPDATE
         SET volume_wh = e.volume_wh + EXCLUDED.volume_wh,
             value_micro = e.value_micro + EXCLUDED.value_micro,
-            trades = e.trades + EXCLUDED.trades
+            trades = e.trades + EXCLUDED.trades,
+            trade_first = coalesce(e.trade_first, EXCLUDED.trade_first),
+            trade_last = EXCLUDED.trade_last
+"""
+# An epoch only goes on: what its auction came to is written with the phase that says so.
+CHANGE_EPOCHS = """
+    /* projections.change_epochs */
+    INSERT INTO epochs AS e (market_id, start_us, volume_wh, value_micro, trades, phase, orders, price_micro,
+        cleared_wh, surplus_wh, welfare_micro, welfare_max_micro, orders_hash, zones, certificate)
+    SELECT $1, c.start_us, 0, 0, 0, c.phase, c.orders, c.price_micro, c.cleared_wh, c.surplus_wh, c.welfare_micro,
+        c.welfare_max_micro, c.orders_hash, c.zones::jsonb, c.certificate
+    FROM unnest($2::bigint[], $3::smallint[], $4::integer[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
+        $9::bigint[], $10::text[], $11::text[], $12::bytea[]) AS c (start_us, phase, orders, price_micro, cleared_wh,
+        surplus_wh, welfare_micro, welfare_max_micro, orders_hash, zones, certificate)
+    ON CONFLICT (market_id, start_us) DO UPDATE
+        SET phase = EXCLUDED.phase,
+            orders = EXCLUDED.orders,
+            price_micro = EXCLUDED.price_micro,
+            cleared_wh = EXCLUDED.cleared_wh,
+            surplus_wh = EXCLUDED.surplus_wh,
+            welfare_micro = EXCLUDED.welfare_micro,
+            welfare_max_micro = EXCLUDED.welfare_max_micro,
+            orders_hash = EXCLUDED.orders_hash,
+            zones = EXCLUDED.zones,
+            certificate = EXCLUDED.certificate
 """
 ADD_TRANSFERS = """
     /* projections.add_transfers */
@@ -170,6 +195,8 @@ class PostgresProjections:
             await _copy(connection, "orders", ORDER_COLUMNS, market_id, batch.accepted)
             await _merge(connection, ADD_POSITIONS, market_id, batch.positions)
             await _merge(connection, MERGE_CANDLES, market_id, batch.candles)
+            if batch.epochs:
+                await connection.execute(CHANGE_EPOCHS, market_id, *_columns(map(_epoch, batch.epochs)))
             if batch.trades:
                 await connection.execute(ADD_EPOCHS, market_id, *_columns(_epochs(batch.trades)))
                 await _copy(connection, "trades", TRADE_COLUMNS, market_id, batch.trades)
@@ -215,15 +242,34 @@ def _columns(rows: Iterable[tuple[object, ...]]) -> list[tuple[object, ...]]:
     return list(zip(*rows, strict=True))
 
 
-def _epochs(trades: list[TradeRow]) -> list[tuple[int, int, int, int]]:
-    """(start_us, volume_wh, value_micro, trades), in order."""
+def _epochs(trades: list[TradeRow]) -> list[tuple[int, ...]]:
+    """(start_us, volume_wh, value_micro, trades, trade_first, trade_last), in order."""
     sums: dict[int, list[int]] = {}
     for trade in trades:
-        epoch = sums.setdefault(trade.epoch_start_us, [0, 0, 0])
+        epoch = sums.setdefault(trade.epoch_start_us, [0, 0, 0, trade.number, 0])
         epoch[0] += trade.energy_wh
         epoch[1] += value_micro(trade.price_micro, trade.energy_wh)
         epoch[2] += 1
-    return [(start_us, volume, value, count) for start_us, (volume, value, count) in sorted(sums.items())]
+        epoch[4] = trade.number
+    return [(start_us, *epoch) for start_us, epoch in sorted(sums.items())]
+
+
+def _epoch(change: EpochChange) -> tuple[object, ...]:
+    cleared = change.cleared or EpochCleared(change.start_us)
+    prices = {zone.seller_price_micro for zone in cleared.zones if zone.sold_wh}
+    return (
+        change.start_us,
+        change.phase,
+        cleared.orders,
+        prices.pop() if len(prices) == 1 else 0,
+        cleared.volume_wh,
+        cleared.surplus_wh,
+        cleared.welfare_micro,
+        cleared.welfare_max_micro,
+        cleared.orders_hash,
+        msgspec.json.encode(cleared.zones).decode(),
+        change.certificate,
+    )
 
 
 def _account_keys(batch: ProjectionBatch) -> set[AccountKey]:

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from engine.auction.certificate import Published, accepted_wh, publish
 from engine.auction.network import clear_network
-from engine.auction.orders import AuctionOrder, Rules
+from engine.auction.orders import AuctionOrder, Cut, Rules
 from engine.auction.pairing import Pair, pair
 from engine.auction.uniform import clear_zone
 from engine.market import landed
@@ -84,8 +84,17 @@ def _cleared(
     return EpochCleared(
         start_us=start_us,
         zones=tuple(
-            ZonePrice(zone, buyers if bought[zone] else 0, sellers if sold[zone] else 0, bought[zone], sold[zone])
-            for zone, (buyers, sellers) in sorted(prices.items())
+            ZonePrice(
+                zone,
+                buyers if bought[zone] else 0,
+                sellers if sold[zone] else 0,
+                bought[zone],
+                sold[zone],
+                bid_cut.priority,
+                ask_cut.priority,
+            )
+            for zone, bid_cut, ask_cut in _cuts(published)
+            for buyers, sellers in (prices[zone],)
         ),
         volume_wh=sum(bought.values()),
         surplus_wh=_surplus_wh(published, prices),
@@ -112,6 +121,13 @@ def _prices(published: Published) -> dict[str, tuple[PriceMicro, PriceMicro]]:
         return {one.zone: (one.buyer_price_micro, one.seller_price_micro) for one in published.network.zones}
     assert published.zone is not None
     return {published.zone.zone: (published.zone.buyer_price_micro, published.zone.price_micro)}
+
+
+def _cuts(published: Published) -> list[tuple[str, Cut, Cut]]:
+    if published.network is not None:
+        return [(one.zone, one.bid_cut, one.ask_cut) for one in published.network.zones]
+    assert published.zone is not None
+    return [(published.zone.zone, published.zone.bid_cut, published.zone.ask_cut)]
 
 
 def _left_out(published: Published) -> dict[OrderId, EnergyWh]:

@@ -10,11 +10,16 @@ from engine.book.order_book import OrderBook
 from engine.book.side import Level as SideLevel
 from engine.book.side import Order
 from engine.messages import (
+    TRADES,
     AmendOrder,
+    AuctionTraded,
     CancelAll,
     CancelOrder,
     Command,
     Defunded,
+    EpochCleared,
+    EpochClosed,
+    EpochOpened,
     Event,
     OrderAccepted,
     OrderAmended,
@@ -33,6 +38,7 @@ from engine.views import (
     Answer,
     Applied,
     BookView,
+    EpochEvent,
     FillView,
     GetBook,
     GetMarket,
@@ -59,6 +65,7 @@ _ABOUT_AN_ORDER: Final = (OrderAmended, OrderAccepted, OrderEnded, OrderReduced)
 _BUY: Final = Side.BUY
 _TAKER: Final = Liquidity.TAKER
 _MAKER: Final = Liquidity.MAKER
+_AUCTION: Final = Liquidity.AUCTION
 
 
 def order_view(order: Order) -> OrderView:
@@ -86,8 +93,8 @@ def order_view(order: Order) -> OrderView:
     )
 
 
-def fill_view(trade: Traded, side: Side, at_us: TimeUs) -> FillView:
-    """One side's part of a trade."""
+def fill_view(trade: Traded, side: Side, at_us: TimeUs, epoch_start_us: TimeUs) -> FillView:
+    """One side's part of a trade; the epoch is that of continuous trades at this instant."""
     if side is trade.taker_side:
         order_id, liquidity = trade.taker_order_id, _TAKER
     else:
@@ -96,7 +103,9 @@ def fill_view(trade: Traded, side: Side, at_us: TimeUs) -> FillView:
         price, value, fee = trade.buyer_price_micro, trade.buyer_value_micro, trade.buyer_fee_micro
     else:
         price, value, fee = trade.seller_price_micro, trade.seller_value_micro, trade.seller_fee_micro
-    return FillView(trade.number, order_id, side, price, trade.energy_wh, value, fee, liquidity, at_us)
+    if type(trade) is AuctionTraded:
+        liquidity, epoch_start_us = _AUCTION, trade.epoch_start_us
+    return FillView(trade.number, order_id, side, price, trade.energy_wh, value, fee, liquidity, at_us, epoch_start_us)
 
 
 def answer(book: OrderBook, command: Command, events: Sequence[Event]) -> Answer:
@@ -120,18 +129,19 @@ def answer(book: OrderBook, command: Command, events: Sequence[Event]) -> Answer
 
 def _order_answer(book: OrderBook, order_id: int, events: Sequence[Event]) -> OrderAnswer:
     order = _known(book, order_id)
-    return OrderAnswer(order_view(order), fills_of(order_id, events, book.time_us))
+    return OrderAnswer(order_view(order), fills_of(order_id, events, book))
 
 
-def fills_of(order_id: int, events: Iterable[Event], at_us: TimeUs) -> tuple[FillView, ...]:
-    """The order's own part of each trade among the events."""
+def fills_of(order_id: int, events: Iterable[Event], book: OrderBook) -> tuple[FillView, ...]:
+    """The order's own part of each trade among the events of the entry that was just applied."""
     fills = []
     for event in events:
-        if type(event) is Traded:
+        if type(event) in TRADES:
+            assert isinstance(event, Traded)
             if event.taker_order_id == order_id:
-                fills.append(fill_view(event, event.taker_side, at_us))
+                fills.append(fill_view(event, event.taker_side, book.time_us, book.epoch_start_us))
             elif event.maker_order_id == order_id:
-                fills.append(fill_view(event, Side(1 - event.taker_side), at_us))
+                fills.append(fill_view(event, Side(1 - event.taker_side), book.time_us, book.epoch_start_us))
     return tuple(fills)
 
 
@@ -139,7 +149,8 @@ def changed_orders(events: Iterable[Event]) -> list[int]:
     """Ids of the orders that the events tell something about, each once, in order of first mention."""
     changed: dict[int, None] = {}
     for event in events:
-        if type(event) is Traded:
+        if type(event) in TRADES:
+            assert isinstance(event, Traded)
             changed[event.maker_order_id] = changed[event.taker_order_id] = None
         elif isinstance(event, _ABOUT_AN_ORDER):
             changed[event.order_id] = None
@@ -152,7 +163,7 @@ def updates(book: OrderBook, events: Sequence[Event], watched: frozenset[Partici
     for order_id in changed_orders(events):
         order = _known(book, order_id)
         if order.placed.participant_id in watched:
-            found.append(OrderUpdate(order_view(order), fills_of(order_id, events, book.time_us)))
+            found.append(OrderUpdate(order_view(order), fills_of(order_id, events, book)))
     return found
 
 
@@ -167,10 +178,17 @@ def trade_views(book: OrderBook, events: Iterable[Event]) -> list[TradeView]:
             event.buyer_zone,
             event.seller_zone,
             book.time_us,
+            event.epoch_start_us if isinstance(event, AuctionTraded) else book.epoch_start_us,
+            isinstance(event, AuctionTraded),
         )
         for event in events
-        if type(event) is Traded
+        if isinstance(event, Traded)
     ]
+
+
+def epoch_events(events: Iterable[Event]) -> list[EpochEvent]:
+    """What became of the market's epochs."""
+    return [event for event in events if isinstance(event, (EpochOpened, EpochClosed, EpochCleared))]
 
 
 def level_changes(book: OrderBook) -> tuple[LevelChange, ...]:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from engine.auction.certificate import Published
 from engine.auction.epoch import Outcome, clear, outcome_of
-from engine.auction.orders import AuctionOrder, Rules, rules_of
+from engine.auction.orders import BY_PRIORITY, AuctionOrder, Rules, rules_of
 from engine.book.matching import charge
 from engine.book.ruling import Ruling
 from engine.book.side import Order
@@ -54,19 +54,23 @@ class Call:
         self.done = 0  # how many of them are made
 
     def clear(self) -> Outcome:
-        """Who trades at which prices. Changes nothing, and may run beside the book as long as the orders stay."""
+        """Who trades at which prices. Changes nothing, and may run beside the book as long as the orders stay.
+
+        The certificate is for everybody, so participants are numbered as they come in it, by priority.
+        """
+        names: dict[int, int] = {}
         published = clear(
             (
                 AuctionOrder(
                     order.order_id,
-                    order.account.participant_id,
+                    names.setdefault(order.account.participant_id, len(names) + 1),
                     order.placed.side,
                     order.price_micro,
                     order.remaining_wh,
                     order.priority,
                     order.zone,
                 )
-                for order in self.orders.values()
+                for order in sorted(self.orders.values(), key=BY_PRIORITY)
             ),
             self.zones,
             self.rules,

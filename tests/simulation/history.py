@@ -9,7 +9,7 @@ import contextlib
 import gc
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 from unittest import mock
 
@@ -21,13 +21,15 @@ import actors.links
 import actors.market
 import actors.persistence
 import actors.recovery
+import engine.book.call
 from actors.audit import Acknowledged, audit
 from actors.crash_points import FOLLOWER_POINTS, MARKET_POINTS, Reached
 from actors.dataplane import Secret
 from actors.links import ANSWER_SECONDS_MAX, Links, Place
 from actors.market import Market, MarketOptions
 from actors.persistence import Follower, FollowerOptions
-from engine.market import MarketSpec
+from engine.auction.epoch import Outcome as AuctionOutcome
+from engine.market import MarketSpec, Mechanism
 from engine.messages import AmendOrder, CancelAll, CancelOrder, Command, PlaceOrder, Side, TimeInForce
 from engine.units import SECOND_US, TimeUs
 from engine.views import Answer, Applied, Failed, Fault, OrderAnswer, Refusal
@@ -45,6 +47,9 @@ STORM_SECONDS_MAX: Final = 20.0
 END_SECONDS_MAX: Final = 600.0  # virtual ones, from the beginning: whoever is not done by then hangs
 RESTART_SECONDS: Final = 0.3
 SECRET: Final = Secret(b"s" * 32)
+
+
+RARE: Final = ("closed", "clearing", "cleared")  # an epoch lasts a second
 
 
 class Died(BaseException):
@@ -76,6 +81,7 @@ class Process:
             history.clock,
             MarketOptions(currency=CURRENCY, idle_return_seconds=history.idle_seconds, batch_max=history.batch_max),
             cast("Reached", self.crash) if history.chance.random() < 0.5 else None,
+            aside=history.aside,
         )
         self.task = asyncio.create_task(self.market.run(), name="market")
         self._loop = history.loop
@@ -95,7 +101,7 @@ class _Chance:
     def __init__(self, history: "History", points: tuple[str, ...], kill: Any) -> None:
         self._history, self._kill = history, kill
         self._point = history.chance.choice(points)
-        self._left = history.chance.randrange(1, 12)
+        self._left = history.chance.randrange(1, 3 if self._point in RARE else 12)
 
     def __call__(self, point: str) -> None:
         if point != self._point or not self._history.storms:
@@ -110,7 +116,10 @@ class _Chance:
 class History:
     def __init__(self, loop: VirtualLoop) -> None:
         self.chance, self.loop = loop.chance, loop
-        self.spec: MarketSpec = builders.market(symbol="SIM", taker_fee_bps=10)
+        mechanism = self.chance.choice((Mechanism.CONTINUOUS, *Mechanism))
+        self.spec: MarketSpec = builders.market(
+            symbol="SIM", taker_fee_bps=10, mechanism=mechanism, epoch_seconds=1, auction_fee_bps=20
+        )
         self.world = World(self.chance, self.spec, CURRENCY)
         self.counts: Counter[str] = self.world.counts
         self.storms, self.stalls = True, 0.0
@@ -122,6 +131,11 @@ class History:
 
     def clock(self) -> TimeUs:
         return builders.START_US + round((self.loop.time() - START_SECONDS) * SECOND_US)
+
+    async def aside(self, work: Callable[[], AuctionOutcome]) -> AuctionOutcome:
+        """Somebody else does it, while orders come."""
+        await asyncio.sleep(self.chance.uniform(0, 0.3))
+        return work()
 
     async def run(self) -> Outcome:
         for person in PEOPLE:
@@ -399,5 +413,6 @@ def _alone(loop: VirtualLoop) -> Iterator[None]:
             if hasattr(module, "monotonic"):
                 stack.enter_context(mock.patch.object(module, "monotonic", loop.time))
         stack.enter_context(mock.patch.object(actors.market, "gc"))
+        stack.enter_context(mock.patch.object(engine.book.call, "TRADES_AT_ONCE", 1))  # auctions here are small
         stack.enter_context(structlog.testing.capture_logs())
         yield

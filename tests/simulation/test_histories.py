@@ -61,6 +61,8 @@ def test_the_histories_are_as_rough_as_they_are_meant_to_be() -> None:
         *("killed", "second owner", "connection broken", "snapshot rotten", "follower killed"),
         *("append failed", "append lost its answer", "append stalled inside", "draw failed", "draw lost its answer"),
         *(f"died at {point}" for point in ("reserve", "reserved", "fund", "apply", "commit", "answer")),
+        *(f"died at {point}" for point in ("closed", "clearing", "cleared")),
+        *("cleared", "cleared without trades"),
         *(f"died at {point}" for point in ("project", "projected", "snapshot")),
         *("OUTCOME_UNKNOWN", "UNAVAILABLE"),
     }

@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
+from hashlib import sha256
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -16,7 +17,7 @@ from msgspec import Struct
 from actors.ports import Journal
 from engine.journal import Fenced, JournalRow, Snapshot
 from engine.market import MarketSpec, Phase
-from engine.projection import LedgerTransfer, ProjectionBatch
+from engine.projection import EpochChange, LedgerTransfer, ProjectionBatch
 from engine.records import Draw, MarketBalance, NumberTaken, TradeTotals, TrialLine, Want
 from engine.units import TimeUs
 from engine.views import OrderView
@@ -52,6 +53,7 @@ class World:
         self.references: set[str] = set()
         self.written = 0  # the sequence that the tables have reached
         self.orders: dict[int, OrderView] = {}
+        self.epochs: dict[TimeUs, EpochChange] = {}
         self.trades: dict[int, Any] = {}
         self._owner_row = asyncio.Lock()  # an append holds it while it runs; `open` changes it
         self._sent: set[asyncio.Task[Any]] = set()
@@ -189,11 +191,22 @@ class World:
                 if trade.number in self.trades:
                     self.broken.append(f"trade {trade.number} was written twice")
                 self.trades[trade.number] = trade
+            for epoch in batch.epochs:
+                self._note_epoch(epoch)
             for one in batch.reserved:
                 self.reserved[one.participant_id, one.asset] = one.amount
             self.written = batch.sequence_to
 
         await self.call("write the tables", does)
+
+    def _note_epoch(self, epoch: EpochChange) -> None:
+        """Cleared once, and not opened again."""
+        before = self.epochs.get(epoch.start_us)
+        if before is not None and before.phase >= epoch.phase:
+            self.broken.append(f"epoch {epoch.start_us} is {epoch.phase.name}, and was {before.phase.name}")
+        self.epochs[epoch.start_us] = epoch
+        if epoch.cleared is not None:
+            self.counts["cleared" if epoch.cleared.trades else "cleared without trades"] += 1
 
     def _book(self, transfer: LedgerTransfer) -> None:
         if transfer.reference in self.references:
@@ -279,6 +292,10 @@ class Tables:
             sum(trade.seller_value_micro for trade in trades),
             sum(trade.buyer_fee_micro + trade.seller_fee_micro for trade in trades),
         )
+
+    async def certificates(self, market_id: int) -> dict[int, bytes]:
+        epochs = self._world.epochs.values()
+        return {epoch.start_us: sha256(epoch.certificate).digest() for epoch in epochs if epoch.certificate}
 
     async def market_balances(self, market_id: int) -> list[MarketBalance]:
         return [

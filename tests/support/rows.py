@@ -72,6 +72,7 @@ def trade_row(number: int, buyer_id: int = 1001, seller_id: int = 1002, **change
         "seller_fee_micro": 0,
         "buyer_zone": "Z1",
         "seller_zone": "Z1",
+        "by_auction": False,
         **changes,
     }
     return TradeRow(**values)  # type: ignore[arg-type]
@@ -116,6 +117,7 @@ def batch(sequence_from: int, sequence_to: int, market_id: int = MARKET_ID, **pa
         "candles": [],
         "transfers": [],
         "reserved": [],
+        "epochs": [],
         **parts,
     }
     return ProjectionBatch(**values)  # type: ignore[arg-type]

@@ -87,8 +87,8 @@ async def test_fill_shows_each_side_its_own_price_and_fee(history: PostgresHisto
     bought = [f for f in await history.fills(ALICE, 1) if f.view.trade_number == 2]
     sold = [f for f in await history.fills(BOB, 1) if f.view.trade_number == 2]
 
-    assert bought[0].view == FillView(2, 4, Side.BUY, 3_530_000, 1_000, 3_530_000, 3_530, Liquidity.TAKER, 1)
-    assert sold[0].view == FillView(2, 3, Side.SELL, 3_000_000, 1_000, 3_000_000, 0, Liquidity.MAKER, 1)
+    assert bought[0].view == FillView(2, 4, Side.BUY, 3_530_000, 1_000, 3_530_000, 3_530, Liquidity.TAKER, 1, 0)
+    assert sold[0].view == FillView(2, 3, Side.SELL, 3_000_000, 1_000, 3_000_000, 0, Liquidity.MAKER, 1, 0)
 
 
 async def test_pages_of_fills_join_without_gap_or_double(history: PostgresHistory) -> None:
@@ -112,7 +112,7 @@ async def test_fills_of_one_order_are_those_of_its_owner(history: PostgresHistor
 async def test_trades_are_shown_to_the_public_without_names(history: PostgresHistory) -> None:
     newest, *_ = await history.trades(1, limit=2)
 
-    assert newest == TradeView(5, 5, 3_000_000, 1_000, Side.SELL, "Z1", "Z1", 2)
+    assert newest == TradeView(5, 5, 3_000_000, 1_000, Side.SELL, "Z1", "Z1", 2, 0, by_auction=False)
     assert [t.number for t in await history.trades(1, before_number=3)] == [2, 1]
 
 

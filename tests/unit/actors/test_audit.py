@@ -49,7 +49,7 @@ async def test_a_client_order_id_that_the_market_had_forgotten_may_be_used_again
 
 def test_a_client_order_id_executed_again_while_it_is_known_is_found() -> None:
     """No real book does this, so the audit is told of it."""
-    seen = _History(KEPT)
+    seen = _History(OrderBook(market(closed_orders_kept=KEPT)))
     place = order(Side.BUY, ALICE, 3_000_000, 1_000, client_order_id="c")
     seen.visit(Entry(1, START_US, place), [OrderAccepted(1)])
 

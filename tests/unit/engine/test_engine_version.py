@@ -37,7 +37,7 @@ from tests.support.builders import START_US, Desk, market, path
 
 KNOWN = {2: "cbd4f7ec3516ee9a", 3: "9c8b7d40347c1cdc"}  # events of the story below, by engine version
 STATE = "dd9881c8602eefdf"  # and the state at its end
-AUCTIONS = ("16f90cabee926070", "b003e8cfe36aab75")  # the same story where epochs end with an auction
+AUCTIONS = ("6037582ebe14aa28", "b003e8cfe36aab75")  # the same story where epochs end with an auction
 
 SPEC = market(
     zones=("A", "B"),

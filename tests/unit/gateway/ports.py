@@ -5,15 +5,16 @@ ledger as the market actor draws it, and history follows the books' events. `lag
 """
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from msgspec import json
 from msgspec.structs import replace
 
 from engine.audit import SYSTEM, Origin
-from engine.book.answers import answer, level_changes, reply, trade_views, updates
+from engine.book.answers import answer, epoch_events, level_changes, reply, trade_views, updates
 from engine.book.order_book import OrderBook
 from engine.market import MarketSpec, Path, Phase
-from engine.messages import CURRENCY, Command, Defunded, Entry, Fund, Tick
+from engine.messages import CURRENCY, Command, Defunded, Entry, EpochCleared, EpochClosed, EpochOpened, Fund, Tick
 from engine.records import (
     AccountBalance,
     CandleRecord,
@@ -33,7 +34,20 @@ from engine.records import (
     ZoneRecord,
 )
 from engine.units import value_micro
-from engine.views import Answer, BookView, Failed, Fault, Feed, FillView, OrderView, Query, TradeView, Watch
+from engine.views import (
+    Answer,
+    BookView,
+    EpochEvent,
+    EpochPhase,
+    Failed,
+    Fault,
+    Feed,
+    FillView,
+    OrderView,
+    Query,
+    TradeView,
+    Watch,
+)
 from gateway.ports import FeedListener
 
 COSTS = {(a, b): (500_000, 100) if a == b else (1_000_000, 300) for a in ("Z1", "Z2") for b in ("Z1", "Z2")}
@@ -66,6 +80,8 @@ class MemoryExchange:
         self.orders: dict[tuple[int, int], OrderView] = {}
         self.own_fills: list[tuple[int, StoredFill]] = []
         self.public: dict[int, list[TradeView]] = {}
+        self.epochs: dict[int, dict[int, tuple[Any, ...]]] = {}
+        self.certificates: dict[tuple[int, int], bytes] = {}
         self.watches: dict[int, tuple[frozenset[int], FeedListener]] = {}
         self.zones: dict[str, ZoneRecord] = {z: ZoneRecord(z, f"Feeder {z}") for z in ("Z1", "Z2")}
         self.capacities: dict[tuple[str, str], CapacityRecord] = {}
@@ -95,6 +111,8 @@ class MemoryExchange:
         for update in updates(book, events, everyone):
             self.orders[market_id, update.order.order_id] = update.order
             self.own_fills += [(update.order.participant_id, StoredFill(market_id, f)) for f in update.fills]
+        for one in epoch_events(events):
+            self._note_epoch(book, one)
         trades = trade_views(book, events)
         self.public[market_id] += trades
         for event in events:
@@ -103,8 +121,32 @@ class MemoryExchange:
                 self.main[key] = self.main.get(key, 0) + event.amount
         if listener is not None:
             told = tuple(updates(book, events, watched))
-            listener(Feed(market_id, book.sequence, level_changes(book), tuple(trades), told, book.phase))
+            epochs = tuple(epoch_events(events))
+            listener(Feed(market_id, book.sequence, level_changes(book), tuple(trades), told, book.phase, epochs))
         return result
+
+    def _note_epoch(self, book: OrderBook, event: EpochEvent) -> None:
+        """What EpochRecord has of it behind its trades."""
+        epochs = self.epochs.setdefault(book.spec.market_id, {})
+        match event:
+            case EpochOpened():
+                epochs[event.start_us] = (EpochPhase.OPEN,)
+            case EpochClosed():
+                epochs[event.start_us] = (EpochPhase.CLEARING,)
+            case EpochCleared():
+                epochs[event.start_us] = (
+                    EpochPhase.CLEARED,
+                    event.orders,
+                    event.zones[0].seller_price_micro if event.zones else 0,
+                    event.volume_wh,
+                    event.surplus_wh,
+                    event.welfare_micro,
+                    event.welfare_max_micro,
+                    event.orders_hash,
+                    event.zones,
+                )
+                if event.orders:
+                    self.certificates[book.spec.market_id, event.start_us] = json.encode(book.certificate)
 
     # --- Markets
 
@@ -333,10 +375,16 @@ class MemoryHistory:
 
     async def epochs(self, market_id: int, before_start_us: int, limit: int) -> list[EpochRecord]:
         candles = await self.candles(market_id, 900, 0, before_start_us, limit)
-        return [EpochRecord(c.start_us, c.volume_wh, c.value_micro, c.trades) for c in candles]
+        traded = {c.start_us: (c.volume_wh, c.value_micro, c.trades) for c in candles}
+        told = self._exchange.epochs.get(market_id, {})
+        starts = sorted((start_us for start_us in traded | told if start_us < before_start_us), reverse=True)
+        return [EpochRecord(one, *traded.get(one, (0, 0, 0)), *told.get(one, ())) for one in starts[:limit]]
 
     async def epoch(self, market_id: int, start_us: int) -> EpochRecord | None:
         return next((e for e in await self.epochs(market_id, 2**62, 10) if e.start_us == start_us), None)
+
+    async def certificate(self, market_id: int, start_us: int) -> bytes | None:
+        return self._exchange.certificates.get((market_id, start_us))
 
 
 class MemoryCatalogue:

@@ -98,7 +98,7 @@ async def test_an_admin_makes_changes_halts_and_resumes_a_market(world: World) -
     made = await boss.post("/api/v1/markets", new)
     twice = await boss.post("/api/v1/markets", new)
     unknown_zone = await boss.post("/api/v1/markets", new | {"symbol": "X", "zones": ["Z9"]})
-    auction = await boss.post("/api/v1/markets", new | {"symbol": "X", "mechanism": "call_auction"})
+    lottery = await boss.post("/api/v1/markets", new | {"symbol": "X", "mechanism": "lottery"})
     off = await boss.post("/api/v1/markets", new | {"symbol": "X", "price_max": "10.001", "price_min": "10.01"})
     changed = await boss.call("PATCH", "/api/v1/markets/NEW", {"taker_fee_bps": 10, "price_max": "12"})
     order = await ann.placed("buy", "3.00", "1", market="NEW")
@@ -110,7 +110,7 @@ async def test_an_admin_makes_changes_halts_and_resumes_a_market(world: World) -
     assert (made.status_code, made.json()["tick"], made.json()["lot"]) == (201, "0.010", "0.100")
     assert (twice.status_code, twice.json()["code"]) == (409, "CONFLICT")
     assert (unknown_zone.status_code, list(unknown_zone.json()["fields"])) == (400, ["costs Z9 to Z9"])
-    assert (auction.status_code, list(auction.json()["fields"])) == (400, ["mechanism"])
+    assert (lottery.status_code, list(lottery.json()["fields"])) == (400, ["mechanism"])
     assert (off.status_code, list(off.json()["fields"])) == (400, ["price_min"])
     assert (changed.json()["taker_fee_bps"], changed.json()["price_max"]) == (10, "12.000")
     assert world.exchange.symbols["NEW"].taker_fee_bps == 10  # the catalogue knows it too

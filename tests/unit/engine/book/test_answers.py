@@ -144,12 +144,13 @@ def test_a_side_of_a_trade_sees_its_own_price_value_and_fee() -> None:
     desk.sell(ALICE, 3_500_000, 1_000, zone=A)
     (trade,) = trades(desk.buy(BOB, 6_000_000, 1_000, zone=B))
 
-    bought, sold = fill_view(trade, Side.BUY, 7), fill_view(trade, Side.SELL, 7)
+    bought, sold = fill_view(trade, Side.BUY, 7, 5), fill_view(trade, Side.SELL, 7, 5)
 
     assert (bought.price_micro, bought.value_micro, bought.fee_micro) == (4_605_000, 4_605_000, 9_210)
     assert (sold.price_micro, sold.value_micro, sold.fee_micro) == (3_500_000, 3_500_000, 3_500)
     assert (bought.liquidity, sold.liquidity) == (Liquidity.TAKER, Liquidity.MAKER)
     assert (bought.order_id, sold.order_id) == (trade.taker_order_id, trade.maker_order_id)
+    assert (bought.at_us, bought.epoch_start_us) == (7, 5)
 
 
 def test_only_the_orders_own_fills_are_its_fills() -> None:
@@ -158,8 +159,8 @@ def test_only_the_orders_own_fills_are_its_fills() -> None:
     desk.sell(CAROL, PRICE, 1)
     events = desk.buy(ALICE, PRICE, 2)
 
-    assert [len(fills_of(desk.last_id - i, events, 0)) for i in (0, 1, 2)] == [2, 1, 1]
-    assert fills_of(999, events, 0) == ()
+    assert [len(fills_of(desk.last_id - i, events, desk.book)) for i in (0, 1, 2)] == [2, 1, 1]
+    assert fills_of(999, events, desk.book) == ()
 
 
 # --- feeds ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,17 @@
+ALTER TABLE epochs
+    DROP COLUMN phase,
+    DROP COLUMN trade_first,
+    DROP COLUMN trade_last,
+    DROP COLUMN orders,
+    DROP COLUMN price_micro,
+    DROP COLUMN cleared_wh,
+    DROP COLUMN surplus_wh,
+    DROP COLUMN welfare_micro,
+    DROP COLUMN welfare_max_micro,
+    DROP COLUMN orders_hash,
+    DROP COLUMN zones,
+    DROP COLUMN certificate;
+ALTER TABLE trades
+    DROP COLUMN by_auction;
+ALTER TABLE markets
+    DROP COLUMN call_seconds;
