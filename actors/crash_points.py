@@ -23,10 +23,12 @@ MARKET_POINTS: Final = {
     "apply": "the batch is applied in memory and not in the journal",
     "commit": "the batch is in the journal, nobody has been answered",
     "answer": "some of those who asked have been answered",
+}
+AUCTION_POINTS: Final = {
     "closed": "an epoch is closed in the journal, its auction is not worked out",
     "clearing": "some trades of an auction are in the journal, others are not",
     "cleared": "an auction is in the journal, and that is all",
-}
+}  # of a market, too
 FOLLOWER_POINTS: Final = {
     "project": "the rows are applied to the replica, the tables are not written",
     "projected": "the tables and the cursor are written, no snapshot is taken",
@@ -83,7 +85,7 @@ class CrashPoints:
 def _parsed(text: str) -> tuple[str, str, int]:
     part, _, rest = text.strip().partition(":")
     point, _, times = rest.partition(":")
-    known = {"market": MARKET_POINTS, "follower": FOLLOWER_POINTS}.get(part.partition(".")[0], {})
+    known = {"market": MARKET_POINTS | AUCTION_POINTS, "follower": FOLLOWER_POINTS}.get(part.partition(".")[0], {})
     if point not in known or not times.isdigit() or int(times) < 1:
         raise OrderUnclear(f"{text!r}: expected part:point:times, such as market.CAMPUS:commit:3")
     return part, point, int(times)

@@ -51,7 +51,7 @@ def audit(
     report = with_database(lambda dsn: audit_of(settings, dsn, told, measured))
     console.print(
         f"{report.markets} markets, {report.entries} journal entries, {report.orders} orders, {report.trades} trades, "
-        f"{report.snapshots} snapshots, {report.acknowledgements} acknowledgements"
+        f"{report.auctions} auctions, {report.snapshots} snapshots, {report.acknowledgements} acknowledgements"
     )
     if report.meters:
         console.print(

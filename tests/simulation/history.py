@@ -23,7 +23,7 @@ import actors.persistence
 import actors.recovery
 import engine.book.call
 from actors.audit import Acknowledged, audit
-from actors.crash_points import FOLLOWER_POINTS, MARKET_POINTS, Reached
+from actors.crash_points import AUCTION_POINTS, FOLLOWER_POINTS, MARKET_POINTS, Reached
 from actors.dataplane import Secret
 from actors.links import ANSWER_SECONDS_MAX, Links, Place
 from actors.market import Market, MarketOptions
@@ -49,9 +49,6 @@ RESTART_SECONDS: Final = 0.3
 SECRET: Final = Secret(b"s" * 32)
 
 
-RARE: Final = ("closed", "clearing", "cleared")  # an epoch lasts a second
-
-
 class Died(BaseException):
     """The process has been killed: nothing of it runs on."""
 
@@ -69,7 +66,7 @@ class Process:
     """One life of the market."""
 
     def __init__(self, history: "History") -> None:
-        self.crash = _Chance(history, tuple(MARKET_POINTS), self.kill)
+        self.crash = _Chance(history, tuple(MARKET_POINTS | AUCTION_POINTS), self.kill)
         self.market = Market(
             history.spec.market_id,
             history.spec.symbol,
@@ -101,7 +98,7 @@ class _Chance:
     def __init__(self, history: "History", points: tuple[str, ...], kill: Any) -> None:
         self._history, self._kill = history, kill
         self._point = history.chance.choice(points)
-        self._left = history.chance.randrange(1, 3 if self._point in RARE else 12)
+        self._left = history.chance.randrange(1, 3 if self._point in AUCTION_POINTS else 12)
 
     def __call__(self, point: str) -> None:
         if point != self._point or not self._history.storms:
