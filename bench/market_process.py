@@ -33,6 +33,7 @@ class Serving(Struct, frozen=True):
     loaded_mb: float
     serving_mb: float
     peak_mb: float
+    address: str
 
 
 async def main() -> None:
@@ -49,7 +50,8 @@ async def main() -> None:
         await asyncio.sleep(POLL_SECONDS)
     seconds, status = perf_counter() - started, market.status()
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1_024 / MB  # Linux counts in KiB
-    figures = Serving(seconds, status["sequence"], status["open_orders"], loaded_mb, _resident_mb(), peak_mb)
+    known = status["sequence"], status["open_orders"]
+    figures = Serving(seconds, *known, loaded_mb, _resident_mb(), peak_mb, status["address"])
     print(msgspec.json.encode(figures).decode(), flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await market.drain()

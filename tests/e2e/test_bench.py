@@ -30,6 +30,7 @@ SAYS = {
     "bench.bench_energy_queries": ["windows=59520 ", "month of a meter, by days: asked=20 checksum=51c1e09a", TIMES],
     "bench.bench_users": ["answers=200 ", "acknowledged=33 checksum=50911f4e", r"errors=0\.0000%", TIMES],
     "bench.bench_recovery": [r"commands=6000 checksum=[0-9a-f]{16} replay=\d+/s", r"ready=\d+\.\d\ds"],
+    "bench.bench_epoch": [r"cleared \d+ orders", "checksum=dbdf81ca", TIMES],
     "bench.bench_kill": [r"kills=1 acknowledged=250 ", "audit: no violations"],
     "bench.bench_memory": [r"whole +\d+ processes +PSS +\d+ MB"],
 }
