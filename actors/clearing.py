@@ -10,13 +10,16 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
 from typing import Final
 
 from actors import metrics
 from actors.crash_points import Reached
 from engine.auction.epoch import Outcome
+from engine.book.call import Call
 from engine.book.order_book import OrderBook
+from engine.book.state import encode_ahead
 from engine.messages import ClearEpoch
 from engine.units import TimeUs
 
@@ -64,13 +67,19 @@ class Clearing:
                 self._reach("closed")
                 began = perf_counter()
                 with _short_turns():
-                    book.foresee(await self._aside(call.clear))
+                    book.foresee(await self._aside(partial(_worked_out, call)))
                 self._seconds.observe(perf_counter() - began)
             self._submit(ClearEpoch(call.start_us))
 
     def _reach(self, point: str) -> None:
         if self._crash is not None:
             self._crash(point)
+
+
+def _worked_out(call: Call) -> Outcome:
+    """What the auction comes to; and the orders as a hash of the book's state has them, which is taken then."""
+    encode_ahead(call.orders.values())
+    return call.clear()
 
 
 @contextmanager

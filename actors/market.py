@@ -411,14 +411,16 @@ class Market(Shell):
         if now_us >= book.due_us and (book.sequence or isinstance(body, Tick)):
             # on its own, so that what a command is short of is known before it is applied
             events = self._apply(Tick(), book, now_us, draft)
-            # once an epoch, for it takes a millisecond per thousand orders; an order's expiry alone must not
-            draft.hash_state |= any(isinstance(event, EpochOpened) for event in events)
+            # once an epoch, for it takes a millisecond per thousand orders; an order's expiry alone must not.
+            # When an auction is to be cleared, its first step: until then its orders are encoded aside
+            draft.hash_state |= book.call is None and any(isinstance(event, EpochOpened) for event in events)
         if isinstance(body, Tick):
             draft.items.append(item)
             if item.connection is not None:
                 draft.letters.append((item, _encode((item.request_id, Applied(book.sequence)))))
         elif not self._park_if_short(item, book, now_us):
             draft.items.append(item)
+            draft.hash_state |= isinstance(body, ClearEpoch) and book.call is not None and book.call.outcome is None
             events = self._apply(body, book, now_us, draft)
             if item.connection is not None:
                 draft.letters.append((item, _encode((item.request_id, answer(book, body, events)))))

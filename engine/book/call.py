@@ -33,7 +33,7 @@ from engine.messages import (
 )
 from engine.units import EnergyWh, PriceMicro, TimeUs, value_micro
 
-TRADES_AT_ONCE: Final = 200  # part of the rules: another number is another ENGINE_VERSION
+TRADES_AT_ONCE: Final = 500  # part of the rules: another number is another ENGINE_VERSION
 EPOCHS_MISSED_MAX: Final = 1_000  # that one entry lists after the exchange was away
 _FILLED: Final = EndReason.FILLED
 _OPEN: Final = Phase.OPEN

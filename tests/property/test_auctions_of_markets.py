@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 
 from engine.auction.certificate import problems
+from engine.auction.epoch import outcome_of
 from engine.book import call as calls
 from engine.book.order_book import OrderBook
 from engine.book.state import decode, encode
@@ -31,10 +32,10 @@ from engine.messages import (
     Traded,
 )
 from tests.property.histories import History, Told, auction_storms
-from tests.support.naive_auction import naive_clear
+from tests.support.naive_auction import best_welfare, charge, naive_clear
 
 
-@pytest.fixture(autouse=True, params=[1, 200], ids=["one_by_one", "all_at_once"])
+@pytest.fixture(autouse=True, params=[1, 500], ids=["one_by_one", "all_at_once"])
 def steps(request: pytest.FixtureRequest) -> object:
     with mock.patch.object(calls, "TRADES_AT_ONCE", request.param):
         yield
@@ -138,6 +139,28 @@ def _check_clearing(
         elif published.zone.self_trade is None:
             assert [(one.seller_price_micro, one.sold_wh) for one in cleared.zones] == [(naive.price, naive.volume)]
             assert traded == Counter(naive.fills)
+
+
+@given(auction_storms)
+def test_no_clearing_leaves_more_welfare_than_rounding_to_be_had(history: History) -> None:
+    """HiGHS, an independent opinion in floats, finds the best flow of the same orders with the same charges."""
+
+    def look(book: OrderBook, entry: Entry, events: list[Event]) -> None:
+        for cleared in (event for event in events if isinstance(event, EpochCleared) and event.volume_wh):
+            published = book.certificate
+            assert published is not None
+            rules, zones = published.rules, [zone.zone for zone in cleared.zones]
+            sellers = {zone: prices[1] for zone, prices in outcome_of(published, 0).prices.items()}
+            fixed = {(c.zone_from, c.zone_to): c.charge_micro for c in getattr(published.network, "fixed_charges", ())}
+            charges = {
+                path: fixed.get((path.zone_from, path.zone_to), charge(path, sellers[path.zone_from], rules))
+                for path in rules.paths
+            }
+            best, volume = best_welfare(published.orders, zones, rules, charges)
+            lost = best - 1_000 * cleared.welfare_max_micro
+            assert -1e-3 <= lost <= rules.tick_micro * volume * (len(zones) == 1) + 1e-3, (cleared, best)
+
+    Told(*history, look)
 
 
 @given(auction_storms)

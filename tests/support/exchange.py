@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import asyncpg
 from msgspec import structs
 
+from actors.clearing import Aside
 from actors.dataplane import Secret
 from actors.hosting import clock_us
 from actors.links import Links, Place
@@ -73,6 +74,8 @@ class Exchange:
         journal: Journal | None = None,
         draws: Draws | None = None,
         clock: Callable[[], TimeUs] = clock_us,
+        crash: Callable[[str], None] | None = None,
+        aside: Aside = asyncio.to_thread,
         **options: Any,
     ) -> Market:
         """Start (again) the shell of a market that was opened."""
@@ -86,6 +89,8 @@ class Exchange:
             SECRET,
             clock,
             structs.replace(MarketOptions(idle_return_seconds=60.0), **options),
+            crash,
+            aside,
         )
         self.markets[symbol] = market
         self.tasks[symbol] = asyncio.create_task(market.run())
