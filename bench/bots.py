@@ -4,6 +4,7 @@ A bot that will need energy bids for the quarter that comes, at first hopefully 
 would charge; one that has some left asks, ever closer to what the grid would pay. Amounts are integers: Wh and micro.
 """
 
+import asyncio
 import random
 from time import perf_counter_ns
 from typing import Any
@@ -16,6 +17,8 @@ from bench.meters import Device, ReadingLog, submit
 from engine.metering.windows import WINDOW_US
 
 MARKET = "CAMPUS"
+AUCTION = "CAMPUS-AUCTION"  # the same homes and lines; a call auction each second, so one in every quarter of the day
+BEING_CLEARED_SECONDS = 0.05
 ROUNDS = 4  # prices a bot tries in one quarter
 MICRO = 1_000_000
 TICK = 1_000
@@ -38,10 +41,29 @@ class Tariffs(Struct, frozen=True):
         return (self.retail - self.wheeling) * 10_000 // (10_000 + self.loss_bps) // TICK * TICK
 
 
+class Side(Struct):
+    """What one market did on that day. lowest, highest: what sellers received per kWh."""
+
+    sold_wh: int = 0
+    value_micro: int = 0  # at what sellers received
+    received_micro: int = 0
+    bought_wh: int = 0
+    paid_micro: int = 0
+    lowest: int = 0
+    highest: int = 0
+    trades: set[str] = set()
+
+    def welfare_micro(self, tariffs: Tariffs) -> int:
+        """What buyers saved against the retail tariff and sellers earned beyond the feed-in tariff, after fees."""
+        saved = tariffs.retail * self.bought_wh // 1_000 - self.paid_micro
+        return saved + self.received_micro - tariffs.feed_in * self.sold_wh // 1_000
+
+
 class Tally:
     """What the day came to, in integers, summed from the fills that the API reports."""
 
     def __init__(self) -> None:
+        self.sides = {MARKET: Side(), AUCTION: Side()}
         self.latencies_ns: list[int] = []
         self.requests = 0
         self.sold_wh = [0] * 24
@@ -90,33 +112,43 @@ class Bot:
         self.home, self._trader, self._device, self._day_us = home, trader, device, day_us
         self._tariffs, self._zone, self._tally, self._random = tariffs, zone, tally, random.Random(seed)
         self._log, self._readings = logs
-        self._order, self._wish_wh, self._rests = "", 0, False
+        self._order, self._auctioned, self._wish_wh, self._rests = "", "", 0, False
 
     async def begin(self, quarter: int) -> None:
-        """Offer what the closed windows have brought, or bid for what will be needed."""
-        self._rests, self._order = False, ""
+        """Offer what the closed windows have brought, or bid for what will be needed: half of it in each market."""
+        self._rests, self._order, self._auctioned = False, "", ""
         # the window of the quarter before is not closed yet, so what was bought for it is still there
         self._wish_wh = await self.held_wh() - sum(
             max(0, -self.home.surplus_wh(one)) for one in (quarter, quarter - 1) if one >= 0
         )
-        if self._wish_wh == 0:
-            return
+        # nobody gains by a hopeful limit where all trade at one price: there it is the last one at once
+        half_wh = abs(self._wish_wh) // 2
+        auctioned = await self._place(AUCTION, half_wh, ROUNDS - 1)
+        self._auctioned = auctioned["order_id"] if auctioned else ""
+        shown = await self._place(MARKET, abs(self._wish_wh) - half_wh, 0)
+        if shown:
+            self._order, self._rests = shown["order_id"], shown["status"] in ("open", "partially_filled")
+
+    async def _place(self, market: str, wh: int, attempt: int) -> dict[str, Any] | None:
+        """None when there is nothing to trade, or a window closed meanwhile and used some of it up."""
+        if wh == 0:
+            return None
         order = {
-            "market": MARKET,
+            "market": market,
             "side": "sell" if self._wish_wh > 0 else "buy",
             "type": "limit",
-            "quantity": kwh(abs(self._wish_wh)),
-            "price": price(self._wish(self._wish_wh > 0, 0)),
+            "quantity": kwh(wh),
+            "price": price(self._wish(self._wish_wh > 0, attempt)),
         }
         started = perf_counter_ns()
         answer = await self._trader.place(order, self._log)
         self._timed(started)
         if answer.status == 422 and answer.json()["code"] == "INSUFFICIENT_ENERGY":
-            return  # a window closed meanwhile and used some of it up
+            return None
         if answer.status != 201:
             raise ApiError(answer.status, answer.json())
-        shown = answer.json()
-        self._order, self._rests = shown["order_id"], shown["status"] in ("open", "partially_filled")
+        shown: dict[str, Any] = answer.json()
+        return shown
 
     async def improve(self, attempt: int) -> None:
         """Come closer to what the grid would do, if the order still rests."""
@@ -133,14 +165,23 @@ class Bot:
 
     async def end(self, quarter: int) -> None:
         """Leave the quarter: nothing rests, and the meter tells what has flowed in it."""
-        if self._order:
-            started = perf_counter_ns()
-            answer = await self._trader.send("DELETE", f"/orders/{self._order}")
-            self._timed(started)
-            if answer.status not in (200, 409):  # 409: filled to the end
-                raise ApiError(answer.status, answer.json())
+        for order_id in (self._order, self._auctioned):
+            if order_id:
+                await self._take_back(order_id)
         surplus_wh = self.home.surplus_wh(quarter)
         await self._measure(quarter, max(0, -surplus_wh), max(0, surplus_wh), 900)
+
+    async def _take_back(self, order_id: str) -> None:
+        while True:
+            started = perf_counter_ns()
+            answer = await self._trader.send("DELETE", f"/orders/{order_id}")
+            self._timed(started)
+            if answer.status == 409 and answer.json()["code"] == "BEING_CLEARED":
+                await asyncio.sleep(BEING_CLEARED_SECONDS)
+                continue
+            if answer.status not in (200, 409):  # 409: filled to the end
+                raise ApiError(answer.status, answer.json())
+            return
 
     async def close(self) -> None:
         """The first minutes of the next day: with them the meter's time has passed the last window's end."""
@@ -178,11 +219,20 @@ class Bot:
         wh, value, fee = milli(fill["quantity"]), micro(fill["value"]), micro(fill["fee"])
         self._tally.trades.add(fill["trade_id"])
         self._tally.fees_micro += fee
+        side = self._tally.sides[fill["market"]]
+        side.trades.add(fill["trade_id"])
         if fill["side"] == "sell":
+            received = micro(fill["price"])
+            side.lowest, side.highest = min(side.lowest or received, received), max(side.highest, received)
+            side.sold_wh += wh
+            side.value_micro += value
+            side.received_micro += value - fee
             self._tally.sold_wh[hour] += wh
             self._tally.value_micro[hour] += value
             self._tally.received_micro += value - fee
         else:
+            side.bought_wh += wh
+            side.paid_micro += value + fee
             self._tally.bought_wh += wh
             self._tally.paid_micro += value + fee
 

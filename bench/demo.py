@@ -14,9 +14,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import httpx
@@ -25,7 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from actors.hosting import clock_us
-from bench.bots import MARKET, ROUNDS, Bot, Energy, Tally, Tariffs, kwh, micro, money
+from bench.bots import AUCTION, MARKET, ROUNDS, Bot, Energy, Tally, Tariffs, kwh, micro, money
 from bench.client import AckLog, ApiError, Trader, new_password
 from bench.households import QUARTERS, Home, homes
 from bench.http import HttpPool
@@ -36,23 +36,56 @@ from engine.metering.windows import WINDOW_US
 
 SIGN_UPS_AT_ONCE = 4
 CLOSING_SECONDS_MAX = 30.0  # for the last windows to be credited
+MARKET_SECONDS_MAX = 30.0  # for a new market to answer
 IDLE_SECONDS = 0.1  # a quarter takes seconds: what was bought must be home, and be used, before it is over
 
 
-def main(console: Console, settings: Settings, seconds: float, count: int, seed: int) -> None:
-    """Run the day and print what it came to; starts the exchange for the time being if it does not run."""
+def main(
+    console: Console,
+    settings: Settings,
+    seconds: float,
+    count: int,
+    seed: int,
+    admin: Callable[[], tuple[str, str] | None],
+) -> None:
+    """Run the day and print what it came to; starts the exchange for the time being if it does not run.
+
+    admin: e-mail and password of somebody who may make the market of auctions, once the exchange runs.
+    """
     url = f"http://{settings.http_host}:{settings.http_port}"
     orders, readings = (Path(settings.data_dir) / f"demo-{name}.jsonl" for name in ("acknowledged", "readings"))
     with _exchange(console, url):
         for path in (orders, readings):
             path.unlink(missing_ok=True)
         logs = AckLog(orders), ReadingLog(readings)
+        asyncio.run(_auctions(settings, url, admin()))
         asyncio.run(_day(console, settings, url, seconds, count, seed, logs))
         console.print("\n[bold]wattbook audit[/]: everything that was acknowledged, against journals and tables")
         command = [str(Path(sys.executable).with_name("wattbook")), "audit"]
         audit = subprocess.run([*command, "--acknowledged", str(orders), "--readings", str(readings)], check=False)
     if audit.returncode:
         sys.exit(audit.returncode)
+
+
+async def _auctions(settings: Settings, url: str, admin: tuple[str, str] | None) -> None:
+    """Make the market in which the homes' other halves are auctioned, unless an earlier demo has."""
+    host = url.removeprefix("http://")
+    pool = HttpPool(host.partition(":")[0], int(host.partition(":")[2]), 1)
+    anyone = Trader(pool, host, "", "")
+    try:
+        if (await anyone.send("GET", f"/markets/{AUCTION}")).status == httpx.codes.OK:
+            return
+        if admin is None:
+            raise SystemExit(f"there is no market {AUCTION}, and no admin's password here to make it with")
+        boss = Trader(pool, host, *admin)
+        await boss.login()
+        rules = {"symbol": AUCTION, "zones": [settings.default_zone], "mechanism": "call_auction", "epoch_seconds": 1}
+        await boss.call("POST", "/markets", rules | {"band_bps": 0, "auction_fee_bps": 10})
+        async with asyncio.timeout(MARKET_SECONDS_MAX):
+            while (await anyone.call("GET", f"/markets/{AUCTION}"))["phase"] is None:  # noqa: ASYNC110 - it is asked
+                await asyncio.sleep(0.1)
+    finally:
+        pool.close()
 
 
 async def _day(
@@ -87,6 +120,7 @@ async def _day(
         before = Energy.of_all(await asyncio.gather(*(bot.energy() for bot in bots)))
         trading = progress.add_task("Trading", total=QUARTERS, note="00:00")
         hour_of: dict[str, int] = {}
+        await asyncio.sleep(1 - time() % 1)  # so that no auction parts those who begin a quarter together
         started = monotonic()
         for quarter in range(QUARTERS):
             await _quarter(bots, quarter, started + seconds * quarter / QUARTERS, seconds / QUARTERS)
@@ -100,6 +134,7 @@ async def _day(
         one.close()
     pool.close()
     _print(console, settings, tariffs, tally, elapsed)
+    _print_mechanisms(console, tariffs, tally, settings.currency)
     _print_energy(console, before, after, logs[1].count, len(bots))
 
 
@@ -196,6 +231,21 @@ def _print(console: Console, settings: Settings, tariffs: Tariffs, tally: Tally,
     table.add_row("requests", f"{tally.requests} in {elapsed:.0f} s, {tally.requests / elapsed:.0f}/s")
     table.add_row("latency p50, p95, p99", ", ".join(f"{percentile(ordered, q) / 1e6:.1f} ms" for q in (500, 950, 990)))
     table.add_row("machine", machine())
+    console.print(table)
+
+
+def _print_mechanisms(console: Console, tariffs: Tariffs, tally: Tally, currency: str) -> None:
+    """The same homes, day and wishes, half in each: continuous trading beside a call auction in each quarter."""
+    table = Table(
+        "", "continuous", "call auction", box=None, title="\nHalf of every wish in each", title_justify="left"
+    )
+    sides = [tally.sides[MARKET], tally.sides[AUCTION]]
+    table.add_row("volume", *(f"{kwh(side.sold_wh)} kWh" for side in sides))
+    table.add_row("trades", *(f"{len(side.trades)}" for side in sides))
+    table.add_row("welfare", *(f"{money(side.welfare_micro(tariffs))} {currency}" for side in sides))
+    means = (side.value_micro * 1_000 // max(side.sold_wh, 1) for side in sides)
+    table.add_row("mean price to sellers", *(f"{money(mean)}" for mean in means))
+    table.add_row("lowest, highest", *(f"{money(side.lowest)}, {money(side.highest)}" for side in sides))
     console.print(table)
 
 

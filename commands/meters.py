@@ -47,7 +47,7 @@ def simulate(
     settings = load()
     plan = Plan(settings.url, settings.default_zone, count, hours, seed, loss, duplicates, late, corrected, skew)
     log, outcome, began = ReadingLog(acknowledged), Outcome.empty(), monotonic()
-    admin = _admin(settings)
+    admin = admin_of(settings)
     if admin is None:
         console.print("no admin's password at hand, so no head-end signs batches")
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
@@ -70,7 +70,7 @@ def simulate(
             console.print(_table(outcome, log.count, monotonic() - began))
 
 
-def _admin(settings: Settings) -> tuple[str, str] | None:
+def admin_of(settings: Settings) -> tuple[str, str] | None:
     """E-mail and password, if this machine has them."""
     file = settings.keys / "admin-password"
     password = settings.admin_password or (file.read_text().strip() if file.is_file() else "")

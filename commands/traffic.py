@@ -9,6 +9,7 @@ import uvloop
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from commands.meters import admin_of
 from commands.shared import Failure, console
 from config.load import load as load_settings
 
@@ -62,4 +63,5 @@ def demo(
     """Fifty households trade a real day through the public API. Starts the exchange first if it does not run."""
     from bench.demo import main as run_demo
 
-    run_demo(console, load_settings(), seconds, homes, seed)
+    settings = load_settings()
+    run_demo(console, settings, seconds, homes, seed, lambda: admin_of(settings))

@@ -24,12 +24,13 @@ _Lane = tuple[str, str]  # seller's zone, buyer's zone
 class Outcome(Struct, frozen=True):
     """What an auction comes to. trades: (bid's id, ask's id, energy) in the order in which they are booked.
 
-    prices: by zone, what buyers pay and what sellers receive per kWh. left_out: energy by order that was accepted and
-    that its participant would have traded with himself.
+    trading: ids of all orders in them. prices: by zone, what buyers pay and what sellers receive per kWh. left_out:
+    energy by order that was accepted and that its participant would have traded with himself.
     """
 
     published: Published
     trades: list[tuple[OrderId, OrderId, EnergyWh]]
+    trading: frozenset[OrderId]
     prices: dict[str, tuple[PriceMicro, PriceMicro]]
     left_out: dict[OrderId, EnergyWh]
     cleared: EpochCleared
@@ -49,6 +50,7 @@ def outcome_of(published: Published, start_us: TimeUs) -> Outcome:
     return Outcome(
         published=published,
         trades=[(one.bid.order_id, one.ask.order_id, one.energy_wh) for one in pairs],
+        trading=frozenset(fill.order_id for one in pairs for fill in (one.bid, one.ask)),
         prices=prices,
         left_out=left_out,
         cleared=_cleared(published, pairs, prices, left_out, start_us),

@@ -80,8 +80,7 @@ class Call:
     def begin(self, outcome: Outcome) -> None:
         """From here on only those stay as they are that are to trade."""
         self.outcome, self.foreseen = outcome, None
-        trading = {order_id for trade in outcome.trades for order_id in trade[:2]}
-        self.orders = {order_id: order for order_id, order in self.orders.items() if order_id in trading}
+        self.orders = {order_id: order for order_id, order in self.orders.items() if order_id in outcome.trading}
 
 
 class Calling(Ruling):
