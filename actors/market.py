@@ -50,7 +50,7 @@ from engine.messages import (
     Traded,
 )
 from engine.units import FUND_MAX, TimeUs
-from engine.views import Applied, Failed, Fault, GetBook, GetMarket, GetOrder, ListOpenOrders, Query, Watch
+from engine.views import Applied, Await, Failed, Fault, GetBook, GetMarket, GetOrder, ListOpenOrders, Query, Watch
 
 # Fund is missing on purpose: only the market itself turns a draw from the ledger into funds.
 WireCommand = (
@@ -66,7 +66,7 @@ WireCommand = (
     | SetRisk
     | Tick
 )
-_QUERIES: Final = (GetOrder, ListOpenOrders, GetBook, GetMarket, Watch)
+_QUERIES: Final = (GetOrder, ListOpenOrders, GetBook, GetMarket, Watch, Await)
 _decoder: msgspec.msgpack.Decoder[list[tuple[int, Any]]] = msgspec.msgpack.Decoder(
     list[tuple[int, WireCommand | Query]]
 )
@@ -389,6 +389,8 @@ class Market(Shell):
                 draft.letters.append((item, _encode((item.request_id, reply(book, body)))))
                 if isinstance(body, Watch):
                     self._news.watch(item.connection, body, book)
+                elif isinstance(body, Await):
+                    self._news.hurry(body.sequence, book.phase)
             return
         if self._crash is not None and isinstance(body, Fund):
             self._crash("fund")

@@ -140,7 +140,13 @@ class Watch(Struct, frozen=True, array_like=True, tag=105):
     participants: tuple[ParticipantId, ...] = ()
 
 
-Query: TypeAlias = GetOrder | ListOpenOrders | GetBook | GetMarket | Watch
+class Await(Struct, frozen=True, array_like=True, tag=106, gc=False):
+    """Somebody waits until the tables have come to this sequence: who follows the journal is told. Answer: Applied."""
+
+    sequence: int
+
+
+Query: TypeAlias = GetOrder | ListOpenOrders | GetBook | GetMarket | Watch | Await
 
 
 class Orders(Struct, frozen=True, array_like=True, tag=5):
@@ -208,7 +214,10 @@ class OrderUpdate(Struct, frozen=True, array_like=True):
 
 
 class Feed(Struct, frozen=True, array_like=True, tag=301):
-    """One commit's news. changes: every level that it changed, as it is now; they and trades only for book watchers."""
+    """One commit's news. changes: every level that it changed, as it is now; they and trades only for book watchers.
+
+    is_awaited: no news, but somebody waits until the tables have come to the sequence.
+    """
 
     market_id: int
     sequence: int
@@ -216,6 +225,7 @@ class Feed(Struct, frozen=True, array_like=True, tag=301):
     trades: tuple[TradeView, ...]
     updates: tuple[OrderUpdate, ...]
     phase: Phase
+    is_awaited: bool = False
 
 
 def status_of(filled_wh: EnergyWh, end_reason: int) -> OrderStatus:

@@ -32,6 +32,7 @@ from engine.units import PriceMicro, TimeUs
 from engine.views import (
     Answer,
     Applied,
+    Await,
     BookView,
     FillView,
     GetBook,
@@ -208,6 +209,8 @@ def reply(book: OrderBook, query: Query) -> Answer:
             return book_view(book, min(query.depth, DEPTH_MAX), query.zone)
         case Watch():
             return book_view(book, DEPTH_MAX, "")
+        case Await():
+            return Applied(book.sequence)
         case GetMarket():
             return MarketView(
                 sequence=book.sequence,

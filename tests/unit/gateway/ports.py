@@ -33,7 +33,7 @@ from engine.records import (
     ZoneRecord,
 )
 from engine.units import value_micro
-from engine.views import Answer, BookView, Failed, Fault, Feed, FillView, OrderView, Query, TradeView, Watch
+from engine.views import Answer, Await, BookView, Failed, Fault, Feed, FillView, OrderView, Query, TradeView, Watch
 from gateway.ports import FeedListener
 
 COSTS = {(a, b): (500_000, 100) if a == b else (1_000_000, 300) for a in ("Z1", "Z2") for b in ("Z1", "Z2")}
@@ -73,6 +73,7 @@ class MemoryExchange:
         self.failing: Failed | None = None
         self.lag = False
         self.commands: list[Command] = []
+        self.awaited: list[int] = []
 
     def add(self, spec: MarketSpec, phase: Phase = Phase.OPEN) -> MarketSpec:
         spec = replace(spec, market_id=len(self.books) + 1)
@@ -130,6 +131,8 @@ class MemoryExchange:
         return answered([self._submit(market_id, command) for command in commands])
 
     def ask(self, market_id: int, query: Query) -> Awaitable[Answer]:
+        if isinstance(query, Await):
+            self.awaited.append(query.sequence)
         return answered(self.failing or reply(self.books[market_id], query))
 
     def watch(self, market_id: int, participants: frozenset[int], book: bool, listener: FeedListener) -> None:

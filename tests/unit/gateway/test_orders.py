@@ -311,6 +311,16 @@ async def test_reads_wait_for_ones_own_writes_and_say_when_they_lag(world: World
     assert world.history.polls < 100  # twenty readers share one poller
 
 
+async def test_reads_that_must_wait_have_the_followers_told(world: World) -> None:
+    ann = await world.person()
+    world.exchange.lag = True
+    placed = await ann.placed("buy", "3.000", "1")
+
+    await asyncio.gather(*(ann.get("/api/v1/balances") for _ in range(20)))
+
+    assert world.exchange.awaited == [placed["sequence"]], "once for all of them"
+
+
 async def test_a_balance_is_available_plus_free_plus_reserved(world: World) -> None:
     ann = await world.person()
     await ann.placed("buy", "3.000", "10")
