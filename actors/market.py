@@ -23,6 +23,7 @@ from actors.feed import Newsroom
 from actors.parking import Item, Parking
 from actors.ports import Draws, Journal, Rules, Snapshots
 from actors.recovery import NothingToRecover, Replica, newest_snapshot, recover, snapshot_of
+from actors.risk import amiss
 from actors.shell import Shell
 from actors.stages import Stages
 from engine.book import state
@@ -138,6 +139,7 @@ class Market(Shell):
         self._batch_entries = metrics.BATCH_ENTRIES.labels(symbol)
         self._active: set[ParticipantId] = set()  # who did something, or traded, since idle ones were looked for
         self._idle: dict[ParticipantId, float] = {}  # participants without open orders, since when
+        self._risk_told: set[ParticipantId] = set()  # of whom the journal has learned since the tables were last read
         self._recovered_seconds = 0.0
         self._commits = 0
 
@@ -182,6 +184,8 @@ class Market(Shell):
         book, self._journal_hash = replica.book, replica.journal_hash
         self._unpark()
         await self._take_up_draws(book)
+        risks = await self._rules.risks(self.market_id)  # who was blocked meanwhile trades no more
+        self._first.extendleft(Item(None, 0, command) for command in reversed(amiss(book, risks)))
         gc.collect()
         gc.freeze()  # a hundred thousand orders need not be walked through again and again
         gc.set_threshold(100_000, 20, 100)
@@ -415,6 +419,8 @@ class Market(Shell):
         draft.steps.append(events)
         self._news.gather(book, events)
         self._active.add(getattr(command, "participant_id", 0))
+        if type(command) is SetRisk:
+            self._risk_told.add(command.participant_id)
         for event in events:
             if type(event) is Traded:
                 self._active.update((event.buyer_id, event.seller_id))
@@ -495,4 +501,17 @@ class Market(Shell):
             if book is not None and spec != book.spec:
                 self._waiting.append(Item(None, 0, SetSpec(spec)))
                 self._go_on()
+            await self._follow_risks()
             await asyncio.sleep(self._options.rules_every_seconds)
+
+    async def _follow_risks(self) -> None:
+        """Journal limits and blocks that differ from the tables: somebody set them while this market was away.
+
+        Whoever was told of while the tables were read is left for the next time: they may be older than his command.
+        """
+        self._risk_told.clear()
+        wanted = await self._rules.risks(self.market_id)
+        if self._book is not None:
+            commands = amiss(self._book, wanted, self._risk_told)
+            self._waiting.extend(Item(None, 0, command) for command in commands)
+            self._go_on()

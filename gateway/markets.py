@@ -17,6 +17,7 @@ from gateway.errors import invalid, not_found, refused
 from gateway.instants import format_instant, parse_instant
 from gateway.liquidity import LiquidityShown, show_liquidity
 from gateway.requests import LIMIT_DEFAULT, Cursor, GatewayRequest, Limit, Page, cursor_of, parse_cursor
+from gateway.risk_limits import Limits, show_limits
 from gateway.wire import (
     CHECKSUM_LEVELS,
     MECHANISM_NAMES,
@@ -70,6 +71,8 @@ class Market(Struct, frozen=True):
     auction_fee_bps: int
     epoch_seconds: int
     max_order_life_seconds: int
+    halt_seconds: int
+    limits: Limits
     costs: list[PathCost]
     phase: str | None
     reference_price: Price | None
@@ -291,6 +294,8 @@ def show_market(spec: MarketSpec, answer: Answer | None) -> Market:
         auction_fee_bps=spec.auction_fee_bps,
         epoch_seconds=spec.epoch_seconds,
         max_order_life_seconds=spec.order_life_seconds_max,
+        halt_seconds=spec.halt_seconds,
+        limits=show_limits(spec.limits, spec.messages_per_second),
         costs=[
             PathCost(
                 path.zone_from,

@@ -30,6 +30,7 @@ from gateway.barrier import Barrier
 from gateway.decimals import parse_energy, parse_price
 from gateway.errors import Problem, invalid, not_found, refused
 from gateway.instants import parse_instant
+from gateway.message_rates import MessageRates
 from gateway.ports import Clock, History, Ledger, Markets
 from gateway.wire import SELF_TRADES, SIDES, TIMES_IN_FORCE, parse_order_id
 
@@ -78,9 +79,16 @@ Ended: TypeAlias = tuple[MarketSpec, OrderAnswer]
 
 class Trading:
     def __init__(
-        self, markets: Markets, history: History, ledger: Ledger, barrier: Barrier, clock: Clock, currency: str
+        self,
+        markets: Markets,
+        history: History,
+        ledger: Ledger,
+        barrier: Barrier,
+        rates: MessageRates,
+        clock: Clock,
+        currency: str,
     ) -> None:
-        self._markets, self._history, self._ledger = markets, history, ledger
+        self._markets, self._history, self._ledger, self._rates = markets, history, ledger, rates
         self._barrier, self._clock, self._currency = barrier, clock, currency
 
     # --- what there is -------------------------------------------------------------------------------------------
@@ -127,11 +135,22 @@ class Trading:
         return Placement(self.spec(request.market), command)
 
     async def place(self, placement: Placement) -> OrderAnswer:
+        self._rates.take(placement.spec, placement.command.participant_id)
         return await self._order(placement.spec.market_id, placement.command)
 
     async def place_many(self, placements: Sequence[Placement]) -> list[OrderAnswer | Problem]:
         """Place all, per market in their order and in one write; each has its own outcome."""
-        return await self._many([(spec.market_id, command) for spec, command in placements])
+        late: dict[int, Problem] = {}  # by their place: those beyond the market's rate of messages
+        for place, (spec, command) in enumerate(placements):
+            try:
+                self._rates.take(spec, command.participant_id)
+            except Problem as problem:
+                late[place] = problem
+        commands = [(spec.market_id, command) for n, (spec, command) in enumerate(placements) if n not in late]
+        if not late:
+            return await self._many(commands)
+        outcomes = iter(await self._many(commands))
+        return [late[place] if place in late else next(outcomes) for place in range(len(placements))]
 
     async def amend(self, caller: Caller, order_id: str, request: AmendRequest) -> tuple[MarketSpec, OrderAnswer]:
         spec, number = self.locate(order_id)
@@ -143,6 +162,7 @@ class Trading:
             parse_price(request.price, "price") if request.price is not UNSET else 0,
             parse_energy(request.quantity, "quantity") if request.quantity is not UNSET else 0,
         )
+        self._rates.take(spec, caller.user_id)
         return spec, await self._known_order(spec, command)
 
     async def cancel(self, caller: Caller, order_id: str) -> tuple[MarketSpec, OrderAnswer]:
@@ -215,6 +235,8 @@ class Trading:
         return problem if stored is None else Problem(RejectCode.ORDER_CLOSED, "the order has ended")
 
     async def _many(self, commands: Sequence[tuple[int, PlaceOrder | CancelOrder]]) -> list[OrderAnswer | Problem]:
+        if not commands:
+            return []
         by_market: dict[int, list[int]] = {}
         for place, (market_id, _) in enumerate(commands):
             by_market.setdefault(market_id, []).append(place)

@@ -15,6 +15,7 @@ from engine.messages import (
     CancelOrder,
     Command,
     Defunded,
+    EndReason,
     Event,
     OrderAccepted,
     OrderAmended,
@@ -25,6 +26,7 @@ from engine.messages import (
     PlaceOrder,
     Refused,
     RejectCode,
+    SetRisk,
     Side,
     Traded,
 )
@@ -115,6 +117,10 @@ def answer(book: OrderBook, command: Command, events: Sequence[Event]) -> Answer
     elif type(command) is CancelAll:
         ended = (event for event in events if isinstance(event, OrderEnded))
         return Applied(book.sequence, sum(event.reason is command.reason for event in ended))
+    elif type(command) is SetRisk:
+        return Applied(
+            book.sequence, sum(type(event) is OrderEnded and event.reason is EndReason.RISK for event in events)
+        )
     return Applied(book.sequence, sum(isinstance(event, Defunded) for event in events))
 
 
