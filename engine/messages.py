@@ -317,6 +317,19 @@ class RiskSet(Struct, frozen=True, array_like=True, tag=15):
     is_blocked: bool
 
 
+class VolatilityHalted(Struct, frozen=True, array_like=True, tag=16, gc=False):
+    """The next trade would have been at this price, outside the band; the market halts until then."""
+
+    price_micro: PriceMicro
+    until_us: TimeUs
+
+
+class HaltEnded(Struct, frozen=True, array_like=True, tag=17, gc=False):
+    """A volatility halt is over; the reference price begins anew here."""
+
+    reference_price_micro: PriceMicro
+
+
 Event: TypeAlias = (
     OrderAccepted
     | OrderRepeated
@@ -333,4 +346,6 @@ Event: TypeAlias = (
     | DeadManSet
     | FeesSet
     | RiskSet
+    | VolatilityHalted
+    | HaltEnded
 )

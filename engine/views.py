@@ -170,6 +170,7 @@ class MarketView(Struct, frozen=True, array_like=True, tag=7):
     last_price_micro: PriceMicro  # 0 before the first trade
     open_orders: int
     trades: int
+    halted_until_us: TimeUs = 0  # of a volatility halt; 0: there is none
 
 
 Answer: TypeAlias = OrderAnswer | Refusal | Applied | Failed | Orders | BookView | MarketView
@@ -216,6 +217,7 @@ class Feed(Struct, frozen=True, array_like=True, tag=301):
     trades: tuple[TradeView, ...]
     updates: tuple[OrderUpdate, ...]
     phase: Phase
+    halted_until_us: TimeUs = 0
 
 
 def status_of(filled_wh: EnergyWh, end_reason: int) -> OrderStatus:

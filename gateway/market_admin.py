@@ -57,6 +57,7 @@ class NewMarket(MarketRules, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     zones: Annotated[list[ZoneId], Meta(min_length=1, max_length=100)]
     mechanism: Literal["continuous", "call_auction", "continuous_then_auction"] = "continuous"
     epoch_seconds: int = 900
+    halt_seconds: int | None = 60
 
 
 class Zone(Struct, frozen=True, forbid_unknown_fields=True):

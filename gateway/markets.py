@@ -55,7 +55,7 @@ class PathCost(Struct, frozen=True, rename={"from_": "from"}):
 
 
 class Market(Struct, frozen=True):
-    """`phase`, `epoch` and `sequence` are null while the market does not answer."""
+    """`phase`, `epoch` and `sequence` are null while the market does not answer. A volatility halt has its end."""
 
     symbol: str
     mechanism: str
@@ -75,6 +75,7 @@ class Market(Struct, frozen=True):
     limits: Limits
     costs: list[PathCost]
     phase: str | None
+    halted_until: Instant | None
     reference_price: Price | None
     last_price: Price | None
     epoch: Epoch | None
@@ -307,6 +308,7 @@ def show_market(spec: MarketSpec, answer: Answer | None) -> Market:
             for path in spec.paths
         ],
         phase=PHASE_NAMES[view.phase] if view is not None else None,
+        halted_until=format_instant(view.halted_until_us) if view is not None and view.halted_until_us else None,
         reference_price=format_price(view.reference_price_micro) if view is not None else None,
         last_price=format_price(view.last_price_micro) if view is not None and view.last_price_micro else None,
         epoch=Epoch(format_instant(view.epoch_start_us), format_instant(view.epoch_start_us + spec.epoch_us))

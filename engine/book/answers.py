@@ -224,6 +224,7 @@ def reply(book: OrderBook, query: Query) -> Answer:
                 last_price_micro=book.reference.last_price_micro,
                 open_orders=len(book.orders),
                 trades=book.trades,
+                halted_until_us=book.halt_until_us,
             )
 
 

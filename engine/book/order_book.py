@@ -103,6 +103,8 @@ class OrderBook(Ruling):
         self._bind_lanes()
         self.pathless_wh: dict[tuple[str, str], EnergyWh] = {}  # passed in this epoch where the spec has no path now
         self.blocked: dict[int, Order] = {}  # resting orders that a full lane may have kept from trading
+        self.halt_until_us: TimeUs = 0
+        self.reopening_micro: PriceMicro = 0
         self._agenda: list[tuple[TimeUs, int]] = []  # (instant, order id), or minus the participant id for dead-man
         self.due_us: TimeUs = 0  # when time alone next changes something
         self._look_for_risk()
@@ -206,11 +208,16 @@ class OrderBook(Ruling):
                     account.net_wh = 0
                     self._forget_if_empty(account)
             self._trade_blocked(events)
+        if 0 < self.halt_until_us <= now_us:
+            self._reopen(events)
         self._set_due()
 
     def _set_due(self) -> None:
-        epoch_end_us = self.epoch_start_us + self.spec.epoch_us
-        self.due_us = min(epoch_end_us, self._agenda[0][0]) if self._agenda else epoch_end_us
+        self.due_us = self.epoch_start_us + self.spec.epoch_us
+        if self._agenda:
+            self.due_us = min(self.due_us, self._agenda[0][0])
+        if self.halt_until_us:
+            self.due_us = min(self.due_us, self.halt_until_us)
 
     def _remind(self, at_us: TimeUs, what: int) -> None:
         """Put an instant on the agenda; items that came to nothing are swept out before they outnumber the rest."""
@@ -275,7 +282,7 @@ class OrderBook(Ruling):
                     self._rest(order)
                     self._remind(order.expires_us, order.order_id)
                 else:
-                    self._end(order, EndReason.IOC_REMAINDER, events)
+                    self._end(order, EndReason.IOC_REMAINDER if self.phase is _OPEN else EndReason.HALTED, events)
 
     def _admit(self, order: Order) -> None:
         """The order becomes open: known by its ids, its funds reserved, its life limited."""

@@ -127,8 +127,9 @@ class Ruling(Matching):
         if self.phase is Phase.CLOSED and command.phase is not Phase.CLOSED:
             events.append(Refused(RejectCode.CONFLICT, "a closed market stays closed"))
             return
-        if command.phase is self.phase:
+        if command.phase is self.phase and not self.halt_until_us:
             return
+        self._end_halt(events)
         self.phase = command.phase
         events.append(PhaseChanged(command.phase))
         if command.phase is Phase.CLOSED:

@@ -74,6 +74,8 @@ class BookState(Struct, array_like=True):
     accounts: list[AccountState]
     orders: list[Raw]  # OrderState of the open ones, by id
     closed: list[Raw]  # and of those that ended, in the order in which they did
+    halt_until_us: int = 0
+    reopening_micro: int = 0
 
 
 class StateUnreadable(Exception):
@@ -107,6 +109,8 @@ def encode(book: OrderBook) -> bytes:
             accounts=[_account_state(book.accounts[key]) for key in sorted(book.accounts)],
             orders=_encoded(book.orders.values()),  # ids grow, so insertion is their order
             closed=_encoded(book.closed.values()),
+            halt_until_us=book.halt_until_us,
+            reopening_micro=book.reopening_micro,
         )
     )
 
@@ -122,6 +126,7 @@ def decode(data: bytes) -> OrderBook:
     book = OrderBook(state.spec, state.phase)
     book.sequence, book.time_us, book.epoch_start_us = state.sequence, state.time_us, state.epoch_start_us
     book.trades, book.fund_number, book.defund_number = state.trades, state.fund_number, state.defund_number
+    book.halt_until_us, book.reopening_micro = state.halt_until_us, state.reopening_micro
     book.fees_micro, book.grid_micro = state.fees_micro, dict(state.grid_micro)
     reference = book.reference
     reference.last_price_micro, reference.price_micro = state.last_price_micro, state.reference_price_micro

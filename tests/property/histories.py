@@ -75,6 +75,7 @@ SPECS = (
     _replace(BASE, maker_fee_bps=-1_900, closed_orders_kept=0, limits=RiskLimits(4, 3, 60, 7)),
     _replace(BASE, paths=tuple(_replace(path, capacity_wh=UNLIMITED_WH) for path in BASE.paths)),
     _replace(BASE, lot_wh=2, quantity_wh_min=2, band_bps=5_000, maker_fee_bps=0, taker_fee_bps=0),
+    _replace(BASE, reference_price_micro=6_000, band_bps=2_500, halt_seconds=5, maker_fee_bps=-333),
     _replace(BASE, zones=("A",), paths=(Path("A", "A", 0, 0),), maker_fee_bps=-333, taker_fee_bps=3_333),
     _replace(
         BASE,
@@ -90,6 +91,13 @@ LINK_SPECS = (
     *SPECS[1:4],
     _replace(BASE, paths=(*BASE.paths[:2], BASE.paths[3])),
 )  # one may follow the other while orders rest
+_FREE = SPECS[3]
+BAND_SPECS = (
+    _FREE,
+    _replace(_FREE, band_bps=1_500, halt_seconds=3),
+    _replace(BASE, band_bps=2_500, halt_seconds=12, reference_price_micro=5_000),
+    _replace(BASE, band_bps=2_500),
+)
 STORM_PAUSES = (*[0] * 40, *[1] * 4, *[SECOND_US] * 4, *[10 * SECOND_US] * 7, 41 * SECOND_US)
 
 participants = st.sampled_from(PARTICIPANTS)
@@ -306,9 +314,28 @@ def _link_storm(seed: int, length: int) -> History:
     return BASE, told
 
 
+def _volatile_storm(seed: int, length: int) -> History:
+    """Bands that come and go while orders rest, so that many would trade outside of them."""
+    random = Random(seed)
+    pick = random.choice
+    told: list[Step] = [(0, Fund(0, who, asset, 100_000)) for who in PARTICIPANTS for asset in ASSETS]
+    for _ in range(length):
+        command = _storm_command(random, BAND_SPECS)
+        match random.randrange(20):
+            case 0 | 1 | 2:
+                command = SetSpec(pick(BAND_SPECS))
+            case 3 | 4:
+                command = Tick()
+        told.append((pick((*[0] * 20, SECOND_US, SECOND_US, 4 * SECOND_US)), command))
+    return pick(BAND_SPECS), told
+
+
 storms = st.builds(_storm, st.integers(0, 2**32), st.integers(1, 150))
 link_storms = st.builds(_link_storm, st.integers(0, 2**32), st.integers(1, 100))
-histories = st.one_of(_tales(), *[storms] * 4)  # a market's first rules, funds for its participants, what happens then
+volatile_storms = st.builds(_volatile_storm, st.integers(0, 2**32), st.integers(1, 120))
+histories = st.one_of(
+    _tales(), *[storms] * 3, volatile_storms
+)  # a market's first rules, funds for its participants, what happens then
 
 
 Watcher: TypeAlias = Callable[[OrderBook, Entry, list[Event]], None]

@@ -32,6 +32,7 @@ from engine.messages import (
     FeesSet,
     Fund,
     Funded,
+    HaltEnded,
     OrderAccepted,
     OrderAmended,
     OrderEnded,
@@ -53,6 +54,7 @@ from engine.messages import (
     Tick,
     TimeInForce,
     Traded,
+    VolatilityHalted,
 )
 
 SECOND_US = 1_000_000
@@ -150,6 +152,9 @@ class NaiveBook:
     fees: int = 0
     grid: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     reference: int = 0
+    reference_since: int = 0  # trades before this one do not count
+    halted_until: int = 0  # because of the band; 0: not
+    reopens_at: int = 0
     told: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -249,12 +254,17 @@ class NaiveBook:
             self.epoch = epoch
             self.told.append(EpochOpened(epoch))
             self._arrive_again()
+        if 0 < self.halted_until <= self.now:
+            self._set_phase(Phase.OPEN)
 
     def _arrive_again(self) -> None:
         if self.phase is not Phase.OPEN:
             return
         waiting, self.book = sorted(self.book, key=lambda o: o.priority), []
         for order in waiting:
+            if self.phase is not Phase.OPEN:  # one before it met somebody outside the band
+                self.book.append(order)
+                continue
             if order.placed.post_only and self._next_maker(order) is not None:
                 self._end(order, EndReason.POST_ONLY_WOULD_TRADE)
                 continue
@@ -308,7 +318,7 @@ class NaiveBook:
             if command.kind is OrderKind.LIMIT and command.time_in_force in (TimeInForce.GTC, TimeInForce.GTD):
                 self.book.append(order)
             else:
-                self._end(order, EndReason.IOC_REMAINDER)
+                self._end(order, EndReason.HALTED if self.phase is Phase.HALTED else EndReason.IOC_REMAINDER)
         return None
 
     def _broken_terms(self, price: int, quantity: int, banded: bool) -> list[tuple[bool, RejectCode]]:
@@ -431,18 +441,40 @@ class NaiveBook:
         return twin.filled == taker.quantity
 
     def _trade(self, taker: NaiveOrder) -> None:
+        reference = self.reference
+        width = Fraction(reference * self.spec.band_bps, 10_000)
         while taker.remaining:
             found = self._next_maker(taker)
             if found is None:
-                return
+                return None
             maker, path, price = found
             if maker.owner == taker.owner:
                 self._meet_oneself(taker, maker)
                 if taker.reason is not None:
-                    return
+                    return None
+            elif self.spec.halt_seconds and self.spec.band_bps and abs(maker.price - reference) > width:
+                return self._halt(maker.price, reference, width)
             else:
                 self._exchange(taker, maker, path, price)
-        self._end(taker, EndReason.FILLED)
+        return self._end(taker, EndReason.FILLED)
+
+    def _halt(self, price: int, reference: int, width: Fraction) -> None:
+        """Until then; afterwards the price that is nearest to the one that was not made, one band away or one tick."""
+        tick = self.spec.tick_micro
+        step = max(tick, math.floor(reference + width) // tick * tick - reference)
+        if price < reference:
+            step = max(tick, reference - math.ceil((reference - width) / tick) * tick)
+        sign = 1 if price > reference else -1
+        self.halted_until = self.now + self.spec.halt_seconds * SECOND_US
+        self.reopens_at = reference + sign * min(step, abs(price - reference))
+        self.phase = Phase.HALTED
+        self.told += [VolatilityHalted(price, self.halted_until), PhaseChanged(Phase.HALTED)]
+
+    def _end_halt(self) -> None:
+        if self.halted_until:
+            self.halted_until, self.reference = 0, self.reopens_at
+            self.reference_since = len(self.trades)
+            self.told.append(HaltEnded(self.reference))
 
     def _exchange(self, taker: NaiveOrder, maker: NaiveOrder, path: Path, taker_price: int) -> None:
         energy = min(taker.remaining, maker.remaining, self.left(path))
@@ -513,7 +545,7 @@ class NaiveBook:
     def _set_reference(self) -> None:
         """Volume-weighted over the sixty minutes that end with the last trade's."""
         last_minute = self.trades[-1].time_us // MINUTE_US
-        hour = [t for t in self.trades if t.time_us // MINUTE_US > last_minute - 60]
+        hour = [t for t in self.trades[self.reference_since :] if t.time_us // MINUTE_US > last_minute - 60]
         average = Fraction(sum(t.price * t.energy for t in hour), sum(t.energy for t in hour))
         self.reference = math.floor(average / self.spec.tick_micro) * self.spec.tick_micro
 
@@ -539,10 +571,11 @@ class NaiveBook:
                 self.told.append(Defunded(self.defund_number, who, asset, amount))
 
     def _set_phase(self, phase: Phase) -> None:
-        if phase is self.phase:
+        if phase is self.phase and not self.halted_until:
             return None
         if self.phase is Phase.CLOSED:
             return self._refuse(RejectCode.CONFLICT)
+        self._end_halt()
         self.phase = phase
         self.told.append(PhaseChanged(phase))
         if phase is Phase.CLOSED:

@@ -33,7 +33,7 @@ from engine.messages import (
 )
 from tests.support.builders import START_US, Desk, market, path
 
-KNOWN = {3: ("42cf37a6a8a3b524", "583ba94d23bcfac5")}  # of the story below, by engine version
+KNOWN = {3: ("42cf37a6a8a3b524", "1dacf2779d0d9766")}  # of the story below, by engine version
 
 SPEC = market(
     zones=("A", "B"),

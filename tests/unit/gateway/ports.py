@@ -103,7 +103,8 @@ class MemoryExchange:
                 self.main[key] = self.main.get(key, 0) + event.amount
         if listener is not None:
             told = tuple(updates(book, events, watched))
-            listener(Feed(market_id, book.sequence, level_changes(book), tuple(trades), told, book.phase))
+            feed = (market_id, book.sequence, level_changes(book), tuple(trades), told, book.phase, book.halt_until_us)
+            listener(Feed(*feed))
         return result
 
     # --- Markets
