@@ -40,6 +40,7 @@ from engine.messages import (
     Entry,
     EpochOpened,
     Event,
+    FireStop,
     Fund,
     ParticipantId,
     PlaceOrder,
@@ -186,6 +187,8 @@ class Market(Shell):
         await self._take_up_draws(book)
         risks = await self._rules.risks(self.market_id)  # who was blocked meanwhile trades no more
         self._first.extendleft(Item(None, 0, command) for command in reversed(amiss(book, risks)))
+        if book.stops.triggered:  # the process before this one ended in between
+            self._first.appendleft(Item(None, 0, FireStop()))
         gc.collect()
         gc.freeze()  # a hundred thousand orders need not be walked through again and again
         gc.set_threshold(100_000, 20, 100)
@@ -402,6 +405,7 @@ class Market(Shell):
             events = self._apply(Tick(), book, now_us, draft)
             # once an epoch, for it takes a millisecond per thousand orders; an order's expiry alone must not
             draft.hash_state |= any(isinstance(event, EpochOpened) for event in events)
+            self._fire_stops(book, now_us, draft)
         if isinstance(body, Tick):
             draft.items.append(item)
             if item.connection is not None:
@@ -411,6 +415,12 @@ class Market(Shell):
             events = self._apply(body, book, now_us, draft)
             if item.connection is not None:
                 draft.letters.append((item, _encode((item.request_id, answer(book, body, events)))))
+            self._fire_stops(book, now_us, draft)
+
+    def _fire_stops(self, book: OrderBook, now_us: TimeUs, draft: Draft) -> None:
+        """Stop orders that were triggered enter the book before anybody's next command."""
+        while book.stops.triggered:
+            self._apply(FireStop(), book, now_us, draft)
 
     def _apply(self, command: Command, book: OrderBook, now_us: TimeUs, draft: Draft) -> list[Event]:
         entry = Entry(book.sequence + 1, now_us, command)

@@ -48,6 +48,8 @@ class OrderView(Struct, frozen=True, array_like=True, gc=False):
     created_us: TimeUs
     updated_us: TimeUs
     sequence: int
+    stop_price_micro: PriceMicro = 0  # of a stop order
+    is_waiting: bool = False  # for a trade at its stop price
 
 
 class FillView(Struct, frozen=True, array_like=True, gc=False):

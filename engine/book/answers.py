@@ -28,6 +28,7 @@ from engine.messages import (
     RejectCode,
     SetRisk,
     Side,
+    StopTriggered,
     Traded,
 )
 from engine.units import PriceMicro, TimeUs
@@ -57,7 +58,7 @@ from engine.views import (
 
 DEPTH_MAX = 20_000
 
-_ABOUT_AN_ORDER: Final = (OrderAmended, OrderAccepted, OrderEnded, OrderReduced)
+_ABOUT_AN_ORDER: Final = (OrderAmended, OrderAccepted, OrderEnded, OrderReduced, StopTriggered)
 _BUY: Final = Side.BUY
 _TAKER: Final = Liquidity.TAKER
 _MAKER: Final = Liquidity.MAKER
@@ -85,6 +86,8 @@ def order_view(order: Order) -> OrderView:
         order.created_us,
         order.updated_us,
         order.updated_sequence,
+        order.stop_micro,
+        order.is_waiting,
     )
 
 

@@ -13,9 +13,10 @@ from typing import Final
 from engine.accounts import reservation_micro
 from engine.book.lanes import Lane
 from engine.book.side import BookSide, Order
+from engine.book.stops import Stops
 from engine.book.volatility import Volatility
 from engine.market import Phase
-from engine.messages import EndReason, Event, OrderReduced, SelfTrade, Side, Traded
+from engine.messages import EndReason, Event, OrderReduced, SelfTrade, Side, StopTriggered, Traded
 from engine.units import BPS, EnergyWh, MoneyMicro, PriceMicro, value_micro
 
 _FILLED: Final = EndReason.FILLED  # looking up an enum's member takes as long as a small function's call
@@ -30,6 +31,7 @@ class Matching(Volatility):
     grid_micro: dict[str, MoneyMicro]
     sides: dict[tuple[Side, str], BookSide]
     lanes: dict[tuple[str, str], Lane]
+    stops: Stops
 
     @abstractmethod
     def _end(self, order: Order, reason: EndReason, events: list[Event]) -> None:
@@ -144,6 +146,7 @@ class Matching(Volatility):
             lane.set_used(lane.used_wh + energy_wh)
         self.trades += 1
         self.reference.add(maker_price_micro, energy_wh, maker_value, self.time_us)
+        stopped = self.stops.trigger(maker_price_micro) if self.stops else ()
         events.append(
             Traded(
                 self.trades,
@@ -164,6 +167,9 @@ class Matching(Volatility):
                 seller.zone,
             )
         )
+        for order in stopped:
+            order.updated_us, order.updated_sequence = self.time_us, self.sequence
+            events.append(StopTriggered(order.order_id))
         if maker.remaining_wh == 0:
             self._end(maker, _FILLED, events)
 
@@ -241,6 +247,7 @@ class Matching(Volatility):
         for order in waiting:
             if self.phase is not Phase.OPEN:  # one before it has halted the market
                 order.home.add(order)
+                self.blocked[order.order_id] = order
                 continue
             if order.placed.post_only and self._best_at(order, order.price_micro) is not None:
                 self._end(order, EndReason.POST_ONLY_WOULD_TRADE, events)
@@ -248,7 +255,7 @@ class Matching(Volatility):
             self._match(order, events)
             if order.end_reason == 0:
                 order.home.add(order)
-                if self._meets_full_lane(order):
+                if self.phase is not Phase.OPEN or self._meets_full_lane(order):
                     self.blocked[order.order_id] = order
 
 

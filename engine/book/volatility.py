@@ -27,7 +27,6 @@ class Volatility(ABC):
     halt_until_us: TimeUs  # 0: no halt, or one that only an admin ends
     reopening_micro: PriceMicro  # the reference price from then on
 
-    orders: dict[int, Order]
     blocked: dict[int, Order]
 
     @abstractmethod
@@ -60,11 +59,10 @@ class Volatility(ABC):
             self.halt_until_us = 0
             self.reference.restart(self.reopening_micro)
             self.reopening_micro = 0
-            self.blocked = dict(self.orders)  # the book may be crossed: they arrive again when the market is open
             events.append(HaltEnded(self.reference.price_micro))
 
     def _reopen(self, events: list[Event]) -> None:
-        """The seam for another way to reopen: here the market goes on where it stood, all orders arriving again."""
+        """The seam for another way to reopen: here the market goes on where it stood; what rested since arrives."""
         self._end_halt(events)
         self.phase = Phase.OPEN
         events.append(PhaseChanged(Phase.OPEN))

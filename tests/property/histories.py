@@ -24,6 +24,7 @@ from engine.messages import (
     EndReason,
     Entry,
     Event,
+    FireStop,
     Fund,
     OrderAccepted,
     OrderKind,
@@ -332,6 +333,37 @@ def _volatile_storm(seed: int, length: int) -> History:
 
 storms = st.builds(_storm, st.integers(0, 2**32), st.integers(1, 150))
 link_storms = st.builds(_link_storm, st.integers(0, 2**32), st.integers(1, 100))
+
+
+def _stop_storm(seed: int, length: int) -> History:
+    """Stops on both sides of a price that moves, fired at once as a market does, or later as none does."""
+    random = Random(seed)
+    pick = random.choice
+    told: list[Step] = [(0, Fund(0, who, asset, 100_000)) for who in PARTICIPANTS for asset in ASSETS]
+    for _ in range(length):
+        command = _storm_command(random, (*BAND_SPECS, *[BAND_SPECS[0]] * 5))
+        match random.randrange(20):
+            case 0 | 1 | 2 | 3 | 4 | 5:
+                side = pick((Side.BUY, Side.SELL))
+                stop = pick((5_000, 6_000, 7_000, 8_000) if side is Side.BUY else (3_000, 4_000, 5_000))
+                limit = pick((0, 4_000, 6_000, 8_000))
+                order = PlaceOrder(pick(PARTICIPANTS), side, limit, pick((1, 2, 3, 6)), pick("AAB"))
+                kind = pick((OrderKind.STOP, OrderKind.STOP_LIMIT, OrderKind.STOP_LIMIT))
+                command = _replace(
+                    _trimmed(order, random), kind=kind, stop_price_micro=pick((stop, stop, stop, 0, 500))
+                )
+            case 6:
+                command = AmendOrder(
+                    0, random.randint(-8, -1), pick((0, 5_000)), pick((0, 2, 4)), pick((0, 5_000, 6_000))
+                )
+            case 7:
+                command = PlaceOrder(pick(PARTICIPANTS), pick((Side.BUY, Side.SELL)), 0, 2, "A", kind=OrderKind.MARKET)
+        told.append((pick((*[0] * 20, SECOND_US, 4 * SECOND_US, 11 * SECOND_US)), command))
+        told += [(0, FireStop())] * pick((0, 1, 3, 3, 3))
+    return BAND_SPECS[0], told
+
+
+stop_storms = st.builds(_stop_storm, st.integers(0, 2**32), st.integers(1, 80))
 volatile_storms = st.builds(_volatile_storm, st.integers(0, 2**32), st.integers(1, 120))
 histories = st.one_of(
     _tales(), *[storms] * 3, volatile_storms

@@ -44,8 +44,9 @@ def test_nothing_that_could_trade_rests(history: History) -> None:
         if book.phase is not Phase.OPEN:
             return
         for lane in book.lanes.values():
-            asks = [o.price_micro for o in book.orders.values() if not o.is_buy and o.zone == lane.path.zone_from]
-            bids = [o.price_micro for o in book.orders.values() if o.is_buy and o.zone == lane.path.zone_to]
+            resting = [o for o in book.orders.values() if o.level is not None]
+            asks = [o.price_micro for o in resting if not o.is_buy and o.zone == lane.path.zone_from]
+            bids = [o.price_micro for o in resting if o.is_buy and o.zone == lane.path.zone_to]
             if asks and bids and lane.left_wh:
                 assert landed(min(asks), lane.path, book.spec.tick_micro) > max(bids), entry
 
@@ -203,7 +204,10 @@ def test_a_post_only_order_never_takes(history: History) -> None:
 def test_market_ioc_and_fok_orders_never_rest(history: History) -> None:
     def check(book: OrderBook, entry: Entry, events: list[Event]) -> None:
         for order in book.orders.values():
-            assert order.placed.kind is OrderKind.LIMIT
+            if order.level is None:  # a stop order that waits
+                assert order.placed.kind in (OrderKind.STOP, OrderKind.STOP_LIMIT)
+                continue
+            assert order.placed.kind in (OrderKind.LIMIT, OrderKind.STOP_LIMIT)
             assert order.placed.time_in_force in (TimeInForce.GTC, TimeInForce.GTD)
 
     Told(*history, check)

@@ -6,16 +6,34 @@ told of while it read.
 
 import asyncio
 
+import asyncpg
 import pytest
 
 from engine.market import RiskLimits
 from engine.messages import EndReason, RejectCode, SetRisk, Side
-from engine.records import OwnLimits
+from engine.records import OwnLimits, ParticipantRisk
 from engine.views import Applied, GetMarket, GetOrder, OrderAnswer, Refusal
 from persistence.risk import PostgresRisk
-from tests.support.exchange import Exchange, eventually, order
+from tests.support.exchange import CatalogueRules, Exchange, eventually, order
 
 RISK = RejectCode.RISK_LIMIT
+
+
+class OnlyOnce(CatalogueRules):
+    """Is asked while the market recovers, and has no answer afterwards."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        super().__init__(pool)
+        of_market, asked = self.risks, 0
+
+        async def once(market_id: int) -> dict[int, ParticipantRisk]:
+            nonlocal asked
+            asked += 1
+            if asked > 1:
+                await asyncio.Event().wait()
+            return await of_market(market_id)
+
+        self.risks = once
 
 
 async def open_orders(exchange: Exchange) -> int:
@@ -31,7 +49,8 @@ async def test_who_was_blocked_while_the_market_was_down_does_not_trade_when_it_
     await exchange.kill("M")
     await risk.block(buyer, "", 1)
 
-    exchange.start_market("M")
+    market = exchange.start_market("M")
+    vars(market)["_rules"] = OnlyOnce(exchange.pool)
     answer = await exchange.submit("M", order(buyer, Side.BUY, "3.500"))
 
     assert isinstance(answer, Refusal)

@@ -20,7 +20,7 @@ from engine.messages import (
     VolatilityHalted,
 )
 from engine.units import SECOND_US
-from tests.support.builders import ALICE, BOB, CAROL, Desk, ends, funded_desk, market, refusal, trades
+from tests.support.builders import ALICE, BOB, CAROL, Desk, ends, funded_desk, linked, market, refusal, trades
 
 P = 1_000_000
 SPEC = market(band_bps=2_000, halt_seconds=60, reference_price_micro=4 * P)  # 3.200 to 4.800
@@ -158,3 +158,20 @@ def test_a_halt_outlives_a_snapshot() -> None:
     assert book.apply(entry) == desk.tick()
     assert book.phase is Phase.OPEN
     assert encode(book) == encode(desk.book)
+
+
+def test_who_arrives_again_after_somebody_halted_the_market_waits_on() -> None:
+    """Two bids that a full link kept apart from an ask outside the band: the first to arrive halts, neither trades."""
+    desk = funded_desk(linked(0, band_bps=0, reference_price_micro=4 * P))
+    desk.sell(BOB, 2 * P, 10, zone="A")
+    first, second = (desk.buy(who, 4 * P, 5, zone="B")[0].order_id for who in (ALICE, CAROL))  # type: ignore[union-attr]
+    told = desk.do(SetSpec(linked(100, band_bps=2_000, halt_seconds=60, reference_price_micro=4 * P)))
+
+    assert not trades(told)
+    assert desk.book.phase is Phase.HALTED
+    assert {first, second} <= desk.book.blocked.keys()
+    desk.wait(60)
+    while not trades(told):
+        told = desk.tick()
+        desk.wait(60)
+    assert [(trade.taker_order_id, trade.energy_wh) for trade in trades(told)] == [(first, 5), (second, 5)]
