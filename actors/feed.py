@@ -71,7 +71,7 @@ class Newsroom:
     def compose(self, book: OrderBook) -> News:
         """What every watcher wanted to hear of what was gathered, and that the journal comes to the book's sequence."""
         changes: tuple[LevelChange, ...] = level_changes(book) if self._wants_book else ()
-        news = News(Feed(self._market_id, book.sequence, (), (), (), book.phase))
+        news = News(Feed(self._market_id, book.sequence, (), (), (), book.phase, book.halt_until_us))
         for connection, watcher in self._watchers.items():
             if watcher.is_quiet:
                 continue
@@ -87,6 +87,7 @@ class Newsroom:
                     if u.order.sequence > start and (everyone or u.order.participant_id in watcher.participants)
                 ),
                 book.phase,
+                book.halt_until_us,
             )
             news.letters.append((connection, _encode((0, feed, 0))))
         self._trades, self._updates = [], []

@@ -48,6 +48,8 @@ class OrderView(Struct, frozen=True, array_like=True, gc=False):
     created_us: TimeUs
     updated_us: TimeUs
     sequence: int
+    stop_price_micro: PriceMicro = 0  # of a stop order
+    is_waiting: bool = False  # for a trade at its stop price
 
 
 class FillView(Struct, frozen=True, array_like=True, gc=False):
@@ -176,6 +178,7 @@ class MarketView(Struct, frozen=True, array_like=True, tag=7):
     last_price_micro: PriceMicro  # 0 before the first trade
     open_orders: int
     trades: int
+    halted_until_us: TimeUs = 0  # of a volatility halt; 0: there is none
 
 
 Answer: TypeAlias = OrderAnswer | Refusal | Applied | Failed | Orders | BookView | MarketView
@@ -225,6 +228,7 @@ class Feed(Struct, frozen=True, array_like=True, tag=301):
     trades: tuple[TradeView, ...]
     updates: tuple[OrderUpdate, ...]
     phase: Phase
+    halted_until_us: TimeUs = 0
     is_awaited: bool = False
 
 

@@ -49,6 +49,7 @@ from gateway.ports import (
     Oracle,
     People,
     Probe,
+    Risk,
     Settlements,
     Stages,
     Vault,
@@ -59,6 +60,7 @@ from gateway.readings import ReadingController
 from gateway.repeats import Repeats
 from gateway.reports import ReportController
 from gateway.requests import GatewayRequest, WireResponse
+from gateway.risk import KillController, RiskController
 from gateway.settings import GatewaySettings
 from gateway.settlements import SettlementController, TradeSettlementController
 from gateway.stream import stream
@@ -84,6 +86,7 @@ def create_app(
     metering: Metering,
     settlements: Settlements,
     oracle: Oracle,
+    risk: Risk,
     clock: Clock,
     settings: GatewaySettings,
     shared: SharedBuckets | None = None,
@@ -115,6 +118,7 @@ def create_app(
         metering=metering,
         settlements=settlements,
         oracle=oracle,
+        risk=risk,
         answers_in=answers_in,
         clock=clock,
         probes=probes or {},
@@ -139,6 +143,8 @@ def create_app(
             ZoneController,
             OrderController,
             DeadManController,
+            RiskController,
+            KillController,
             AccountController,
             MeterController,
             MeterReadingController,

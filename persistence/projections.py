@@ -45,10 +45,13 @@ CHANGE_ORDERS = """
         status = c.status,
         end_reason = c.end_reason,
         updated_us = c.updated_us,
-        sequence = c.sequence
+        sequence = c.sequence,
+        stop_price_micro = c.stop_price_micro,
+        is_waiting = c.is_waiting
     FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::smallint[],
-        $9::smallint[], $10::bigint[], $11::bigint[]) AS c (order_id, price_micro, quantity_wh, filled_wh,
-        remaining_wh, value_micro, status, end_reason, updated_us, sequence)
+        $9::smallint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::boolean[]) AS c (order_id, price_micro,
+        quantity_wh, filled_wh, remaining_wh, value_micro, status, end_reason, updated_us, sequence, stop_price_micro,
+        is_waiting)
     WHERE o.market_id = $1
         AND o.order_id = c.order_id
 """
@@ -164,6 +167,8 @@ async def _change_orders(connection: PooledConnection, market_id: int, orders: S
             order.end_reason,
             order.updated_us,
             order.sequence,
+            order.stop_price_micro,
+            order.is_waiting,
         )
         for order in orders
     )

@@ -94,7 +94,7 @@ async def test_it_rests_while_orders_come_and_the_journal_has_room_for_the_burst
 
 
 def feed(sequence: int, *, is_awaited: bool) -> Feed:
-    return Feed(1, sequence, (), (), (), Phase.OPEN, is_awaited)
+    return Feed(1, sequence, (), (), (), Phase.OPEN, is_awaited=is_awaited)
 
 
 @pytest.fixture

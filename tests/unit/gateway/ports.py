@@ -13,7 +13,7 @@ from engine.audit import SYSTEM, Origin
 from engine.book.answers import answer, level_changes, reply, trade_views, updates
 from engine.book.order_book import OrderBook
 from engine.market import MarketSpec, Path, Phase
-from engine.messages import CURRENCY, Command, Defunded, Entry, Fund, Tick
+from engine.messages import CURRENCY, Command, Defunded, Entry, FireStop, Fund, Tick
 from engine.records import (
     AccountBalance,
     CandleRecord,
@@ -104,7 +104,8 @@ class MemoryExchange:
                 self.main[key] = self.main.get(key, 0) + event.amount
         if listener is not None:
             told = tuple(updates(book, events, watched))
-            listener(Feed(market_id, book.sequence, level_changes(book), tuple(trades), told, book.phase))
+            feed = (market_id, book.sequence, level_changes(book), tuple(trades), told, book.phase, book.halt_until_us)
+            listener(Feed(*feed))
         return result
 
     # --- Markets
@@ -125,7 +126,10 @@ class MemoryExchange:
             if self.main.get(key, 0) >= amount:
                 self.main[key] -= amount
                 self.apply(book, Fund(book.fund_number + 1, participant_id, asset, amount))
-        return self.apply(book, command)
+        answer = self.apply(book, command)
+        while book.stops.triggered:
+            self.apply(book, FireStop())
+        return answer
 
     def submit_many(self, market_id: int, commands: Sequence[Command]) -> Awaitable[list[Answer]]:
         return answered([self._submit(market_id, command) for command in commands])
