@@ -56,7 +56,7 @@ class Submission(Struct, frozen=True, kw_only=True):
     """signature: of the bytes that count now; "" while none do, and for an effect that was found to be there.
 
     last_height: the last block height at which those bytes can land; of an effect that was found, the height at which
-    it was. refusals: in a row. together_max: how many effects may share its transaction.
+    it was. refusals, waits: in a row. together_max: how many effects may share its transaction.
     """
 
     state: State = State.QUEUED
@@ -64,6 +64,7 @@ class Submission(Struct, frozen=True, kw_only=True):
     signature: str = ""
     last_height: int = 0
     refusals: int = 0
+    waits: int = 0
     together_max: int = TOGETHER_MAX
     reason: str = ""
 
@@ -155,7 +156,7 @@ def step(now: Submission, learnt: Learnt) -> Submission:
             return replace(now, state=State.QUEUED, last_height=0)
         case Signed() if state is State.BUILT:
             signed = replace(now, state=State.SIGNED, signature=learnt.signature, last_height=learnt.last_height)
-            return replace(signed, attempt=now.attempt + 1, reason="")
+            return replace(signed, attempt=now.attempt + 1, waits=0, reason="")
         case HandedOver() if state is State.SIGNED:
             return replace(now, state=State.SENT)
         case HandedOver() if state is State.SENT:
@@ -167,11 +168,11 @@ def step(now: Submission, learnt: Learnt) -> Submission:
                 return _again(now, State.EXPIRED, "its blockhash is too old, and no block has it")
             return replace(now, state=State.SENT) if state is State.CONFIRMED else now
         case NotNow() if state is State.BUILT:
-            return replace(now, state=State.QUEUED, signature="", reason=learnt.reason)
+            return replace(now, state=State.QUEUED, signature="", waits=now.waits + 1, reason=learnt.reason)
         case Refused() if state is State.BUILT:
             return _refused(now, State.QUEUED, learnt.reason, learnt.permanent, learnt.together)
         case Retried() if state is State.PARKED:
-            return replace(now, state=State.QUEUED, refusals=0, together_max=1)
+            return replace(now, state=State.QUEUED, refusals=0, waits=0, together_max=1)
         case Parked() if state in FREE:
             return replace(now, state=State.PARKED, reason=learnt.reason)
     raise NotSo(f"{type(learnt).__name__} of a submission that is {state}")
@@ -208,9 +209,10 @@ def _again(now: Submission, then: State, reason: str) -> Submission:
 
 def delay_us(submission: Submission, jitter: float) -> int:
     """How long one that was not done waits; `jitter` in [0, 1) keeps those that failed together apart."""
-    if submission.together_max < TOGETHER_MAX and submission.refusals == 0:
+    times = max(submission.refusals, submission.waits)
+    if submission.together_max < TOGETHER_MAX and times == 0:
         return 0  # a half of what was refused together
-    longest = min(DELAY_US_MIN * 2 ** min(submission.refusals, 20), DELAY_US_MAX)
+    longest = min(DELAY_US_MIN * 2 ** min(times, 20), DELAY_US_MAX)
     return int(longest * (0.5 + jitter / 2))
 
 

@@ -58,6 +58,13 @@ ADD_ENTRIES = """
     SELECT $1, account_id, participant_id, amount
     FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS e (account_id, participant_id, amount)
 """
+# What nobody paid for is made on the chain as well, so that its vaults hold what the ledger says.
+ADD_OUTBOX = """
+    /* ledger.add_outbox */
+    INSERT INTO outbox (kind, key, payload, created_us)
+    VALUES ('deposit_issued', $1::bigint::text, jsonb_build_object(
+        'user_id', $2::bigint, 'deposit_id', $1::bigint, 'asset', $3::text, 'amount', $4::bigint), $5)
+"""
 DEPOSIT_BY_REFERENCE = """
     /* ledger.deposit_by_reference */
     SELECT deposit_id, participant_id, asset, amount, reference, created_us
@@ -186,6 +193,7 @@ class PostgresLedger:
             await connection.execute(
                 ADD_ENTRIES, transfer_id, [ids[source], ids[target]], [0, participant_id], [-amount, amount]
             )
+            await connection.execute(ADD_OUTBOX, made.deposit_id, participant_id, asset, amount, time_us)
             after = {"asset": asset, "amount": amount, "reference": reference}
             await append(connection, origin, "deposit.made", f"user:{participant_id}", None, after)
         return made
