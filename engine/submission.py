@@ -305,3 +305,11 @@ class ChainEvent(Struct, frozen=True):
     program: str
     name: str
     fields: dict[str, Any]
+
+
+class Mention(Struct, frozen=True):
+    """A transaction in a program's list."""
+
+    signature: str
+    slot: int
+    failed: bool

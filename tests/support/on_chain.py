@@ -2,24 +2,30 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
 import asyncpg
+from solders.keypair import Keypair
 from solders.pubkey import Pubkey
+from spl.token.instructions import get_associated_token_address
 
+from actors.chain_listener import ChainListener, ListenerOptions
 from actors.chain_submitter import ChainSubmitter, Lane, SubmitterOptions
 from actors.hosting import clock_us
 from chain.client.deployment import own_currency_mint
 from chain.client.effects import Effects
+from chain.client.history import ChainReader
 from chain.client.programs import reference_programs
 from chain.client.rpc import RpcPool, RpcSettings
+from chain.client.transactions import Budget, latest_blockhash, send, sign
 from chain.client.wallets import Authorities, Role, Signer
 from chain.client.writer import ChainWriter
 from engine.records import ZoneRecord
 from persistence.catalogue import PostgresCatalogue
+from persistence.chain_events import PostgresChainEvents
 from persistence.ledger import PostgresLedger
 from persistence.people import PostgresPeople
 from persistence.sealing import MasterKeyFolder
@@ -86,6 +92,22 @@ class OnChain:
                 self.running.cancel()
                 await asyncio.wait([self.running])
 
+    @contextlib.asynccontextmanager
+    async def listening(self, crash: Callable[[str], None] | None = None) -> AsyncIterator[ChainListener]:
+        async with self.pool_of() as rpc:
+            reader = ChainReader(rpc, PROGRAMS, (self.devnet.ws,))
+            options = ListenerOptions(silence_seconds=1.0, final_seconds=0.1, say_seconds=0.1)
+            listener = ChainListener(PostgresChainEvents(self.pool, "THB"), reader, clock_us, options, crash)
+            task = asyncio.create_task(listener.run())
+            try:
+                yield listener
+            finally:
+                ended = task.done()
+                task.cancel()
+                await asyncio.wait([task])
+                if ended:
+                    await task  # it raises what ended it
+
     async def people(self, *names: str) -> list[int]:
         await PostgresCatalogue(self.pool).put_zones([ZoneRecord("Z1", "One")])
         people = PostgresPeople(self.pool)
@@ -119,6 +141,38 @@ class OnChain:
             return int(self.devnet.call("getTokenAccountBalance", str(address))["value"]["amount"])
         except RuntimeError:
             return 0
+
+    async def events(self, state: str = "finalized") -> list[str]:
+        rows = await self.pool.fetch("SELECT name FROM chain_events WHERE state = $1 ORDER BY slot", state)
+        return [row["name"] for row in rows]
+
+    def pay_in(self, owner: Keypair, address: str, asset: int, amount: int) -> Any:
+        """The instruction with which `owner` deposits from his own token account into somebody's vault."""
+        person = self.effects.participant(address)
+        mint, holding = (
+            (self.effects.energy_mint, person.energy) if asset == 0 else (self.effects.currency_mint, person.currency)
+        )
+        given = {
+            "holding": holding,
+            "source": get_associated_token_address(owner.pubkey(), mint),
+            "participant": person.address,
+            "owner": owner.pubkey(),
+        }
+        return PROGRAMS.trading.instruction("deposit", {"amount": amount, "asset": asset}, given)
+
+    async def land(self, signers: Sequence[Signer], *instructions: Any) -> str:
+        """Send and wait until it is there; its signature."""
+        async with self.pool_of() as rpc:
+            signed = sign(instructions, signers, await latest_blockhash(rpc), Budget(400_000))
+            await send(rpc, signed)
+
+            async def there() -> bool:
+                status = self.devnet.call("getSignatureStatuses", [signed.signature])["value"][0]
+                assert status is None or status["err"] is None, status
+                return status is not None
+
+            await self.until(there, "landed")
+            return signed.signature
 
     async def held(self, user_id: int) -> tuple[int, int]:
         """Energy and currency of his vault."""
