@@ -9,6 +9,7 @@ import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -18,16 +19,18 @@ from msgspec import Struct
 
 from actors import crash_points
 from actors.dataplane import Secret
-from actors.hosting import Recipe, clock_us
+from actors.hosting import ChainListenerActor, ChainSubmitterActor, Host, Recipe, clock_us
 from actors.market import Market, MarketOptions
 from actors.persistence import FollowerOptions, Persistence
 from config.logs import log_to
 from config.settings import Settings
 from engine.market import MarketSpec, Phase
+from engine.submission import ChainDown, Holdings
 from engine.units import TimeUs
 from persistence.api_keys import PostgresApiKeys
 from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
+from persistence.chain_desk import PostgresChainDesk
 from persistence.energy import PostgresEnergy
 from persistence.first_answers import PostgresFirstAnswers
 from persistence.history import PostgresHistory
@@ -38,18 +41,27 @@ from persistence.people import PostgresPeople
 from persistence.postgres import OUTAGES, Pool, open_pool
 from persistence.projections import PostgresProjections
 from persistence.readings import PostgresReadings
-from persistence.sealing import master_keys
+from persistence.sealing import MasterKeys, Sealed, master_keys, seal, unseal
 from persistence.snapshots import PostgresSnapshots
 from persistence.wallets import PostgresWallets, Vault
 
 if TYPE_CHECKING:
-    from litestar import Litestar
+    from collections.abc import Mapping
 
+    from litestar import Litestar
+    from solders.pubkey import Pubkey
+
+    from actors.chain_listener import ChainListener
+    from actors.chain_submitter import ChainSubmitter, SubmitterOptions
     from actors.epoch_clock import EpochClock
     from actors.links import Links
     from actors.meter_aggregator import MeterAggregator
     from actors.meter_links import MeterLinks
     from actors.supervisor import Supervisor
+    from chain.client.effects import Effects
+    from chain.client.programs import Programs
+    from chain.client.rpc import RpcPool
+    from chain.client.wallets import Authorities, Role
     from gateway.directory.ldap import LdapOptions
     from gateway.server import GatewayServer
 
@@ -64,6 +76,7 @@ class Wiring(Struct, frozen=True):
     settings: Settings
     dsn: str
     redis_url: str
+    chain_urls: tuple[str, ...] = ()  # RPC endpoints; none: there is no chain
 
     def __repr__(self) -> str:  # addresses may hold passwords
         return "Wiring(...)"
@@ -177,6 +190,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
 
     from actors.stages import Stages, gathered
     from gateway.app import create_app
+    from gateway.chain import probe_of
     from gateway.directory.ldap import LdapDirectory
     from gateway.ports import Metering
     from gateway.settings import GatewaySettings, Limit
@@ -217,7 +231,14 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
     async def redis_answers() -> None:
         await cache.ping()
 
+    desk = ChainView(pool, wiring)
+
+    async def chain_answers() -> None:
+        probe_of(await desk.parts(), clock_us())
+
     probes = {"postgres": postgres_answers, "redis": redis_answers}
+    if wiring.chain_urls:
+        probes["chain"] = chain_answers
     if directory is not None:
         probes["directory"] = directory.answers
     return create_app(
@@ -232,6 +253,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
         first_answers=PostgresFirstAnswers(pool, options.first_answers_max, options.first_answers_bytes_max),
         markets=links,
         metering=Metering(PostgresMeters(pool), meters, PostgresEnergy(pool)),
+        chain=desk,
         clock=clock_us,
         settings=options,
         shared=RedisBuckets(cache),
@@ -265,6 +287,137 @@ def ldap_options(settings: Settings) -> "LdapOptions":
     )
 
 
+async def make_chain_submitter(wiring: Wiring) -> "ChainSubmitter":
+    import random
+
+    from actors.chain_submitter import ChainSubmitter
+    from chain.client.wallets import Role
+    from chain.client.writer import ChainWriter
+    from persistence.submissions import PostgresSubmissions
+
+    settings = wiring.settings
+    os.nice(BACKGROUND_NICE)
+    pool = await pool_of(wiring, "chain submitter", 8, nice=0 if settings.database_url else BACKGROUND_NICE)
+    keys = authorities(wiring)
+    signers = {role: keys.signer(role) for role in Role}
+    effects = effects_of(settings, {role: signer.address for role, signer in signers.items()})
+    writer = ChainWriter(rpc_pool(wiring), effects, signers, settings.solana_priority_fee)
+    vault = Vault(pool, master_keys(settings.wallet_master_keys, settings.keys))
+    return ChainSubmitter(
+        PostgresSubmissions(pool),
+        WalletAddresses(vault),
+        writer,
+        clock_us,
+        random.random,
+        submitter_options(settings),
+        crash_points.of("submitter"),
+    )
+
+
+async def make_chain_listener(wiring: Wiring) -> "ChainListener":
+    from actors.chain_listener import ChainListener
+    from chain.client.history import ChainReader, stream_url
+    from persistence.chain_events import PostgresChainEvents
+
+    settings = wiring.settings
+    os.nice(BACKGROUND_NICE)
+    pool = await pool_of(wiring, "chain listener", 4, nice=0 if settings.database_url else BACKGROUND_NICE)
+    streams = settings.solana_ws_urls or tuple(map(stream_url, wiring.chain_urls))
+    reader = ChainReader(rpc_pool(wiring), programs_of(settings), streams)
+    return ChainListener(
+        PostgresChainEvents(pool, settings.currency), reader, clock_us, crash=crash_points.of("listener")
+    )
+
+
+class ChainView(PostgresChainDesk):
+    """The chain's tables, and the chain itself for the one question that only it can answer."""
+
+    def __init__(self, pool: Pool, wiring: Wiring) -> None:
+        super().__init__(pool)
+        self._wiring = wiring
+        self._rpc: RpcPool | None = None
+
+    async def tokens(self, holdings: Holdings) -> tuple[int, int]:
+        """Raises ChainDown."""
+        from chain.client.history import token_amounts
+
+        if not self._wiring.chain_urls:
+            raise ChainDown("there is no chain")
+        self._rpc = self._rpc or rpc_pool(self._wiring)  # made late: most gateways are never asked
+        energy_wh, currency_micro = await token_amounts(self._rpc, (holdings.energy, holdings.currency))
+        return energy_wh, currency_micro
+
+
+class WalletAddresses:
+    """Whose address on the chain is which: that of his platform wallet."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    async def of(self, user_id: int) -> str:
+        return await self._vault.address(user_id, clock_us())
+
+
+class MasterSealer:
+    """Seals keys of authorities with the master keys of wallets."""
+
+    def __init__(self, keys: MasterKeys) -> None:
+        self._keys = keys
+
+    def seal(self, secret: bytes, belongs_to: bytes) -> bytes:
+        return msgspec.msgpack.encode(seal(self._keys, secret, belongs_to))
+
+    def unseal(self, sealed: bytes, belongs_to: bytes) -> bytes:
+        return unseal(self._keys, msgspec.msgpack.decode(sealed, type=Sealed), belongs_to)
+
+
+def authorities(wiring: Wiring) -> "Authorities":
+    """The exchange's own keys on the chain, sealed in files of the data directory."""
+    from chain.client.wallets import Authorities
+
+    settings = wiring.settings
+    return Authorities(settings.keys / "chain", MasterSealer(master_keys(settings.wallet_master_keys, settings.keys)))
+
+
+def rpc_pool(wiring: Wiring) -> "RpcPool":
+    from chain.client.rpc import RpcPool, RpcSettings
+
+    return RpcPool(RpcSettings(urls=wiring.chain_urls))
+
+
+def programs_of(settings: Settings) -> "Programs":
+    """Those of the settings. Raises OSError, ValueError, IdlUnusable for files that are none."""
+    from chain.client.programs import Programs, reference_programs
+    from chain.programs.interface import NAMES
+
+    if not settings.solana_idls:
+        return reference_programs()
+    folder = Path(settings.solana_idls)
+    return Programs([msgspec.json.decode((folder / f"{name}.json").read_bytes()) for name in NAMES])
+
+
+def effects_of(settings: Settings, addresses: "Mapping[Role, Pubkey]") -> "Effects":
+    from solders.pubkey import Pubkey
+
+    from chain.client.deployment import own_currency_mint
+    from chain.client.effects import Effects
+    from chain.client.wallets import Role
+
+    mint = settings.solana_currency_mint
+    currency = Pubkey.from_string(mint) if mint else own_currency_mint(addresses[Role.GOVERNANCE])
+    return Effects(programs_of(settings), addresses, currency)
+
+
+def submitter_options(settings: Settings) -> "SubmitterOptions":
+    from actors.chain_submitter import LANES, SubmitterOptions
+
+    given = dict(each.split(":") for each in settings.chain_lanes)
+    lanes = tuple(
+        msgspec.structs.replace(lane, under_way_max=int(given.get(lane.name, lane.under_way_max))) for lane in LANES
+    )
+    return SubmitterOptions(lanes=lanes)
+
+
 async def make_supervisor(wiring: Wiring) -> "Supervisor":
     from actors.supervisor import Supervisor
 
@@ -294,6 +447,13 @@ class ActorRecipes:
 
     def gateway(self, number: int) -> Recipe:
         return recipe(self._wiring, f"gateway-{number}", make_gateway, number)
+
+    def chain(self) -> list[tuple[str, type[Host], Recipe]]:
+        if not self._wiring.chain_urls:
+            return []
+        submitter = recipe(self._wiring, "chain-submitter", make_chain_submitter)
+        listener = recipe(self._wiring, "chain-listener", make_chain_listener)
+        return [("chain-submitter", ChainSubmitterActor, submitter), ("chain-listener", ChainListenerActor, listener)]
 
 
 def recipe(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], *arguments: Any) -> Recipe:

@@ -359,6 +359,8 @@ class ChainSubmitter:
                 changes = [self._change(member, learnt, slot=slot) for member in flight.members]
                 if changes[0].after is not changes[0].effect.submission:
                     changed.append((flight, changes))
+            if changed:
+                self._crash("learnt")
             await self._record([change for _, changes in changed for change in changes])
             for flight, changes in changed:
                 flight.members = [_after(change) for change in changes]

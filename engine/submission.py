@@ -313,3 +313,71 @@ class Mention(Struct, frozen=True):
     signature: str
     slot: int
     failed: bool
+
+
+# --- what people and admins are shown ---
+
+
+class SubmissionRecord(Struct, frozen=True):
+    """A row of the table as it is shown. user_id 0: nobody's."""
+
+    number: int
+    kind: str
+    key: str
+    lane: str
+    user_id: int
+    state: str
+    attempt: int
+    signature: str
+    slot: int
+    reason: str
+    created_us: TimeUs
+    changed_us: TimeUs
+
+
+class WithdrawalRecord(Struct, frozen=True):
+    """state: of its submission; done_us None: still in custody."""
+
+    withdrawal_id: str
+    user_id: int
+    asset: str
+    amount: int
+    address: str
+    state: str
+    signature: str
+    created_us: TimeUs
+    done_us: TimeUs | None
+
+
+class PendingDeposit(Struct, frozen=True):
+    """Seen on the chain and not final yet. energy: of the owner's zone, else money."""
+
+    signature: str
+    instruction: int
+    index: int
+    is_energy: bool
+    amount: int
+    seen_us: TimeUs
+
+
+class PartReport(Struct, frozen=True):
+    """What an actor of the chain last said of itself, and when."""
+
+    at_us: TimeUs
+    said: dict[str, Any]
+
+
+class ChainOff(Exception):
+    """Nothing leaves: there is no chain, it is paused, or nobody knows."""
+
+
+class TooLittle(Exception):
+    """The main account holds less than that."""
+
+
+class NotLinked(Exception):
+    """The address is no wallet that this person has proven to be his."""
+
+
+class Underway(Exception):
+    """It may land at any moment, or has: it can neither be parked nor tried again."""

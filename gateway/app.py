@@ -18,6 +18,7 @@ from engine.messages import RejectCode
 from gateway.accounts import AccountController
 from gateway.api_keys import ApiKeyController, HeadEndController
 from gateway.audit import AuditController
+from gateway.chain import ChainController
 from gateway.context import Gateway
 from gateway.documentation import openapi_config
 from gateway.edge import READS, Edge, request_id_of
@@ -35,6 +36,7 @@ from gateway.ports import (
     ApiKeys,
     AuditLog,
     Catalogue,
+    ChainDesk,
     Clock,
     Directory,
     FirstAnswers,
@@ -74,6 +76,7 @@ def create_app(
     first_answers: FirstAnswers,
     markets: Markets,
     metering: Metering,
+    chain: ChainDesk,
     clock: Clock,
     settings: GatewaySettings,
     shared: SharedBuckets | None = None,
@@ -83,7 +86,7 @@ def create_app(
     stages: Stages | None = None,
     gather: Gather = at_once,
     outages: tuple[type[Exception], ...] = (),
-    not_needed: frozenset[str] = frozenset({"redis", "directory"}),
+    not_needed: frozenset[str] = frozenset({"redis", "directory", "chain"}),
 ) -> Litestar:
     """`probes`: dependencies by name, for health, of which readiness ignores those that are `not_needed` to trade;
     `outages`: what ports raise when a dependency is down.
@@ -102,6 +105,7 @@ def create_app(
         markets=markets,
         shared=shared or NotShared(),
         metering=metering,
+        chain=chain,
         clock=clock,
         probes=probes or {},
         registry=registry or CollectorRegistry(),
@@ -130,6 +134,7 @@ def create_app(
             MeterReadingController,
             ReadingController,
             EnergyController,
+            ChainController,
         ],
     )
     app = Litestar(

@@ -27,6 +27,7 @@ from gateway.ports import (
     ApiKeys,
     AuditLog,
     Catalogue,
+    ChainDesk,
     Clock,
     Directory,
     FirstAnswers,
@@ -60,6 +61,7 @@ class Gateway:
         markets: Markets,
         shared: SharedBuckets,
         metering: Metering,
+        chain: ChainDesk,
         clock: Clock,
         probes: Mapping[str, Probe],
         registry: CollectorRegistry,
@@ -71,7 +73,7 @@ class Gateway:
         self.people, self.catalogue, self.ledger, self.history = people, catalogue, ledger, history
         self.wallets, self.vault = wallets, vault
         self.api_keys, self.audit, self.first_answers = api_keys, audit, first_answers
-        self.metering = metering
+        self.metering, self.chain = metering, chain
         self.head_ends = HeadEnds(api_keys, clock, settings.callers_fresh_seconds, settings.head_end_keys_max)
         self.markets, self.clock, self.settings = markets, clock, settings
         self.outages = outages

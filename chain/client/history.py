@@ -20,6 +20,7 @@ from solders.pubkey import Pubkey
 from solders.rpc.config import RpcTransactionLogsFilterMentions
 from solders.rpc.responses import LogsNotification, SlotNotification
 from solders.signature import Signature
+from solders.token.state import TokenAccount
 from websockets.exceptions import WebSocketException
 
 from chain.client.events import LogUnusable, events
@@ -147,6 +148,13 @@ class ChainReader:
             for each in placed
             for fields in ({name: _plain(value) for name, value in each.event.fields.items()},)
         ]
+
+
+async def token_amounts(pool: RpcPool, addresses: Sequence[str]) -> list[int]:
+    """What these token accounts hold, in base units; 0 for one that is not there. Raises ChainUnavailable."""
+    keys = [Pubkey.from_string(each) for each in addresses]
+    found = (await pool.ask(lambda client: client.get_multiple_accounts(keys, Confirmed))).value
+    return [TokenAccount.from_bytes(bytes(each.data)).amount if each is not None else 0 for each in found]
 
 
 def stream_url(url: str) -> str:

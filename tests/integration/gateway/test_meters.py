@@ -35,6 +35,7 @@ from persistence.meters import PostgresMeters
 from persistence.people import PostgresPeople
 from persistence.wallets import PostgresWallets
 from tests.support.metering import NOW_US, SECRET, Metering, metering
+from tests.support.no_chain import NoChain
 
 PASSWORD = "sunny-roof-and-battery"
 
@@ -84,6 +85,7 @@ async def site(database: str, pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Pa
             first_answers=PostgresFirstAnswers(pool, 100, 2**20),
             markets=Links(nowhere, SECRET),
             metering=MeteringPorts(PostgresMeters(pool), meters.links[0], PostgresEnergy(pool)),
+            chain=NoChain(),
             clock=lambda: meters.now_us,
             settings=GatewaySettings(
                 key_directory=tmp_path / "keys",

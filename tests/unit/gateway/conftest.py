@@ -17,6 +17,7 @@ from gateway.context import Gateway
 from gateway.limits import SharedBuckets
 from gateway.ports import Directory, Probe
 from gateway.settings import GatewaySettings
+from tests.support.no_chain import NoChain
 from tests.unit.gateway.access import MemoryApiKeys, MemoryAuditLog, MemoryPeople
 from tests.unit.gateway.memory_answers import MemoryFirstAnswers
 from tests.unit.gateway.memory_meters import memory_metering
@@ -105,6 +106,7 @@ class World:
             first_answers=self.first_answers,
             markets=self.exchange,
             metering=self.metering,
+            chain=NoChain(),
             clock=self.clock,
             settings=self.settings,
             shared=shared,
