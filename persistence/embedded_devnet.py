@@ -37,6 +37,9 @@ class EmbeddedDevnet(EmbeddedServer):
         """A URL for JSON-RPC."""
         return f"http://{HOST}:{self._port}"
 
+    def _user(self) -> tuple[int, int] | None:
+        return None  # it is our own program, and runs where we do
+
     def _prepare(self, lock: int) -> None:  # noqa: ARG002 - nothing to run beforehand
         self._start_log.unlink(missing_ok=True)
         self._port = self._port or _free_pair()
