@@ -91,6 +91,7 @@ class OnChain:
             finally:
                 self.running.cancel()
                 await asyncio.wait([self.running])
+                self.running = None
 
     @contextlib.asynccontextmanager
     async def listening(self, crash: Callable[[str], None] | None = None) -> AsyncIterator[ChainListener]:
