@@ -79,6 +79,7 @@ class ChainListener:
         self._outages: tuple[type[Exception], ...] = (ChainDown, TimeoutError, *events.outages)
         self._heard = self._slot = self._slot_final = 0
         self._connected = False
+        self.connections = 0  # so far
         self._stopping = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -126,6 +127,7 @@ class ChainListener:
         """One connection, until it falls silent or breaks."""
         try:
             async with self._chain.stream() as stream:
+                self.connections += 1
                 await self._catch_up()
                 self._connected = True
                 while True:

@@ -3,6 +3,7 @@
 Nothing here waits for the chain but the question for tokens: a withdrawal is answered when the ledger has it.
 """
 
+import re
 from collections.abc import Awaitable
 from typing import Annotated, Final, Literal
 from uuid import uuid4
@@ -36,6 +37,7 @@ from gateway.wire import Instant, show_amount
 
 STALE_US: Final = 15 * SECOND_US  # of what an actor said of itself: then nobody knows
 SUBMITTER, LISTENER = "submitter", "listener"
+_KIND: Final = re.compile(r"[a-z_]{1,32}", re.ASCII)
 CIRCUITS: Final = ("closed", "half_open", "open")
 
 
@@ -129,6 +131,8 @@ class ChainController(Controller):
         """One's own, newest first; an admin sees everybody's."""
         if status is not None and status not in set(State):
             raise invalid("status", f"must be one of {', '.join(State)}")
+        if kind is not None and not _KIND.fullmatch(kind):
+            raise invalid("kind", "must be 1 to 32 of a-z and _")
         caller, before = request.caller, parse_cursor(cursor, 1)
         owner = None if caller.role == ADMIN else caller.user_id
         rows = await request.gateway.chain.submissions(owner, kind, status, before[0] if before else FOREVER_US, limit)
@@ -152,6 +156,8 @@ class ChainController(Controller):
     async def park(self, request: GatewayRequest, id: FromPath[str], data: JSONBody[ParkRequest]) -> ChainTransaction:  # noqa: A002
         """Leave one alone that is not under way, until it is retried."""
         gateway = request.gateway
+        if not data.reason.isprintable():
+            raise invalid("reason", "must be one line of text")
         return _changed(await _wished(gateway.chain.park(_number(id), data.reason, gateway.clock(), request.origin)))
 
     @post("/chain/governance/pause", status_code=202)

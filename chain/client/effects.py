@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
+from construct import ConstructError
 from msgspec import Struct
 from solders.account import Account
 from solders.instruction import Instruction
@@ -31,7 +32,8 @@ ENERGY, CURRENCY = 0, 1  # as the trading program numbers assets
 RENT_OF_A_BYTE: Final = 897_840  # lamports: (128 + 1) bytes for two years
 UNITS_OF_CALL: Final = 60_000  # more than any single call of ours takes, but the calls below
 UNITS: Final = {"user_registered": 160_000, "energy_generated": 90_000, "deposit_issued": 120_000}
-UNCLEAR: Final = (KeyError, ValueError, TypeError, OverflowError)  # what a damaged payload makes of our arithmetic
+# What a damaged payload makes of our arithmetic, and of two libraries that encode it.
+UNCLEAR: Final = (KeyError, ValueError, TypeError, OverflowError, ConstructError)
 
 Accounts: TypeAlias = Mapping[Pubkey, Account | None]
 
