@@ -115,7 +115,7 @@ ADD_ACCOUNT = """
     /* submissions.add_account */
     INSERT INTO chain_accounts (user_id, address, vault, energy, currency, created_us)
     VALUES ($1, $2, $3, $4, $5, $6)
-    ON CONFLICT (user_id) DO NOTHING
+    ON CONFLICT DO NOTHING
 """
 SAY = """
     /* submissions.say */

@@ -58,10 +58,10 @@ SIGNATURE_BYTES: Final = 64
 SIMULATIONS_AT_ONCE: Final = 8
 STATUSES_MAX: Final = 256  # what one request may ask for
 # Not the effect's fault: another time it may do. "custom 1": the token program has too little to move.
-NOT_NOW: Final = frozenset(
-    {"Paused", "custom 1", "MeterInactive", "UserInactive", "BlockhashNotFound", "AccountNotFound"}
-    | {"InsufficientFundsForFee", "AlreadyProcessed", "AccountInUse"}
+EVERYBODY: Final = frozenset(  # whatever is in the transaction
+    {"Paused", "BlockhashNotFound", "AccountNotFound", "InsufficientFundsForFee", "AlreadyProcessed", "AccountInUse"}
 )
+NOT_NOW: Final = frozenset({"custom 1", "MeterInactive", "UserInactive"}) | EVERYBODY
 # It may be there already: the next look tells.
 THERE: Final = frozenset(
     {"AlreadyMinted", "AlreadyWithdrawn", "AlreadySettled", "UserExists", "VaultExists", "MeterExists"}
@@ -172,7 +172,7 @@ class ChainWriter:
         level = _level(found.confirmation_status)
         if found.err is None:
             return Status(level, found.slot)
-        name = error_name(error_json(found.err), VersionedTransaction.from_bytes(raw), self._programs)
+        name = error_name(error_json(found.err), VersionedTransaction.from_bytes(raw), self._programs).strip('"')
         return Status(level, found.slot, name, permanent=name not in NOT_NOW | THERE)
 
     async def _signed(self, group: list[tuple[Effect, Plan]], blockhash: Blockhash) -> Packed | Declined:
@@ -186,12 +186,12 @@ class ChainWriter:
             outcome = await simulate(self._pool, signed, self._programs)
         except (TooLarge, ValueError, RPCException) as error:
             return Declined(numbers, Refused(str(error)[:300], permanent=True, together=together))
-        if not outcome.error:
+        error = outcome.error.strip('"')  # the runtime's are JSON
+        if not error:
             return Packed(numbers, signed.raw, signed.signature, signed.last_height)
-        if outcome.error in NOT_NOW and together == 1:
-            return Declined(numbers, NotNow(outcome.error))
-        permanent = outcome.error not in THERE and outcome.error not in NOT_NOW
-        return Declined(numbers, Refused(outcome.error, permanent, together))
+        if error in EVERYBODY or (error in NOT_NOW and together == 1):
+            return Declined(numbers, NotNow(error))
+        return Declined(numbers, Refused(error, error not in THERE | NOT_NOW, together))
 
     def _packed(self, plans: list[tuple[Effect, Plan]]) -> list[list[tuple[Effect, Plan]]]:
         """Groups that fit one transaction each, in order; what shares one has the same signers."""

@@ -47,7 +47,13 @@ async def rich(world: OnChain, amount: int) -> Signer:
     making = create_idempotent_associated_token_account(minter.address, stranger.address, mint)
     account = token_account(stranger.address, mint)
     minting = mint_to(MintToParams(TOKEN_PROGRAM_ID, mint, account, minter.address, amount))
-    await world.land([minter], making, minting)
+    signature = await world.land([minter], making, minting)
+
+    async def final() -> bool:
+        status = world.devnet.call("getSignatureStatuses", [signature])["value"][0]
+        return bool(status["confirmationStatus"] == "finalized")
+
+    await world.until(final, "no fork takes it back")
     return stranger
 
 
