@@ -25,6 +25,7 @@ TOGETHER_MAX: Final = 32  # effects in one transaction, before its size says les
 REFUSALS_MAX: Final = 12  # in a row, then it is parked
 DELAY_US_MIN: Final = 500_000
 DELAY_US_MAX: Final = 60_000_000
+WAIT_US_MAX: Final = 10_000_000  # of one that only waits for something else
 
 
 class State(StrEnum):
@@ -212,7 +213,7 @@ def delay_us(submission: Submission, jitter: float) -> int:
     times = max(submission.refusals, submission.waits)
     if submission.together_max < TOGETHER_MAX and times == 0:
         return 0  # a half of what was refused together
-    longest = min(DELAY_US_MIN * 2 ** min(times, 20), DELAY_US_MAX)
+    longest = min(DELAY_US_MIN * 2 ** min(times, 20), DELAY_US_MAX if submission.refusals else WAIT_US_MAX)
     return int(longest * (0.5 + jitter / 2))
 
 

@@ -186,12 +186,12 @@ class ChainWriter:
             outcome = await simulate(self._pool, signed, self._programs)
         except (TooLarge, ValueError, RPCException) as error:
             return Declined(numbers, Refused(str(error)[:300], permanent=True, together=together))
-        error = outcome.error.strip('"')  # the runtime's are JSON
-        if not error:
+        why = outcome.error.strip('"')  # the runtime's are JSON
+        if not why:
             return Packed(numbers, signed.raw, signed.signature, signed.last_height)
-        if error in EVERYBODY or (error in NOT_NOW and together == 1):
-            return Declined(numbers, NotNow(error))
-        return Declined(numbers, Refused(error, error not in THERE | NOT_NOW, together))
+        if why in EVERYBODY or (why in NOT_NOW and together == 1):
+            return Declined(numbers, NotNow(why))
+        return Declined(numbers, Refused(why, why not in THERE | NOT_NOW, together))
 
     def _packed(self, plans: list[tuple[Effect, Plan]]) -> list[list[tuple[Effect, Plan]]]:
         """Groups that fit one transaction each, in order; what shares one has the same signers."""

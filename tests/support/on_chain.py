@@ -33,7 +33,7 @@ from persistence.submissions import PostgresSubmissions
 from persistence.wallets import Vault
 from tests.support.devnet import DevnetProcess
 
-WAIT_SECONDS_MAX: Final = 20.0
+WAIT_SECONDS_MAX: Final = 60.0
 PROGRAMS: Final = reference_programs()
 QUICK: Final = SubmitterOptions(
     idle_seconds=0.05, follow_seconds=0.05, confirmed_seconds=0.05, resend_seconds=0.2, say_seconds=0.1
