@@ -4,6 +4,7 @@ It is as small as the rules allow: a block a step, blockhashes that count for 12
 The submitter is engine/submission.py driven as actors/chain_submitter.py drives it: what it knows is what was stored.
 """
 
+from collections import deque
 from contextlib import suppress
 from random import Random
 from typing import Final
@@ -36,7 +37,6 @@ STEPS_MAX: Final = 2_000
 
 class Landed(Struct):
     signature: str
-    last_height: int
     error: str
 
 
@@ -47,6 +47,7 @@ class Chain:
         self._random, self.guarded = random, guarded
         self.blocks: list[list[Landed]] = [[]]
         self._on_their_way: list[tuple[int, str, int]] = []  # height of arrival, signature, last height
+        self._sent: deque[tuple[str, int]] = deque(maxlen=4)  # what is still passed on
         self.calm = False
         self.height_final = 0  # no fork goes below it
 
@@ -58,7 +59,7 @@ class Chain:
         return not self.calm and self._random.random() < share
 
     def tick(self) -> None:
-        if self.chance(0.06):
+        if self.chance(0.12):
             self._fork()
         self.blocks.append([])
         self.height_final = max(self.height_final, self.height - FINAL_AFTER)
@@ -69,6 +70,7 @@ class Chain:
 
     def send(self, signature: str, last_height: int) -> None:
         """Raises OSError when nobody answers, whatever happened."""
+        self._sent.append((signature, last_height))
         copies = 0 if self.chance(0.25) else 2 if self.chance(0.1) else 1
         for _ in range(copies):
             late = self._random.randrange(1, VALID + 8) if self.chance(0.3) else 1
@@ -91,15 +93,14 @@ class Chain:
         if self.height > last_height or self.landed(signature):
             return
         fails = (self.guarded and bool(self.effects())) or self.chance(0.08)
-        self.blocks[-1].append(Landed(signature, last_height, "it is there already" if fails else ""))
+        self.blocks[-1].append(Landed(signature, "it is there already" if fails else ""))
 
     def _fork(self) -> None:
         depth = min(self._random.randrange(1, FINAL_AFTER), self.height - self.height_final)
-        for block in [self.blocks.pop() for _ in range(depth)]:
-            for each in block:  # leaders of the fork that won may hear of them again
-                if self._random.random() < 0.5:
-                    arrival = self.height + self._random.randrange(1, 9)
-                    self._on_their_way.append((arrival, each.signature, each.last_height))
+        del self.blocks[len(self.blocks) - depth :]
+        for signature, last_height in self._sent:  # leaders of the fork that won may have heard of them, too
+            if self._random.random() < 0.5:
+                self._on_their_way.append((self.height + self._random.randrange(1, 4), signature, last_height))
 
 
 class Submitter:

@@ -3,8 +3,9 @@
 Two worlds. In one the chain refuses a second effect, and endpoints forget what landed. In the other nothing but the
 rule of one signature at a time keeps the effect single, and endpoints tell the truth.
 
-Seen to fail for: a new signature after a time-out; expiry by a height that a fork may take back; a failure believed
-before it is final; no look at the chain before signing; an effect that was found and that a fork dropped, called final.
+Seen to fail for: a new signature while the old one may land; expiry at the last height, or by a height that a fork may
+take back; a failure believed before it is final, or taken for success; no look at the chain before signing; what is
+confirmed, or was found a moment ago, called final.
 """
 
 import os
