@@ -30,6 +30,7 @@ from gateway.ports import (
     ApiKeys,
     AuditLog,
     Catalogue,
+    ChainDesk,
     Clock,
     Directory,
     FirstAnswers,
@@ -69,6 +70,7 @@ class Gateway:
         settlements: Settlements,
         oracle: Oracle,
         answers_in: Redis | None,
+        chain: ChainDesk,
         clock: Clock,
         probes: Mapping[str, Probe],
         registry: CollectorRegistry,
@@ -80,7 +82,7 @@ class Gateway:
         self.people, self.catalogue, self.ledger, self.history = people, catalogue, ledger, history
         self.wallets, self.vault = wallets, vault
         self.api_keys, self.audit, self.first_answers = api_keys, audit, first_answers
-        self.metering = metering
+        self.metering, self.chain = metering, chain
         self.settlements, self.oracle = settlements, oracle
         self.head_ends = HeadEnds(api_keys, clock, settings.callers_fresh_seconds, settings.head_end_keys_max)
         self.markets, self.clock, self.settings = markets, clock, settings

@@ -17,6 +17,7 @@ from gateway.context import Gateway
 from gateway.limits import SharedBuckets
 from gateway.ports import Directory, Probe
 from gateway.settings import GatewaySettings
+from tests.support.no_chain import NoChain
 from tests.unit.gateway.access import MemoryApiKeys, MemoryAuditLog, MemoryPeople
 from tests.unit.gateway.memory_answers import MemoryFirstAnswers
 from tests.unit.gateway.memory_chain import NoOracle, NoSettlements
@@ -109,6 +110,7 @@ class World:
             metering=self.metering,
             settlements=NoSettlements(),
             oracle=self.oracle,
+            chain=NoChain(),
             clock=self.clock,
             settings=self.settings,
             shared=shared,
