@@ -8,7 +8,7 @@ holds nothing that the table does not: whoever comes after this process takes up
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from time import monotonic
 from typing import Any, Final, Protocol
 
@@ -37,6 +37,7 @@ from engine.submission import (
     Statuses,
     Submission,
     delay_us,
+    others,
     step,
 )
 from engine.units import TimeUs
@@ -58,6 +59,7 @@ class Submissions(Protocol):
     async def claim(self, owner: str, lane: str, most: int, under_way_max: int, now_us: int) -> list[Effect]: ...
     async def renew(self, owner: str, now_us: int) -> None: ...
     async def record(self, owner: str, changes: Sequence[Change], now_us: int) -> None: ...
+    async def accounts(self, user_ids: Collection[int]) -> dict[int, str]: ...
     async def open_account(self, user_id: int, holdings: Holdings, now_us: int) -> None: ...
     async def say(self, part: str, said: dict[str, Any], now_us: int) -> None: ...
     async def depths(self) -> dict[str, dict[str, int]]: ...
@@ -239,7 +241,7 @@ class ChainSubmitter:
             return False
         self._crash("claimed")
         try:
-            effects = [await self._with_account(effect) for effect in claimed]
+            effects = await self._with_accounts(claimed)
             found, packed, declined = await self._chain.plan(effects)
         except ChainDown as error:
             await self._record(self._changes(claimed, NotNow(str(error) or "the chain is away")))
@@ -247,13 +249,24 @@ class ChainSubmitter:
         await self._settle(effects, found, packed, declined)
         return len(claimed) == options.claim_max and bool(packed or found)
 
-    async def _with_account(self, effect: Effect) -> Effect:
+    async def _with_accounts(self, effects: Sequence[Effect]) -> list[Effect]:
         """Who has no address on the chain gets one: it is the first thing of his that the chain hears of."""
-        if effect.account or not effect.user_id:
-            return effect
-        holdings = self._chain.holdings(await self._addresses.of(effect.user_id))
-        await self._submissions.open_account(effect.user_id, holdings, self._clock())
-        return replace(effect, account=holdings.account)
+        further = {effect.number: others(effect) for effect in effects}
+        owners = {effect.user_id for effect in effects if effect.user_id and not effect.account}
+        people = owners.union(*further.values())
+        accounts = await self._submissions.accounts(people)
+        for user_id in sorted(people - accounts.keys()):
+            holdings = self._chain.holdings(await self._addresses.of(user_id))
+            await self._submissions.open_account(user_id, holdings, self._clock())
+            accounts[user_id] = holdings.account
+        return [
+            replace(
+                effect,
+                account=effect.account or accounts.get(effect.user_id, ""),
+                accounts={user_id: accounts[user_id] for user_id in further[effect.number]},
+            )
+            for effect in effects
+        ]
 
     async def _settle(
         self, effects: Sequence[Effect], found: dict[int, Found], packed: Sequence[Packed], declined: Sequence[Declined]

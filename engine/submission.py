@@ -19,8 +19,10 @@ from typing import Any, Final, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.settlement.netting import USER
 from engine.units import TimeUs
 
+SETTLE: Final = "settle"  # the kind of a part of a settlement, see engine/settlement/netting.py
 TOGETHER_MAX: Final = 32  # effects in one transaction, before its size says less
 REFUSALS_MAX: Final = 12  # in a row, then it is parked
 DELAY_US_MIN: Final = 500_000
@@ -227,8 +229,8 @@ class ChainDown(Exception):
 class Effect(Struct, frozen=True, kw_only=True):
     """What the chain must have once: `kind` and `key` name it for ever.
 
-    payload: as its cause wrote it. user_id 0: nobody's. account: his address on the chain, "" while he has none.
-    serial: of the meter that it is about.
+    payload: as its cause wrote it. user_id 0: nobody's. account: his address on the chain, "" while he has none;
+    accounts: those of others that it is about. serial: of the meter that it is about.
     """
 
     number: int
@@ -238,9 +240,18 @@ class Effect(Struct, frozen=True, kw_only=True):
     payload: dict[str, Any]
     user_id: int = 0
     account: str = ""
+    accounts: dict[int, str] = {}
     serial: str = ""
     submission: Submission = Submission()
     raw: bytes = b""
+
+
+def others(effect: Effect) -> list[int]:
+    """Further people whose accounts it needs: those of a part of a settlement."""
+    if effect.kind != SETTLE:
+        return []
+    names = [delta["account"] for delta in effect.payload["deltas"]]
+    return [int(name.removeprefix(USER)) for name in names if name.startswith(USER)]
 
 
 class Change(Struct, frozen=True):

@@ -12,6 +12,7 @@ import msgspec
 from engine.audit import Origin
 from engine.records import ReferenceReused
 from engine.submission import (
+    SETTLE,
     Holdings,
     NotLinked,
     NotSo,
@@ -27,10 +28,12 @@ from engine.submission import (
     WithdrawalRecord,
     step,
 )
+from persistence import outbox
 from persistence.accounts import CUSTODY, MAIN, AccountKey, AccountNumbers
 from persistence.audit_log import append
+from persistence.outbox import Order
 from persistence.postgres import Pool
-from persistence.submissions import DEPTHS
+from persistence.submissions import DEPTHS, report_part
 
 _RECORD: Final = """
     number, kind, key, lane, coalesce(user_id, 0) AS user_id, state, attempt, signature, slot, reason, created_us,
@@ -76,12 +79,6 @@ PENDING = """
         AND e.state = 'confirmed'
     ORDER BY e.slot DESC, e.signature, e.instruction, e.index
     LIMIT $2
-"""
-ADD_OUTBOX = """
-    /* chain_desk.add_outbox */
-    INSERT INTO outbox (kind, key, payload, created_us)
-    VALUES ($1, $2, $3::jsonb, $4)
-    RETURNING number
 """
 IS_LINKED = "/* chain_desk.is_linked */ SELECT 1 FROM wallets WHERE user_id = $1 AND address = $2 AND kind = 'linked'"
 _WITHDRAWAL: Final = """
@@ -154,10 +151,9 @@ class PostgresChainDesk:
 
     async def govern(self, action: str, now_us: int, origin: Origin) -> SubmissionRecord:
         """Have the chain paused or unpaused."""
-        key = f"{action}:{uuid4()}"
-        payload = msgspec.json.encode({"action": action}).decode()
+        order = Order("governance", f"{action}:{uuid4()}", {"action": action})
         async with self._pool.acquire() as connection, connection.transaction():
-            number = await connection.fetchval(ADD_OUTBOX, "governance", key, payload, now_us)
+            [number] = await outbox.add(connection, [order], now_us)
             await append(connection, origin, f"chain.{action}_asked", "chain", None, {"submission": number})
         made = await self.submission(number)
         assert made is not None, "the outbox has made it"
@@ -185,8 +181,7 @@ class PostgresChainDesk:
             async with self._pool.acquire() as connection, connection.transaction():
                 if await connection.fetchval(IS_LINKED, user_id, address) is None:
                     raise NotLinked(address)
-                payload = msgspec.json.encode(order).decode()
-                number = await connection.fetchval(ADD_OUTBOX, "withdrawal", str(withdrawal_id), payload, now_us)
+                [number] = await outbox.add(connection, [Order("withdrawal", str(withdrawal_id), order)], now_us)
                 await connection.execute(
                     ADD_WITHDRAWAL, withdrawal_id, user_id, asset, amount, address, reference, number, now_us
                 )
@@ -227,6 +222,8 @@ class PostgresChainDesk:
                 raise Underway(str(error)) from error
             values: tuple[Any, ...] = (after.state, after.refusals, after.waits, after.together_max, after.reason)
             await connection.execute(SET, number, *values, now_us)
+            if row["kind"] == SETTLE:
+                await report_part(connection, row["key"], before.state, after.state, "", now_us)
             subject = f"submission:{row['kind']}:{row['key']}"[:200]
             await append(connection, origin, action, subject, {"state": before.state}, {"state": after.state})
         return await self.submission(number)

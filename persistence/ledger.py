@@ -22,8 +22,10 @@ from engine.records import (
     Want,
 )
 from engine.units import FOREVER_US
+from persistence import outbox
 from persistence.accounts import CURRENCY_ISSUED, ENERGY_GENERATED, MAIN, MARKET, AccountKey, AccountNumbers, is_energy
 from persistence.audit_log import append
+from persistence.outbox import Order
 from persistence.postgres import Pool, PooledConnection
 
 NEWEST: Final = FOREVER_US  # above every id: where a list that goes backwards begins
@@ -57,13 +59,6 @@ ADD_ENTRIES = """
     INSERT INTO entries (transfer_id, account_id, participant_id, amount)
     SELECT $1, account_id, participant_id, amount
     FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS e (account_id, participant_id, amount)
-"""
-# What nobody paid for is made on the chain as well, so that its vaults hold what the ledger says.
-ADD_OUTBOX = """
-    /* ledger.add_outbox */
-    INSERT INTO outbox (kind, key, payload, created_us)
-    VALUES ('deposit_issued', $1::bigint::text, jsonb_build_object(
-        'user_id', $2::bigint, 'deposit_id', $1::bigint, 'asset', $3::text, 'amount', $4::bigint), $5)
 """
 DEPOSIT_BY_REFERENCE = """
     /* ledger.deposit_by_reference */
@@ -236,7 +231,9 @@ async def add_deposit(
     made = await _deposit(connection, ADD_DEPOSIT, participant_id, asset, amount, reference, transfer_id, time_us)
     await connection.execute(ADD_ENTRIES, transfer_id, list(accounts), [0, participant_id], [-amount, amount])
     if is_given:
-        await connection.execute(ADD_OUTBOX, made.deposit_id, participant_id, asset, amount, time_us)
+        # What nobody paid for is made on the chain as well, so that its vaults hold what the ledger says.
+        what = {"user_id": participant_id, "deposit_id": made.deposit_id, "asset": asset, "amount": amount}
+        await outbox.add(connection, [Order("deposit_issued", str(made.deposit_id), what)], time_us)
     after = {"asset": asset, "amount": amount, "reference": reference}
     await append(connection, origin, "deposit.made", f"user:{participant_id}", None, after)
     return made

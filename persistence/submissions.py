@@ -5,21 +5,35 @@ their owner; each later write names owner, state and attempt again, and a write 
 and raises Fenced. Signed bytes are here before anybody sends them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import asyncpg
 import msgspec
 
 from engine.journal import Fenced
-from engine.submission import FREE, Change, Effect, Holdings, State, Submission
+from engine.settlement.states import News
+from engine.submission import FREE, SETTLE, Change, Effect, Holdings, State, Submission
 from engine.units import SECOND_US
 from persistence.accounts import CURRENCY_ISSUED, CUSTODY, ENERGY_GENERATED, AccountKey, AccountNumbers, is_energy
-from persistence.postgres import OUTAGES, Pool, PooledConnection
+from persistence.postgres import OUTAGES, AnyConnection, Pool, PooledConnection
+from persistence.settlements import report
 
 LEASE_US: Final = 300 * SECOND_US
 REASON_LENGTH_MAX: Final = 500
 _NOT_UNDER_WAY: Final = (*FREE, State.FINALIZED, State.PARKED)  # nobody owns these
+
+# Signed is as good as submitted: it may be on its way from that moment.
+_NEWS: Final = {
+    State.QUEUED: News.QUEUED,
+    State.SIGNED: News.SUBMITTED,
+    State.SENT: News.SUBMITTED,
+    State.CONFIRMED: News.CONFIRMED,
+    State.FINALIZED: News.FINALIZED,
+    State.FAILED: News.QUEUED,
+    State.EXPIRED: News.QUEUED,
+    State.PARKED: News.PARKED,
+}
 
 _EFFECT: Final = """
     t.number, t.kind, t.key, t.lane, o.payload::text AS payload, coalesce(t.user_id, 0) AS user_id,
@@ -117,6 +131,12 @@ ADD_ACCOUNT = """
     VALUES ($1, $2, $3, $4, $5, $6)
     ON CONFLICT DO NOTHING
 """
+ACCOUNTS = """
+    /* submissions.accounts */
+    SELECT user_id, address
+    FROM chain_accounts
+    WHERE user_id = ANY($1::bigint[])
+"""
 SAY = """
     /* submissions.say */
     INSERT INTO chain_parts (part, at_us, said)
@@ -172,6 +192,15 @@ class PostgresSubmissions:
                 raise Fenced(f"{len(changes)} submissions are not all {owner}'s any more: {written}")
             if leaving:
                 await _let_go(connection, leaving, ids, now_us)
+            for change in sorted(changes, key=lambda change: change.effect.key):
+                before, after = change.effect.submission, change.after
+                if change.effect.kind == SETTLE:
+                    await report_part(connection, change.effect.key, before.state, after.state, after.signature, now_us)
+
+    async def accounts(self, user_ids: Collection[int]) -> dict[int, str]:
+        """The addresses of those who are on the chain."""
+        rows = await self._pool.fetch(ACCOUNTS, list(user_ids)) if user_ids else []
+        return {row["user_id"]: row["address"] for row in rows}
 
     async def open_account(self, user_id: int, holdings: Holdings, now_us: int) -> None:
         """Who somebody is on the chain; the first one told counts for ever."""
@@ -189,6 +218,18 @@ class PostgresSubmissions:
         for lane, state, count in await self._pool.fetch(DEPTHS):
             found.setdefault(lane, {})[state] = count
         return found
+
+
+async def report_part(
+    connection: AnyConnection, key: str, before: str, after: str, signature: str, now_us: int
+) -> None:
+    """What a change of its submission means for a part of a settlement."""
+    news = _NEWS.get(State(after))
+    if news is None or before == after:
+        return
+    if before == State.CONFIRMED and news is News.SUBMITTED:  # a fork has dropped it
+        await report(connection, key, News.QUEUED, "", now_us)
+    await report(connection, key, news, signature, now_us)
 
 
 async def _let_go(

@@ -27,6 +27,7 @@ from chain.client.programs import CannotDecode
 from chain.client.rpc import RpcPool
 from chain.client.transactions import Budget, latest_blockhash, send, sign
 from chain.client.wallets import Role, Signer
+from engine.settlement.netting import FEES, GRID
 from engine.submission import ChainDown
 
 CURRENCY_DECIMALS: Final = 6
@@ -96,10 +97,20 @@ class Deployment:
             market, "trading", programs.trading.instruction("initialize", {}, {"authority": governance, **mints})
         )
         await self._check_mints(market)
+        await self._make_house()
         retirement = create_idempotent_associated_token_account(
             governance, self._signers[Role.SETTLER].address, effects.energy_mint
         )
         await self._make(effects.retirement, "the account to burn from", retirement)
+
+    async def _make_house(self) -> None:
+        """The vaults of the exchange's own accounts."""
+        governance, trading = self._signers[Role.GOVERNANCE].address, self._programs.trading
+        mints = {"energy_mint": self._effects.energy_mint, "currency_mint": self._effects.currency_mint}
+        for name in (FEES, GRID):
+            own = self._effects.house(name)
+            given = {"participant": own.address, "payer": governance, **mints}
+            await self._make(own.vault, f"the vault of {name}", trading.instruction("create_vault", {}, given))
 
     async def _make_currency(self) -> None:
         mint, governance = self._effects.currency_mint, self._signers[Role.GOVERNANCE].address

@@ -6,15 +6,13 @@ accounts that somebody has fetched and decides; it sends nothing and keeps nothi
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from construct import ConstructError
-from msgspec import Struct
-from solders.account import Account
 from solders.instruction import Instruction
 from solders.pubkey import Pubkey
 from solders.system_program import AllocateWithSeedParams, TransferParams, allocate_with_seed, transfer
-from solders.token.state import TokenAccount
 from spl.token.constants import TOKEN_PROGRAM_ID
 from spl.token.instructions import (
     MintToParams,
@@ -23,49 +21,20 @@ from spl.token.instructions import (
     mint_to,
 )
 
+from chain.client.judgements import UNITS_OF_CALL, Accounts, Done, Judgement, Participant, Plan
 from chain.client.programs import CannotDecode, CannotEncode, Program, Programs
+from chain.client.publishing import Parts, Rounds, tokens
 from chain.client.wallets import Role
-from engine.submission import Effect, Holdings, NotNow, Refused
+from engine.submission import SETTLE, Effect, NotNow, Refused
 from engine.units import SECOND_US
 
 ENERGY, CURRENCY = 0, 1  # as the trading program numbers assets
 RENT_OF_A_BYTE: Final = 897_840  # lamports: (128 + 1) bytes for two years
-UNITS_OF_CALL: Final = 60_000  # more than any single call of ours takes, but the calls below
 UNITS: Final = {"user_registered": 160_000, "energy_generated": 90_000, "deposit_issued": 120_000}
+NOBODYS: Final = {"governance", SETTLE, "oracle"}  # kinds that are no person's
+PARTICIPANTS_KEPT_MAX: Final = 10_000  # whose addresses were computed
 # What a damaged payload makes of our arithmetic, and of two libraries that encode it.
 UNCLEAR: Final = (KeyError, ValueError, TypeError, OverflowError, ConstructError)
-
-Accounts: TypeAlias = Mapping[Pubkey, Account | None]
-
-
-class Done(Struct, frozen=True):
-    """It is there already, as it should be."""
-
-
-class Plan(Struct, frozen=True):
-    """setup: what others may need as well, once in a transaction, by the account that it makes."""
-
-    roles: tuple[Role, ...]  # who signs; the first pays
-    units: int
-    instructions: tuple[Instruction, ...]
-    setup: Mapping[Pubkey, Instruction] = {}
-
-
-Judgement: TypeAlias = Done | Plan | NotNow | Refused
-
-
-class Participant(Struct, frozen=True):
-    """Addresses of one participant, all of which follow from the first."""
-
-    address: Pubkey
-    user: Pubkey
-    vault: Pubkey
-    energy: Pubkey
-    currency: Pubkey
-
-    @property
-    def holdings(self) -> Holdings:
-        return Holdings(*map(str, (self.address, self.vault, self.energy, self.currency)))
 
 
 class Effects:
@@ -78,6 +47,8 @@ class Effects:
         self.energy_mint = programs.energy_token.address("initialize", "mint", {}, {})
         self.config = programs.governance.address("pause", "config", {}, {})
         self.retirement = get_associated_token_address(signers[Role.SETTLER], self.energy_mint)
+        self.participant = lru_cache(PARTICIPANTS_KEPT_MAX)(self._participant)
+        parts, rounds = Parts(self), Rounds(self)
         self._kinds: dict[str, tuple[_Wanted, _Judge]] = {
             "user_registered": (self._user_wants, self._user),
             "meter_registered": (self._meter_wants, self._meter),
@@ -87,9 +58,16 @@ class Effects:
             "deposit_issued": (self._issue_wants, self._issue),
             "withdrawal": (self._withdrawal_wants, self._withdrawal),
             "governance": (lambda _: [], self._govern),
+            SETTLE: (parts.wants, parts.judge),
+            "oracle": (rounds.wants, rounds.judge),
         }
 
-    def participant(self, address: str) -> Participant:
+    def house(self, name: str) -> Participant:
+        """The exchange's own account of that name, at an address that nobody has a key of."""
+        address, _ = Pubkey.find_program_address([b"house", name.encode()], self.programs.trading.id)
+        return self.participant(str(address))
+
+    def _participant(self, address: str) -> Participant:
         """Raises ValueError for what is no address."""
         key = Pubkey.from_string(address)
         given = {"participant": key, "payer": key, "energy_mint": self.energy_mint, "currency_mint": self.currency_mint}
@@ -103,7 +81,7 @@ class Effects:
     def wanted(self, effect: Effect) -> list[Pubkey]:
         """The accounts that decide about it; none for one whose payload nobody understands."""
         kind = self._kinds.get(effect.kind)
-        if kind is None or (effect.kind != "governance" and not effect.account):
+        if kind is None or (effect.kind not in NOBODYS and not effect.account):
             return []
         try:
             return [self.config, *kind[0](effect)]
@@ -114,11 +92,10 @@ class Effects:
         kind = self._kinds.get(effect.kind)
         if kind is None:
             return NotNow(f"nothing here knows the kind {effect.kind}")
-        if effect.kind != "governance":
-            if not effect.account:
-                return NotNow("its owner has no account on the chain yet")
-            if self._config(accounts)["paused"]:
-                return NotNow("the chain is paused")
+        if effect.kind not in NOBODYS and not effect.account:
+            return NotNow("its owner has no account on the chain yet")
+        if effect.kind != "governance" and self._config(accounts)["paused"]:
+            return NotNow("the chain is paused")
         try:
             return kind[1](effect, accounts)
         except (CannotDecode, CannotEncode, *UNCLEAR) as error:  # one that is damaged holds up no others
@@ -135,13 +112,13 @@ class Effects:
         person, registrar = self.participant(effect.account), self.signers[Role.REGISTRAR]
         user_id = effect.user_id.to_bytes(16, "big")
         calls = []
-        if found := self._read(accounts, person.user, self.programs.registry, "User"):
+        if found := self.read(accounts, person.user, self.programs.registry, "User"):
             if found["user_id"] != user_id:
                 return Refused("the address is another user's on the chain", permanent=True)
         else:
             given = {"authority": person.address, "registrar": registrar}
             calls.append(self.programs.registry.instruction("register_user", {"user_id": user_id}, given))
-        if not self._read(accounts, person.vault, self.programs.trading, "Vault"):
+        if not self.read(accounts, person.vault, self.programs.trading, "Vault"):
             calls.append(self.programs.trading.instruction("create_vault", {}, self._of_vault(person, registrar)))
         return Plan((Role.REGISTRAR,), UNITS["user_registered"], tuple(calls)) if calls else Done()
 
@@ -149,10 +126,10 @@ class Effects:
         return [self.participant(effect.account).user, self._meter_address(effect.serial)]
 
     def _meter(self, effect: Effect, accounts: Accounts) -> Judgement:
-        if self._read(accounts, self._meter_address(effect.serial), self.programs.registry, "Meter"):
+        if self.read(accounts, self._meter_address(effect.serial), self.programs.registry, "Meter"):
             return Done()  # whosever it is by now: it was registered
         person = self.participant(effect.account)
-        if not self._read(accounts, person.user, self.programs.registry, "User"):
+        if not self.read(accounts, person.user, self.programs.registry, "User"):
             return NotNow("its owner is not registered yet")
         return Plan((Role.REGISTRAR,), UNITS_OF_CALL, (self._register_meter(_hashed(effect.serial), person.address),))
 
@@ -166,12 +143,12 @@ class Effects:
     def _generation(self, effect: Effect, accounts: Accounts) -> Judgement:
         """Into the vault of who owned the meter then, even if the meter has changed hands since."""
         meter, person = self._meter_address(effect.serial), self.participant(effect.account)
-        record = self._read(
+        record = self.read(
             accounts, self._record(meter, _window(effect)), self.programs.energy_token, "GenerationRecord"
         )
         if record:
-            return self._compare(record, amount=effect.payload["amount_wh"], destination=person.energy)
-        registered = self._read(accounts, meter, self.programs.registry, "Meter")
+            return self.compare(record, amount=effect.payload["amount_wh"], destination=person.energy)
+        registered = self.read(accounts, meter, self.programs.registry, "Meter")
         if not registered or accounts.get(person.energy) is None:
             return NotNow("the meter or its owner's vault is not there yet")
         minting = self._mint(meter, person, _window(effect), effect.payload["amount_wh"])
@@ -191,9 +168,9 @@ class Effects:
         """Out of the vault to an account of the settler's, and burnt there, at once; guarded by the withdrawal."""
         person, amount = self.participant(effect.account), int(effect.payload["amount_wh"])
         number, settler = _sixteen(effect), self.signers[Role.SETTLER]
-        if done := self._read(accounts, self._withdrawal_address(number), self.programs.trading, "Withdrawal"):
-            return self._compare(done, amount=amount, destination=self.retirement, vault=person.vault)
-        if _tokens(accounts.get(person.energy)) < amount:
+        if done := self.read(accounts, self._withdrawal_address(number), self.programs.trading, "Withdrawal"):
+            return self.compare(done, amount=amount, destination=self.retirement, vault=person.vault)
+        if tokens(accounts.get(person.energy)) < amount:
             return NotNow("the vault holds less than that yet")
         given = {"source": self.retirement, "owner": settler}
         reference = {"amount": amount, "reference": _hashed(f"{effect.kind}:{effect.key}")}
@@ -216,13 +193,13 @@ class Effects:
         if not _is_energy(effect):
             return self._issue_currency(effect, accounts, person, amount)
         meter = self._faucet_meter(effect)
-        record = self._read(
+        record = self.read(
             accounts, self._record(meter, _number(effect)), self.programs.energy_token, "GenerationRecord"
         )
         if record:
-            return self._compare(record, amount=amount, destination=person.energy)
+            return self.compare(record, amount=amount, destination=person.energy)
         setup = {}
-        if not self._read(accounts, meter, self.programs.registry, "Meter"):
+        if not self.read(accounts, meter, self.programs.registry, "Meter"):
             setup = {meter: self._register_meter(_faucet_hash(effect), person.address)}
         minting = self._mint(meter, person, _number(effect), amount)
         roles = (Role.MINTER, Role.REGISTRAR) if setup else (Role.MINTER,)
@@ -254,9 +231,9 @@ class Effects:
         mint, holding = (self.energy_mint, person.energy) if energy else (self.currency_mint, person.currency)
         wallet, number = Pubkey.from_string(effect.payload["address"]), _sixteen(effect)
         destination = get_associated_token_address(wallet, mint)
-        if done := self._read(accounts, self._withdrawal_address(number), self.programs.trading, "Withdrawal"):
-            return self._compare(done, amount=amount, destination=destination, vault=person.vault)
-        if _tokens(accounts.get(holding)) < amount:
+        if done := self.read(accounts, self._withdrawal_address(number), self.programs.trading, "Withdrawal"):
+            return self.compare(done, amount=amount, destination=destination, vault=person.vault)
+        if tokens(accounts.get(holding)) < amount:
             return NotNow("the vault holds less than that yet")
         making = create_idempotent_associated_token_account(self.signers[Role.SETTLER], wallet, mint)
         moving = self._withdraw(number, amount, ENERGY if energy else CURRENCY, person, destination)
@@ -274,19 +251,19 @@ class Effects:
     # --- parts of the above ---
 
     def _config(self, accounts: Accounts) -> dict[str, Any]:
-        found = self._read(accounts, self.config, self.programs.governance, "Config")
+        found = self.read(accounts, self.config, self.programs.governance, "Config")
         if found is None:
             raise CannotDecode("the governance program is not initialized")
         return found
 
-    def _read(self, accounts: Accounts, address: Pubkey, program: Program, kind: str) -> dict[str, Any] | None:
+    def read(self, accounts: Accounts, address: Pubkey, program: Program, kind: str) -> dict[str, Any] | None:
         """None: it is not there, or somebody has sent lamports to where it will be. Raises CannotDecode."""
         found = accounts.get(address)
         if found is None or found.owner != program.id:
             return None
         return program.account(bytes(found.data), kind)
 
-    def _compare(self, record: Mapping[str, Any], **expected: Any) -> Judgement:
+    def compare(self, record: Mapping[str, Any], **expected: Any) -> Judgement:
         """A guard that says something else belongs to another effect: success it is not."""
         other = [name for name, value in expected.items() if record[name] != value]
         return Refused(f"it was done with another {' and '.join(other)}", permanent=True) if other else Done()
@@ -373,10 +350,3 @@ def _window(effect: Effect) -> int:
     if effect.key.count(":") == 1:
         return int(effect.payload["window_us"]) // SECOND_US
     return -1 - (int.from_bytes(_hashed(effect.key)[:8], "big") >> 1)
-
-
-def _tokens(account: Account | None) -> int:
-    """What a token account holds; nothing when it is not there."""
-    if account is None or account.owner != TOKEN_PROGRAM_ID:
-        return 0
-    return TokenAccount.from_bytes(bytes(account.data)).amount

@@ -20,7 +20,8 @@ from solders.transaction import VersionedTransaction
 from solders.transaction_status import TransactionConfirmationStatus, TransactionStatus
 
 from chain.client.deployment import Deployment, read_accounts
-from chain.client.effects import Done, Effects, Plan
+from chain.client.effects import Effects
+from chain.client.judgements import Done, Plan
 from chain.client.rpc import EndpointState, RpcPool
 from chain.client.transactions import (
     ACCOUNT_LOCKS_MAX,
@@ -61,7 +62,7 @@ STATUSES_MAX: Final = 256  # what one request may ask for
 EVERYBODY: Final = frozenset(  # whatever is in the transaction
     {"Paused", "BlockhashNotFound", "AccountNotFound", "InsufficientFundsForFee", "AlreadyProcessed", "AccountInUse"}
 )
-NOT_NOW: Final = frozenset({"custom 1", "MeterInactive", "UserInactive"}) | EVERYBODY
+NOT_NOW: Final = frozenset({"custom 1", "MeterInactive", "UserInactive", "NotPaidIn"}) | EVERYBODY
 # It may be there already: the next look tells.
 THERE: Final = frozenset(
     {"AlreadyMinted", "AlreadyWithdrawn", "AlreadySettled", "UserExists", "VaultExists", "MeterExists"}

@@ -143,6 +143,15 @@ class OnChain:
         except RuntimeError:
             return 0
 
+    def pools(self) -> tuple[int, int]:
+        """Energy and currency that settlements hold."""
+        given = {"energy_mint": self.effects.energy_mint, "currency_mint": self.effects.currency_mint}
+        given["authority"] = self.effects.signers[Role.GOVERNANCE]
+        energy, currency = (
+            PROGRAMS.trading.address("initialize", f"{name}_pool", {}, given) for name in ("energy", "currency")
+        )
+        return self.tokens(energy), self.tokens(currency)
+
     async def events(self, state: str = "finalized") -> list[str]:
         rows = await self.pool.fetch("SELECT name FROM chain_events WHERE state = $1 ORDER BY slot", state)
         return [row["name"] for row in rows]

@@ -26,15 +26,25 @@ from actors.hosting import clock_us
 from engine.audit import SYSTEM
 from engine.journal import Fenced
 from engine.metering.records import NewMeter
+from engine.oracle.submissions import feed_id
+from engine.records import Want
+from engine.settlement.netting import FEES, GRID, Rule
+from engine.settlement.states import Status
 from engine.submission import Change, TooLittle
+from persistence import outbox
 from persistence.chain_desk import PostgresChainDesk
 from persistence.meters import PostgresMeters
+from persistence.outbox import Order
+from persistence.projections import PostgresProjections
+from persistence.settlements import PostgresSettlements
 from tests.support.devnet import DevnetProcess
 from tests.support.on_chain import OnChain, narrow
+from tests.support.rows import batch, trade_row, trade_transfer
 
 SLOT_SECONDS = 0.04
 PEOPLE = ("ann", "bob", "cid")
 WINDOWS = 4
+INSIDE = ("participants_available", "participants_free", "participants_reserved", "fees", "grid")
 
 
 @pytest.fixture
@@ -103,12 +113,7 @@ async def energy(world: OnChain, kind: str, owner: int, meter: int, window: int,
             accounts[1][1],
             amount,
         )
-        await connection.execute(
-            "INSERT INTO outbox (kind, key, payload, created_us) VALUES ($1, $2, $3::jsonb, 1)",
-            kind,
-            cause,
-            msgspec.json.encode(payload).decode(),
-        )
+        await outbox.add(connection, [Order(kind, cause, payload)], 1)
 
 
 async def withdrawal(world: OnChain, owner: int, asset: str, amount: int) -> str:
@@ -124,8 +129,41 @@ async def withdrawal(world: OnChain, owner: int, asset: str, amount: int) -> str
     return made.address
 
 
+async def some_trades(world: OnChain, people: list[int], first: int = 1) -> None:
+    """Six trades among them, in a settlement of several parts, which pay in and are paid."""
+    market = PostgresProjections(world.pool)
+    await world.ledger.draw(1, first, [Want(one, asset, 900) for one in people for asset in ("THB", "energy:Z1")])
+    rows = [
+        trade_row(
+            number,
+            people[number % 3],
+            people[(number + 1 + number // 3) % 3],
+            energy_wh=10 * number,
+            buyer_value_micro=20 + number,
+            seller_value_micro=20,
+            buyer_fee_micro=3,
+        )
+        for number in range(first, first + 6)
+    ]
+    transfers = [trade_transfer(row) for row in rows]
+    await market.write(batch(first - 1, first + 5, trades=rows, transfers=transfers))
+    rule = Rule(every_us=1, trades_max=1_000, part_accounts=3)
+    assert await PostgresSettlements(world.pool).settle_due(10**9, rule) == 6
+
+
+async def some_rounds(world: OnChain) -> None:
+    """Three rounds of a feed, of which the chain wants each after the one before."""
+    common = {"feed": "retail", "feed_id": feed_id("retail").hex(), "spread": 2, "providers": 3}
+    rounds = [
+        Order("oracle", f"retail:{number}", common | {"number": number, "previous": previous, "value": 7, "at": number})
+        for previous, number in ((0, 4), (4, 5), (5, 9))
+    ]
+    async with world.pool.acquire() as connection, connection.transaction():
+        await outbox.add(connection, rounds, 1)
+
+
 async def some_work(world: OnChain) -> list[int]:
-    """Deposits, generation, retirement and withdrawals of three people."""
+    """Deposits, generation, retirement, trades and withdrawals of three people, and rounds of the oracle."""
     people = await world.people(*PEOPLE)
     for owner in people:
         meter = await meter_of(world, owner)
@@ -136,6 +174,9 @@ async def some_work(world: OnChain) -> list[int]:
         await energy(world, "energy_retired", owner, meter, 1, 333)
         await withdrawal(world, owner, "THB", 1_000_000)
         await withdrawal(world, owner, "energy:Z1", 200)
+    await some_trades(world, people)
+    await some_trades(world, people, 7)
+    await some_rounds(world)
     return people
 
 
@@ -143,16 +184,25 @@ async def differences(world: OnChain, people: list[int]) -> list[str]:
     """Everything that ledger and chain disagree about, once all is final."""
     found = []
     for owner in people:
-        owned = {one.asset: one.available for one in await world.ledger.balances(owner)}
+        owned = {one.asset: one.available + one.in_markets for one in await world.ledger.balances(owner)}
         held = await world.held(owner)
         if held != (owned.get("energy:Z1", 0), owned.get("THB", 0)):
             found.append(f"{owner} owns {owned} and his vault holds {held}")
     trial = {(line.asset, line.kind): line.amount for line in await world.ledger.trial_balance()}
+    for name in (FEES, GRID):
+        house, booked = world.effects.house(name), (trial["energy:Z1", name], trial["THB", name])
+        if (held := (world.tokens(house.energy), world.tokens(house.currency))) != booked:
+            found.append(f"{name} has {booked} and its vault holds {held}")
+    if (pools := world.pools()) != (0, 0):
+        found.append(f"the pools hold {pools}")
+    statuses = await world.pool.fetch("SELECT status, signature = '' FROM settlement_parts")
+    if set(map(tuple, statuses)) - {(Status.FINALIZED, False)}:
+        found.append(f"settlements say {statuses}")
     for asset, mint in (("energy:Z1", world.effects.energy_mint), ("THB", world.effects.currency_mint)):
         supply = int(world.devnet.call("getTokenSupply", str(mint))["value"]["amount"])
         asked_out = "SELECT coalesce(sum(amount), 0)::bigint FROM withdrawals WHERE asset = $1"
         outside = await world.pool.fetchval(asked_out, asset)
-        inside = trial[asset, "participants_available"]
+        inside = sum(trial[asset, kind] for kind in INSIDE)
         if supply != inside + outside:
             found.append(f"{asset}: supply {supply}, people {inside}, withdrawn {outside}")
         if trial.get((asset, "custody"), 0):
@@ -173,6 +223,8 @@ async def differences(world: OnChain, people: list[int]) -> list[str]:
             kind == "energy_generated" or (kind, asset) == ("deposit_issued", "energy:Z1") for kind, asset in asked
         ),
         "EnergyRetired": sum(kind == "energy_retired" for kind, _ in asked),
+        "Settled": sum(kind == "settle" for kind, _ in asked),
+        "PricePublished": sum(kind == "oracle" for kind, _ in asked),
         "Withdrawn": sum(kind in ("withdrawal", "energy_retired") for kind, _ in asked),
     }
     counts = {name: seen.count(name) for name in expected}
