@@ -20,6 +20,7 @@ from gateway.accounts import AccountController
 from gateway.analytics import AnalyticsController
 from gateway.api_keys import ApiKeyController, HeadEndController
 from gateway.audit import AuditController
+from gateway.chain import ChainController
 from gateway.context import Gateway
 from gateway.documentation import openapi_config
 from gateway.edge import READS, Edge, request_id_of
@@ -38,6 +39,7 @@ from gateway.ports import (
     ApiKeys,
     AuditLog,
     Catalogue,
+    ChainDesk,
     Clock,
     Directory,
     FirstAnswers,
@@ -87,6 +89,7 @@ def create_app(
     settlements: Settlements,
     oracle: Oracle,
     risk: Risk,
+    chain: ChainDesk,
     clock: Clock,
     settings: GatewaySettings,
     shared: SharedBuckets | None = None,
@@ -97,7 +100,7 @@ def create_app(
     stages: Stages | None = None,
     gather: Gather = at_once,
     outages: tuple[type[Exception], ...] = (),
-    not_needed: frozenset[str] = frozenset({"redis", "directory"}),
+    not_needed: frozenset[str] = frozenset({"redis", "directory", "chain"}),
 ) -> Litestar:
     """`probes`: dependencies by name, for health, of which readiness ignores those that are `not_needed` to trade;
     `outages`: what ports raise when a dependency is down; `answers_in`: where computed answers are kept, if anywhere.
@@ -120,6 +123,7 @@ def create_app(
         oracle=oracle,
         risk=risk,
         answers_in=answers_in,
+        chain=chain,
         clock=clock,
         probes=probes or {},
         registry=registry or CollectorRegistry(),
@@ -156,6 +160,7 @@ def create_app(
             AnalyticsController,
             ReportController,
             RateController,
+            ChainController,
         ],
     )
     app = Litestar(

@@ -31,6 +31,7 @@ from gateway.ports import (
     ApiKeys,
     AuditLog,
     Catalogue,
+    ChainDesk,
     Clock,
     Directory,
     FirstAnswers,
@@ -72,6 +73,7 @@ class Gateway:
         oracle: Oracle,
         risk: Risk,
         answers_in: Redis | None,
+        chain: ChainDesk,
         clock: Clock,
         probes: Mapping[str, Probe],
         registry: CollectorRegistry,
@@ -83,7 +85,7 @@ class Gateway:
         self.people, self.catalogue, self.ledger, self.history = people, catalogue, ledger, history
         self.wallets, self.vault = wallets, vault
         self.api_keys, self.audit, self.first_answers = api_keys, audit, first_answers
-        self.metering = metering
+        self.metering, self.chain = metering, chain
         self.settlements, self.oracle, self.risk = settlements, oracle, risk
         self.head_ends = HeadEnds(api_keys, clock, settings.callers_fresh_seconds, settings.head_end_keys_max)
         self.markets, self.clock, self.settings = markets, clock, settings

@@ -156,6 +156,17 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("GET", "/api/v1/reports/monthly"): _OWN,
     ("GET", "/api/v1/rates"): _OWN,
     ("PUT", "/api/v1/admin/rates"): _ADMIN,
+    # the chain
+    ("GET", "/api/v1/chain/status"): _OWN,
+    ("GET", "/api/v1/chain/transactions"): _OWN,  # an admin sees everybody's
+    ("GET", "/api/v1/chain/transactions/{id}"): _OWN,
+    ("POST", "/api/v1/chain/transactions/{id}/retry"): _ADMIN,
+    ("POST", "/api/v1/chain/transactions/{id}/park"): _ADMIN,
+    ("POST", "/api/v1/chain/governance/pause"): _ADMIN,
+    ("POST", "/api/v1/chain/governance/unpause"): _ADMIN,
+    ("GET", "/api/v1/chain/tokens"): _OWN,
+    ("GET", "/api/v1/withdrawals"): _OWN,
+    ("POST", "/api/v1/withdrawals"): Permission(TRADERS),  # money leaves: never with a key
     # operations
     ("GET", "/health"): _FREE,
     ("GET", "/health/live"): _FREE,

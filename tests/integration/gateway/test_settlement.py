@@ -49,6 +49,7 @@ from persistence.risk import PostgresRisk
 from persistence.settlements import PostgresSettlements, report
 from persistence.wallets import PostgresWallets
 from tests.support.metering import SECRET
+from tests.support.no_chain import NoChain
 from tests.support.oracle import Provider
 from tests.support.rows import MARKET_ID, THB, batch, trade_row, trade_transfer
 
@@ -121,6 +122,7 @@ async def site(pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Path) -> AsyncIte
         first_answers=PostgresFirstAnswers(pool, 100, 2**20),
         markets=Memory(nowhere, SECRET),
         metering=Metering(cast(Any, None), cast(Any, Silent()), cast(Any, None), cast(Any, None), cast(Any, None)),
+        chain=NoChain(),
         settlements=PostgresSettlements(pool),
         oracle=PostgresOracle(pool),
         risk=PostgresRisk(pool),

@@ -17,6 +17,7 @@ from gateway.context import Gateway
 from gateway.limits import SharedBuckets
 from gateway.ports import Directory, Probe
 from gateway.settings import GatewaySettings
+from tests.support.no_chain import NoChain
 from tests.unit.gateway.access import MemoryApiKeys, MemoryAuditLog, MemoryPeople
 from tests.unit.gateway.memory_answers import MemoryFirstAnswers
 from tests.unit.gateway.memory_chain import NoOracle, NoSettlements
@@ -112,6 +113,7 @@ class World:
             settlements=NoSettlements(),
             oracle=self.oracle,
             risk=self.risk,
+            chain=NoChain(),
             clock=self.clock,
             settings=self.settings,
             shared=shared,
