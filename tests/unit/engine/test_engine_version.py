@@ -38,7 +38,7 @@ from engine.messages import (
 )
 from tests.support.builders import START_US, Desk, market, path
 
-KNOWN = {3: ("921f57e51fd25aa5", "bfd08d0b5c8d2de6")}  # of the story below, by engine version
+KNOWN = {3: ("727b0174abcd85ac", "30223ec35d561ce7")}  # of the story below, by engine version
 
 SPEC = market(
     zones=("A", "B"),
@@ -52,7 +52,13 @@ SPEC = market(
     closed_orders_kept=20,
 )
 CHANGED = msgspec.structs.replace(
-    SPEC, paths=SPEC.paths[:3], maker_fee_bps=5, quantity_wh_min=2, band_bps=1_500, halt_seconds=3
+    SPEC,
+    paths=SPEC.paths[:3],
+    maker_fee_bps=5,
+    quantity_wh_min=2,
+    reference_price_micro=4_000,
+    band_bps=2_500,
+    halt_seconds=3,
 )
 
 
