@@ -43,3 +43,19 @@ METER_BATCH_SECONDS = Histogram(
 )
 METER_OVERLOADED = Counter("wattbook_meter_overloaded_total", "Requests refused because too many wait", ["shard"])
 METER_RELOADS = Counter("wattbook_meter_reloads_total", "Times a shard read its meters anew", ["shard"])
+CHAIN_QUEUE = Gauge(
+    "wattbook_chain_submissions",
+    "Effects of the chain that are not final yet",
+    ["lane", "state"],
+    multiprocess_mode="mostrecent",
+)
+CHAIN_CHANGES = Counter("wattbook_chain_changes_total", "Effects that came into a state", ["lane", "state"])
+CHAIN_SENT = Counter("wattbook_chain_sent_total", "Transactions handed to an endpoint, repeats counted")
+CHAIN_FAULTS = Counter("wattbook_chain_faults_total", "Rounds that an outage ended", ["part"])
+CHAIN_CIRCUIT = Gauge(
+    "wattbook_chain_circuit", "0 closed, 1 half open, 2 open", ["endpoint"], multiprocess_mode="mostrecent"
+)
+CHAIN_LAG_SLOTS = Gauge(
+    "wattbook_chain_lag_slots", "Slots between the chain and what was read of it", multiprocess_mode="mostrecent"
+)
+CHAIN_EVENTS = Counter("wattbook_chain_events_total", "Events of the programs", ["state"])

@@ -65,6 +65,7 @@ class MarketTable(Struct, frozen=True, forbid_unknown_fields=True):
     epoch_seconds: int = 900
     call_seconds: int = 0
     max_order_life_seconds: int = 7 * 86_400
+    halt_seconds: int = 60
 
 
 class MarketsFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -172,6 +173,7 @@ class _Reading:
             epoch_seconds=table.epoch_seconds,
             call_seconds=table.call_seconds,
             order_life_seconds_max=table.max_order_life_seconds,
+            halt_seconds=table.halt_seconds,
         )
         for problem in spec.problems():
             self._wrong(place, problem)

@@ -20,6 +20,7 @@ from gateway.accounts import AccountController
 from gateway.analytics import AnalyticsController
 from gateway.api_keys import ApiKeyController, HeadEndController
 from gateway.audit import AuditController
+from gateway.chain import ChainController
 from gateway.context import Gateway
 from gateway.documentation import openapi_config
 from gateway.edge import READS, Edge, request_id_of
@@ -39,6 +40,7 @@ from gateway.ports import (
     ApiKeys,
     AuditLog,
     Catalogue,
+    ChainDesk,
     Clock,
     Directory,
     FirstAnswers,
@@ -50,6 +52,7 @@ from gateway.ports import (
     Oracle,
     People,
     Probe,
+    Risk,
     Settlements,
     Stages,
     Vault,
@@ -60,6 +63,7 @@ from gateway.readings import ReadingController
 from gateway.repeats import Repeats
 from gateway.reports import ReportController
 from gateway.requests import GatewayRequest, WireResponse
+from gateway.risk import KillController, RiskController
 from gateway.settings import GatewaySettings
 from gateway.settlements import SettlementController, TradeSettlementController
 from gateway.stream import stream
@@ -85,6 +89,8 @@ def create_app(
     metering: Metering,
     settlements: Settlements,
     oracle: Oracle,
+    risk: Risk,
+    chain: ChainDesk,
     clock: Clock,
     settings: GatewaySettings,
     shared: SharedBuckets | None = None,
@@ -95,7 +101,7 @@ def create_app(
     stages: Stages | None = None,
     gather: Gather = at_once,
     outages: tuple[type[Exception], ...] = (),
-    not_needed: frozenset[str] = frozenset({"redis", "directory"}),
+    not_needed: frozenset[str] = frozenset({"redis", "directory", "chain"}),
 ) -> Litestar:
     """`probes`: dependencies by name, for health, of which readiness ignores those that are `not_needed` to trade;
     `outages`: what ports raise when a dependency is down; `answers_in`: where computed answers are kept, if anywhere.
@@ -116,7 +122,9 @@ def create_app(
         metering=metering,
         settlements=settlements,
         oracle=oracle,
+        risk=risk,
         answers_in=answers_in,
+        chain=chain,
         clock=clock,
         probes=probes or {},
         registry=registry or CollectorRegistry(),
@@ -141,6 +149,8 @@ def create_app(
             ZoneController,
             OrderController,
             DeadManController,
+            RiskController,
+            KillController,
             AccountController,
             MeterController,
             MeterReadingController,
@@ -152,6 +162,7 @@ def create_app(
             AnalyticsController,
             ReportController,
             RateController,
+            ChainController,
         ],
     )
     app = Litestar(

@@ -17,6 +17,7 @@ from gateway.errors import invalid, refused
 from gateway.instants import format_instant, parse_instant
 from gateway.liquidity import LiquidityShown, show_liquidity
 from gateway.requests import LIMIT_DEFAULT, Cursor, GatewayRequest, Limit, Page, cursor_of, parse_cursor
+from gateway.risk_limits import Limits, show_limits
 from gateway.wire import (
     CHECKSUM_LEVELS,
     MECHANISM_NAMES,
@@ -54,7 +55,7 @@ class PathCost(Struct, frozen=True, rename={"from_": "from"}):
 
 
 class Market(Struct, frozen=True):
-    """`phase`, `epoch` and `sequence` are null while the market does not answer.
+    """`phase`, `epoch` and `sequence` are null while the market does not answer. A volatility halt has its end.
 
     `call_seconds`: how long the auction collects at each epoch's end; 0 where there is none. While it does, `phase` is
     `auction_call`.
@@ -75,8 +76,11 @@ class Market(Struct, frozen=True):
     epoch_seconds: int
     call_seconds: int
     max_order_life_seconds: int
+    halt_seconds: int
+    limits: Limits
     costs: list[PathCost]
     phase: str | None
+    halted_until: Instant | None
     reference_price: Price | None
     last_price: Price | None
     epoch: Epoch | None
@@ -263,6 +267,8 @@ def show_market(spec: MarketSpec, answer: Answer | None) -> Market:
         epoch_seconds=spec.epoch_seconds,
         call_seconds=(spec.epoch_us - spec.gate_us) // SECOND_US,
         max_order_life_seconds=spec.order_life_seconds_max,
+        halt_seconds=spec.halt_seconds,
+        limits=show_limits(spec.limits, spec.messages_per_second),
         costs=[
             PathCost(
                 path.zone_from,
@@ -274,6 +280,7 @@ def show_market(spec: MarketSpec, answer: Answer | None) -> Market:
             for path in spec.paths
         ],
         phase=PHASE_NAMES[view.phase] if view is not None else None,
+        halted_until=format_instant(view.halted_until_us) if view is not None and view.halted_until_us else None,
         reference_price=format_price(view.reference_price_micro) if view is not None else None,
         last_price=format_price(view.last_price_micro) if view is not None and view.last_price_micro else None,
         epoch=Epoch(format_instant(view.epoch_start_us), format_instant(view.epoch_start_us + spec.epoch_us))

@@ -2,9 +2,10 @@
 
 Run:  python -m tests [pytest's options]        with coverage: coverage run -m tests
 
-The first two parts need a core each. The last one is timed by what a user would wait for, and ends with faults: the
-machine is the exchange's then, as in earnest. A new folder belongs to it until it is named here. The exit status is
-that of the part that did worst; Ctrl-C ends all.
+The first part needs a core; the next two wait for disks and other processes much of the time. The last one is timed by
+what a user would wait for, and ends with faults: the machine is the exchange's then, as in earnest, so coverage does
+not look on. A new folder of tests belongs to it until it is named here, and one of integration to the second part. The
+exit status is that of the part that did worst; Ctrl-C ends all.
 """
 
 import os
@@ -15,24 +16,31 @@ import threading
 from pathlib import Path
 
 COMPUTING = ("tests/unit", "tests/property", "tests/simulation", "bench/micro")
-INTEGRATION = ("tests/integration",)
+STORES = ("tests/integration/persistence", "tests/integration/chain")
 _HERE = Path(__file__).parent
-_APART = frozenset({"__pycache__", "support", *(Path(folder).name for folder in (*COMPUTING, *INTEGRATION))})
+MEASURED = "COVERAGE_PROCESS_CONFIG"  # coverage sets it for the processes that its own starts
+
+
+def integration() -> tuple[str, ...]:
+    """Every folder of tests/integration that is not named above."""
+    return tuple(sorted(folder for folder in _folders(_HERE / "integration") if folder not in STORES))
 
 
 def exchange() -> tuple[str, ...]:
     """Every other folder of tests, faults last."""
-    folders = {folder.name for folder in _HERE.iterdir() if folder.is_dir()} - _APART
-    return tuple(f"tests/{name}" for name in sorted(folders, key=lambda name: (name == "faults", name)))
+    folders = set(_folders(_HERE)) - {*COMPUTING, "tests/integration", "tests/support"}
+    return tuple(sorted(folders, key=lambda name: (name == "tests/faults", name)))
+
+
+def _folders(parent: Path) -> list[str]:
+    return [str(one.relative_to(_HERE.parent)) for one in parent.iterdir() if one.is_dir() and one.name[0] != "_"]
 
 
 def main(options: list[str]) -> int:
-    statuses = [
-        status
-        for parts in ({"computing": COMPUTING, "integration": INTEGRATION}, {"exchange": exchange()})
-        for status in _together(parts, options)
-    ]
-    return max(statuses)
+    small = {"computing": COMPUTING, "stores": STORES, "integration": integration()}
+    statuses = _together(small, options)
+    os.environ.pop(MEASURED, None)
+    return max(*statuses, *_together({"exchange": exchange()}, options))
 
 
 def _together(parts: dict[str, tuple[str, ...]], options: list[str]) -> list[int]:

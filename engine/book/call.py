@@ -30,6 +30,7 @@ from engine.messages import (
     PhaseChanged,
     Refused,
     RejectCode,
+    StopTriggered,
 )
 from engine.units import EnergyWh, PriceMicro, TimeUs, value_micro
 
@@ -122,7 +123,7 @@ class Calling(Ruling):
         Comes before the lanes are made fresh: the auction has what the epoch's trades have left of them.
         """
         is_open = self.phase is _OPEN or self.phase is _CALL
-        orders = dict(self.orders) if is_open else {}
+        orders = {number: order for number, order in self.orders.items() if order.level is not None} if is_open else {}
         events.append(EpochClosed(start_us, len(orders)))
         if not orders:
             self._settle_epoch(EpochCleared(start_us), None, events)
@@ -243,6 +244,10 @@ class Calling(Ruling):
         if cleared.volume_wh:
             self.reference.clear(cleared.volume_wh, cleared.value_micro, self.time_us)
         self._settle_epoch(cleared, outcome.published, events)
+        for price in sorted({zone.seller_price_micro for zone in cleared.zones if zone.sold_wh}):
+            for order in self.stops.trigger(price):
+                order.updated_us, order.updated_sequence = self.time_us, self.sequence
+                events.append(StopTriggered(order.order_id))
         if self.spec.mechanism is Mechanism.CONTINUOUS_THEN_AUCTION:
             # what charges fixed for the auction, or the ban on trading with oneself, kept apart may meet again
             network = outcome.published.network

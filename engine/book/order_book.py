@@ -19,6 +19,7 @@ from engine.book.call import Call, Calling
 from engine.book.lanes import Lane, lanes_of
 from engine.book.reference import ReferencePrice
 from engine.book.side import BookSide, Order
+from engine.book.stops import STOP_KINDS, Stops
 from engine.market import MarketSpec, Mechanism, Phase
 from engine.messages import (
     CURRENCY,
@@ -35,6 +36,7 @@ from engine.messages import (
     Entry,
     EpochOpened,
     Event,
+    FireStop,
     Fund,
     Funded,
     OrderAccepted,
@@ -51,6 +53,7 @@ from engine.messages import (
     SetRisk,
     SetSpec,
     Side,
+    StopMoved,
     Tick,
     TimeInForce,
 )
@@ -77,6 +80,8 @@ _LIMIT: Final = OrderKind.LIMIT
 _FOK: Final = TimeInForce.FOK
 _CALL: Final = Phase.AUCTION_CALL
 _FILLED: Final = EndReason.FILLED
+_RESTING: Final = frozenset({OrderKind.LIMIT, OrderKind.STOP_LIMIT})
+_WITHOUT_LIMIT: Final = frozenset({OrderKind.MARKET, OrderKind.STOP})
 
 
 class OrderBook(Calling):
@@ -110,6 +115,9 @@ class OrderBook(Calling):
         self.blocked: dict[int, Order] = {}  # resting orders that a full lane may have kept from trading
         self.call: Call | None = None
         self.certificate: Published | None = None
+        self.stops = Stops()
+        self.halt_until_us: TimeUs = 0
+        self.reopening_micro: PriceMicro = 0
         self._agenda: list[tuple[TimeUs, int]] = []  # (instant, order id), or minus the participant id for dead-man
         self.due_us: TimeUs = 0  # when time alone next changes something
         self._look_for_risk()
@@ -127,6 +135,7 @@ class OrderBook(Calling):
             SetRisk: self._set_risk,
             Tick: self._tick,
             ClearEpoch: self._clear_epoch,
+            FireStop: self._fire_stop,
         }
 
     def apply(self, entry: Entry) -> list[Event]:
@@ -170,7 +179,7 @@ class OrderBook(Calling):
             price = command.price_micro or order.price_micro
             quantity = command.quantity_wh or order.quantity_wh
             missing = _amend_extra(order, price, quantity) - order.account.free(order.asset)
-            if missing <= 0 or self._amend_refusal(order, price, quantity) is not None:
+            if missing <= 0 or self._amend_refusal(order, price, quantity, command.stop_price_micro) is not None:
                 return None
             return order.asset, missing
         return None
@@ -220,13 +229,19 @@ class OrderBook(Calling):
                     self._forget_if_empty(account)
             self._trade_blocked(events)
         self._follow_gate(events)
+        if 0 < self.halt_until_us <= now_us:
+            self._reopen(events)
         self._set_due()
 
     def _set_due(self) -> None:
         due_us = FOREVER_US if self.call is not None else self.epoch_start_us + self.spec.epoch_us
         if self.phase is _OPEN:
             due_us = min(due_us, self.epoch_start_us + self.spec.gate_us)
-        self.due_us = min(due_us, self._agenda[0][0]) if self._agenda else due_us
+        if self._agenda:
+            due_us = min(due_us, self._agenda[0][0])
+        if self.halt_until_us:
+            due_us = min(due_us, self.halt_until_us)
+        self.due_us = due_us
 
     def _remind(self, at_us: TimeUs, what: int) -> None:
         """Put an instant on the agenda; items that came to nothing are swept out before they outnumber the rest."""
@@ -278,9 +293,23 @@ class OrderBook(Calling):
         if need > free:
             events.append(_insufficient(need - free, order.asset))
             return
+        is_stop = command.kind in STOP_KINDS
+        if is_stop and (refusal := self.stops.refusal(order)) is not None:
+            events.append(refusal)
+            return
         events.append(OrderAccepted(order.order_id))
         self._admit(order)
-        if command.post_only and self._best_at(order, price) is not None:
+        if is_stop:
+            self.stops.add(order)
+        else:
+            self._enter(order, events)
+        if order.end_reason == 0:
+            self._remind(order.expires_us, order.order_id)
+
+    def _enter(self, order: Order, events: list[Event]) -> None:
+        """The order arrives in the book: it trades, and then rests or ends."""
+        command = order.placed
+        if command.post_only and self._best_at(order, order.price_micro) is not None:
             self._end(order, EndReason.POST_ONLY_WOULD_TRADE, events)
         elif command.time_in_force is _FOK and not self._fillable(order):
             self._end(order, EndReason.FOK_UNFILLABLE, events)
@@ -288,11 +317,18 @@ class OrderBook(Calling):
             if self.phase is _OPEN:
                 self._match(order, events)
             if order.end_reason == 0:
-                if command.kind is _LIMIT and order.may_rest:
+                if command.kind in _RESTING and order.may_rest:
                     self._rest(order)
-                    self._remind(order.expires_us, order.order_id)
                 else:
-                    self._end(order, EndReason.IOC_REMAINDER, events)
+                    self._end(order, EndReason.IOC_REMAINDER if self.phase is _OPEN else EndReason.HALTED, events)
+
+    def _fire_stop(self, _: FireStop, events: list[Event]) -> None:
+        """The triggered order gets its place in time here. In a halted market it rests if it may, or ends."""
+        if self.stops.triggered:
+            order = self.orders[self.stops.triggered.popleft()]
+            order.priority = self.sequence
+            order.updated_us, order.updated_sequence = self.time_us, self.sequence
+            self._enter(order, events)
 
     def _admit(self, order: Order) -> None:
         """The order becomes open: known by its ids, its funds reserved, its life limited."""
@@ -319,8 +355,8 @@ class OrderBook(Calling):
             self.blocked[order.order_id] = order
 
     def _limit_micro(self, command: PlaceOrder) -> PriceMicro:
-        """The worst price the order may take; a market order that names none takes the corridor's end."""
-        if command.kind is not _LIMIT and command.price_micro == 0:
+        """The worst price the order may take; a market or stop order that names none takes the corridor's end."""
+        if command.price_micro == 0 and command.kind in _WITHOUT_LIMIT:
             return self.spec.price_micro_max if command.side is Side.BUY else self.spec.price_micro_min
         return command.price_micro
 
@@ -339,7 +375,7 @@ class OrderBook(Calling):
             return
         price = command.price_micro or order.price_micro
         quantity = command.quantity_wh or order.quantity_wh
-        refusal = self._amend_refusal(order, price, quantity)
+        refusal = self._amend_refusal(order, price, quantity, command.stop_price_micro)
         if refusal is not None:
             events.append(refusal)
             return
@@ -347,12 +383,22 @@ class OrderBook(Calling):
         if extra > 0 and extra > account.free(order.asset):
             events.append(_insufficient(extra - account.free(order.asset), order.asset))
             return
-        trades = self.phase is _OPEN
-        if order.placed.post_only and trades and price != order.price_micro and self._best_at(order, price) is not None:
+        in_book, trades = order.level is not None, self.phase is _OPEN
+        if (
+            in_book
+            and trades
+            and order.placed.post_only
+            and price != order.price_micro
+            and self._best_at(order, price) is not None
+        ):
             events.append(Refused(RejectCode.CONFLICT, "a post-only order would trade at this price"))
             return
         keeps_place = price == order.price_micro and quantity <= order.quantity_wh
-        if keeps_place:
+        if not in_book:
+            self._amend_stop(order, command.stop_price_micro or order.stop_micro, keeps_place, events)
+            order.price_micro = price
+            order.remaining_wh += quantity - order.quantity_wh
+        elif keeps_place:
             order.home.reduce(order, order.quantity_wh - quantity)
         else:
             order.home.remove(order)
@@ -367,12 +413,22 @@ class OrderBook(Calling):
             account.reserve_energy(order.zone, extra)
         order.updated_us, order.updated_sequence = self.time_us, self.sequence
         events.append(OrderAmended(order.order_id, price, quantity))
-        if not keeps_place:
+        if in_book and not keeps_place:
             self.blocked.pop(order.order_id, None)
             if trades:
                 self._match(order, events)
             if order.end_reason == 0:
                 self._rest(order)
+
+    def _amend_stop(self, order: Order, stop_micro: PriceMicro, keeps_place: bool, events: list[Event]) -> None:
+        """Another stop price, or worse terms for the others, take a new place among those that wait."""
+        moved = stop_micro != order.stop_micro
+        if order.is_waiting and (moved or not keeps_place):
+            self.stops.remove(order)
+            order.stop_micro, order.priority = stop_micro, self.sequence
+            self.stops.add(order)
+        if moved:
+            events.append(StopMoved(order.order_id, stop_micro))
 
     def _cancel(self, command: CancelOrder, events: list[Event]) -> None:
         order = self.orders.get(command.order_id)
@@ -425,6 +481,8 @@ class OrderBook(Calling):
             return
         if order.level is not None:
             order.home.remove(order)
+        elif order.stop_micro:
+            self.stops.remove(order)
         account = order.account
         if order.is_buy:
             if order.reserved_micro:

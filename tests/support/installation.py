@@ -35,7 +35,6 @@ START_SECONDS_MAX: Final = 120.0
 STOP_SECONDS_MAX: Final = 60.0
 LAST_PROCESS_SECONDS_MAX: Final = 12.0
 COMMAND_SECONDS_MAX: Final = 90.0
-MEASURED: Final = "COVERAGE_PROCESS_CONFIG"  # coverage sets it for the processes that its own starts
 
 _SHARED: pytest.StashKey["Installation"] = pytest.StashKey()
 
@@ -129,8 +128,6 @@ class Installation:
             "COLUMNS": "200",
             **settings,
         }
-        if MEASURED in os.environ:
-            self.environment["PYTHONPATH"] = str(Path(__file__).with_name("measured"))
         self.output_file = self.data_dir / "output.txt"
         self.started_seconds = 0.0
         self._process: subprocess.Popen[bytes] | None = None
@@ -155,7 +152,6 @@ class Installation:
     def stop(self) -> Stopped:
         """Press Ctrl-C and wait for the end."""
         assert self._process is not None
-        self.save_coverage()
         tree = self.processes()
         began = monotonic()
         self._process.send_signal(signal.SIGINT)
@@ -247,16 +243,6 @@ class Installation:
             timeout=COMMAND_SECONDS_MAX,
             check=False,
         )
-
-    def save_coverage(self) -> None:
-        """Let the actors write down what they ran: Ray ends them without a last word. See measured/sitecustomize.py."""
-        if MEASURED not in self.environment:
-            return
-        for process in self.actors(""):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if processes.title(process).split(" ")[0].endswith("Actor"):
-                    process.send_signal(signal.SIGUSR2)
-        time.sleep(2)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from engine.metering.messages import Judged, Signed
 from engine.metering.readings import Interval, Reading, Register, signed_bytes
 from engine.metering.records import MeterRecord, NewMeter
 from engine.metering.validation import DAY_US
-from engine.metering.windows import WINDOW_US
 from engine.records import AccountBalance, ZoneRecord
 from engine.units import SECOND_US
 from engine.views import Failed
@@ -29,7 +28,7 @@ from persistence.readings import PostgresReadings
 
 SECRET = Secret(b"m" * 32)
 ZONE = "Z1"
-NOW_US = (time.time_ns() // 1_000 - 2 * DAY_US) // WINDOW_US * WINDOW_US  # the database's own clock is later
+NOW_US = (time.time_ns() // 1_000 // DAY_US - 3) * DAY_US + DAY_US // 2  # a noon; the database's own clock is later
 _ids = itertools.count(1)
 
 
@@ -136,6 +135,17 @@ class Metering:
             self.shards.append(part)
             self.readings.append(readings)
             self.tasks.append(asyncio.create_task(part.run()))
+
+    async def has_judged(self, signed: Signed) -> None:
+        """Wait until its aggregator has counted it in, committed or not."""
+        reading = signed.reading
+        async with asyncio.timeout(10):
+            while not any(  # noqa: ASYNC110 - it tells nobody before the commit
+                known.state.counter >= reading.counter
+                for shard in self.shards
+                if (known := shard._judge.known.get(reading.meter_id))
+            ):
+                await asyncio.sleep(0.005)
 
     async def kill(self) -> None:
         """As kill -9 would: no draining, the sessions just end."""

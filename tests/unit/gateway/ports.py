@@ -14,7 +14,18 @@ from engine.audit import SYSTEM, Origin
 from engine.book.answers import answer, epoch_events, level_changes, reply, trade_views, updates
 from engine.book.order_book import OrderBook
 from engine.market import MarketSpec, Path, Phase
-from engine.messages import CURRENCY, Command, Defunded, Entry, EpochCleared, EpochClosed, EpochOpened, Fund, Tick
+from engine.messages import (
+    CURRENCY,
+    Command,
+    Defunded,
+    Entry,
+    EpochCleared,
+    EpochClosed,
+    EpochOpened,
+    FireStop,
+    Fund,
+    Tick,
+)
 from engine.records import (
     AccountBalance,
     CandleRecord,
@@ -36,6 +47,7 @@ from engine.records import (
 from engine.units import value_micro
 from engine.views import (
     Answer,
+    Await,
     BookView,
     EpochEvent,
     EpochPhase,
@@ -89,6 +101,7 @@ class MemoryExchange:
         self.failing: Failed | None = None
         self.lag = False
         self.commands: list[Command] = []
+        self.awaited: list[int] = []
 
     def add(self, spec: MarketSpec, phase: Phase = Phase.OPEN) -> MarketSpec:
         spec = replace(spec, market_id=len(self.books) + 1)
@@ -121,8 +134,8 @@ class MemoryExchange:
                 self.main[key] = self.main.get(key, 0) + event.amount
         if listener is not None:
             told = tuple(updates(book, events, watched))
-            epochs = tuple(epoch_events(events))
-            listener(Feed(market_id, book.sequence, level_changes(book), tuple(trades), told, book.phase, epochs))
+            feed = (market_id, book.sequence, level_changes(book), tuple(trades), told, book.phase, book.halt_until_us)
+            listener(Feed(*feed, epochs=tuple(epoch_events(events))))
         return result
 
     def _note_epoch(self, book: OrderBook, event: EpochEvent) -> None:
@@ -166,12 +179,17 @@ class MemoryExchange:
             if self.main.get(key, 0) >= amount:
                 self.main[key] -= amount
                 self.apply(book, Fund(book.fund_number + 1, participant_id, asset, amount))
-        return self.apply(book, command)
+        answer = self.apply(book, command)
+        while book.stops.triggered:
+            self.apply(book, FireStop())
+        return answer
 
     def submit_many(self, market_id: int, commands: Sequence[Command]) -> Awaitable[list[Answer]]:
         return answered([self._submit(market_id, command) for command in commands])
 
     def ask(self, market_id: int, query: Query) -> Awaitable[Answer]:
+        if isinstance(query, Await):
+            self.awaited.append(query.sequence)
         return answered(self.failing or reply(self.books[market_id], query))
 
     def watch(self, market_id: int, participants: frozenset[int], book: bool, listener: FeedListener) -> None:
