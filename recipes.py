@@ -35,6 +35,7 @@ from persistence.postgres import OUTAGES, Pool
 from persistence.projections import PostgresProjections
 from persistence.rates import PostgresRates
 from persistence.readings import PostgresReadings
+from persistence.recurring import PostgresRecurring
 from persistence.risk import PostgresRisk
 from persistence.sealing import master_keys
 from persistence.settlements import PostgresSettlements
@@ -137,6 +138,7 @@ async def make_epoch_clock(wiring: Wiring) -> "EpochClock":
     from actors import handles
     from actors.duties import Duty
     from actors.epoch_clock import EpochClock
+    from actors.recurring import RecurringOrders
     from persistence.oracle_rounds import PostgresOracleRounds
 
     settings, pool = wiring.settings, await pool_of(wiring, "epoch clock", 2)
@@ -149,7 +151,9 @@ async def make_epoch_clock(wiring: Wiring) -> "EpochClock":
         Duty("settlements", 1.0, partial(PostgresSettlements(pool).settle_due, rule=rule)),
         Duty("oracle rounds", 1.0, PostgresOracleRounds(pool).close_due),
     )
-    return EpochClock(handles.directory, wiring.cluster_secret, clock_us, duties)
+    clock = EpochClock(handles.directory, wiring.cluster_secret, clock_us, duties)
+    clock.add(Duty("recurring orders", 1.0, RecurringOrders(PostgresRecurring(pool), clock.links).place_due))
+    return clock
 
 
 async def make_gateway(wiring: Wiring, number: int) -> "GatewayServer":
@@ -241,6 +245,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
         oracle=PostgresOracle(pool),
         risk=PostgresRisk(pool),
         chain=desk,
+        recurring=PostgresRecurring(pool),
         clock=clock_us,
         settings=options,
         shared=RedisBuckets(cache),

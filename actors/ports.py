@@ -7,7 +7,7 @@ from engine.journal import JournalRow, Snapshot
 from engine.market import MarketSpec, Phase
 from engine.messages import ParticipantId
 from engine.projection import ProjectionBatch
-from engine.records import Draw, ParticipantRisk, Want
+from engine.records import Draw, DueOrder, ParticipantRisk, Want
 from engine.units import TimeUs
 
 
@@ -42,6 +42,12 @@ class Rules(Protocol):
     async def risks(self, market_id: int) -> dict[ParticipantId, ParticipantRisk]:
         """Everybody who has limits of his own there, or is blocked."""
         ...
+
+
+class Recurring(Protocol):
+    async def due(self, now_us: TimeUs, after_id: int, limit: int) -> list[DueOrder]: ...
+    async def done(self, recurring_id: int, period: int, outcome: str) -> None: ...
+    async def end_old(self, now_us: TimeUs) -> None: ...
 
 
 class Projections(Protocol):

@@ -8,7 +8,7 @@ from enum import IntEnum
 from msgspec import Struct
 
 from engine.market import RiskLimits
-from engine.messages import ParticipantId
+from engine.messages import ParticipantId, Side
 from engine.units import EnergyWh, MoneyMicro, PriceMicro, TimeUs
 from engine.views import FillView, OrderView
 
@@ -132,6 +132,57 @@ class WalletRecord(Struct, frozen=True):
     kind: str
     primary: bool
     created_us: TimeUs
+
+
+class TooManyRecurring(Exception):
+    """This person has as many active recurring orders as one may have."""
+
+
+class NewRecurring(Struct, frozen=True):
+    """A limit order in each period from first_us on; none that begins at ends_us or later. count_max 0: no limit."""
+
+    user_id: ParticipantId
+    market_id: int
+    side: Side
+    price_micro: PriceMicro
+    quantity_wh: EnergyWh
+    every_seconds: int
+    first_us: TimeUs
+    ends_us: TimeUs
+    count_max: int
+
+
+class RecurringRecord(Struct, frozen=True):
+    """As NewRecurring. placed: orders so far; outcome: empty, or why the last period has none."""
+
+    recurring_id: int
+    user_id: ParticipantId
+    market_id: int
+    side: Side
+    price_micro: PriceMicro
+    quantity_wh: EnergyWh
+    every_seconds: int
+    first_us: TimeUs
+    ends_us: TimeUs
+    count_max: int
+    placed: int
+    outcome: str
+    active: bool
+    created_us: TimeUs
+
+
+class DueOrder(Struct, frozen=True):
+    """The order of one period of a recurring order; until_us: when the next period begins."""
+
+    recurring_id: int
+    user_id: ParticipantId
+    market_id: int
+    side: Side
+    price_micro: PriceMicro
+    quantity_wh: EnergyWh
+    zone: str
+    period: int
+    until_us: TimeUs
 
 
 class ParticipantRisk(Struct, frozen=True):

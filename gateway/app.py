@@ -51,6 +51,7 @@ from gateway.ports import (
     Oracle,
     People,
     Probe,
+    Recurring,
     Risk,
     Settlements,
     Stages,
@@ -59,6 +60,7 @@ from gateway.ports import (
 )
 from gateway.rates import RateController
 from gateway.readings import ReadingController
+from gateway.recurring import RecurringController
 from gateway.repeats import Repeats
 from gateway.reports import ReportController
 from gateway.requests import GatewayRequest, WireResponse
@@ -90,6 +92,7 @@ def create_app(
     oracle: Oracle,
     risk: Risk,
     chain: ChainDesk,
+    recurring: Recurring,
     clock: Clock,
     settings: GatewaySettings,
     shared: SharedBuckets | None = None,
@@ -122,6 +125,7 @@ def create_app(
         settlements=settlements,
         oracle=oracle,
         risk=risk,
+        recurring=recurring,
         answers_in=answers_in,
         chain=chain,
         clock=clock,
@@ -147,6 +151,7 @@ def create_app(
             ZoneController,
             OrderController,
             DeadManController,
+            RecurringController,
             RiskController,
             KillController,
             AccountController,

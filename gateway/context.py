@@ -42,6 +42,7 @@ from gateway.ports import (
     Oracle,
     People,
     Probe,
+    Recurring,
     Risk,
     Settlements,
     Vault,
@@ -72,6 +73,7 @@ class Gateway:
         settlements: Settlements,
         oracle: Oracle,
         risk: Risk,
+        recurring: Recurring,
         answers_in: Redis | None,
         chain: ChainDesk,
         clock: Clock,
@@ -86,7 +88,7 @@ class Gateway:
         self.wallets, self.vault = wallets, vault
         self.api_keys, self.audit, self.first_answers = api_keys, audit, first_answers
         self.metering, self.chain = metering, chain
-        self.settlements, self.oracle, self.risk = settlements, oracle, risk
+        self.settlements, self.oracle, self.risk, self.recurring = settlements, oracle, risk, recurring
         self.head_ends = HeadEnds(api_keys, clock, settings.callers_fresh_seconds, settings.head_end_keys_max)
         self.markets, self.clock, self.settings = markets, clock, settings
         self.outages = outages

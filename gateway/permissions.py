@@ -110,6 +110,10 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("PATCH", "/api/v1/orders/{order_id}"): _ORDER,
     ("DELETE", "/api/v1/orders/{order_id}"): _ORDER,
     ("GET", "/api/v1/orders/by-client-id/{client_order_id}"): _OWN,
+    ("POST", "/api/v1/recurring-orders"): _TRADE,
+    ("GET", "/api/v1/recurring-orders"): _OWN,
+    ("GET", "/api/v1/recurring-orders/{recurring_id}"): _OWN,
+    ("DELETE", "/api/v1/recurring-orders/{recurring_id}"): _TRADE,
     ("GET", "/api/v1/risk/limits"): _OWN,
     ("GET", "/api/v1/risk/limits/{user_id}"): _ADMIN,
     ("PUT", "/api/v1/risk/limits/{user_id}"): _ADMIN,
@@ -195,6 +199,8 @@ OPERATIONS: Final[Mapping[str, Permission]] = {
     "cancel": _TRADE,
     "cancel_all": _TRADE,
     "cancel_all_after": _TRADE,
+    "alert": _OWN,
+    "drop_alert": _OWN,
 }
 
 CHANNELS: Final[Mapping[str, Permission]] = {

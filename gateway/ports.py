@@ -35,8 +35,10 @@ from engine.records import (
     FirstAnswer,
     Holding,
     LedgerLine,
+    NewRecurring,
     OwnLimits,
     PositionRecord,
+    RecurringRecord,
     RiskRecord,
     RotateOutcome,
     SessionRecord,
@@ -349,6 +351,18 @@ class Risk(Protocol):
     async def rates(self) -> dict[tuple[int, int], int]:
         """Messages per second by (market, participant) of those who have limits of their own; 0: no limit."""
         ...
+
+
+class Recurring(Protocol):
+    """Raises TooManyRecurring. None: the user has no such rule."""
+
+    async def add(self, new: NewRecurring, now_us: int, origin: Origin) -> RecurringRecord: ...
+
+    async def page(self, user_id: int, before_id: int, limit: int) -> list[RecurringRecord]: ...
+
+    async def one(self, recurring_id: int, user_id: int) -> RecurringRecord | None: ...
+
+    async def stop(self, recurring_id: int, user_id: int, origin: Origin) -> RecurringRecord | None: ...
 
 
 class Meters(Protocol):

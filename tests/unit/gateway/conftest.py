@@ -22,6 +22,7 @@ from tests.unit.gateway.access import MemoryApiKeys, MemoryAuditLog, MemoryPeopl
 from tests.unit.gateway.memory_answers import MemoryFirstAnswers
 from tests.unit.gateway.memory_chain import NoOracle, NoSettlements
 from tests.unit.gateway.memory_meters import memory_metering
+from tests.unit.gateway.memory_recurring import MemoryRecurring
 from tests.unit.gateway.memory_risk import MemoryRisk
 from tests.unit.gateway.memory_wallets import MemoryWallets
 from tests.unit.gateway.ports import COSTS, Clock, MemoryCatalogue, MemoryExchange, MemoryHistory
@@ -70,6 +71,7 @@ class World:
         self.catalogue = MemoryCatalogue(self.exchange)
         self.oracle: Any = NoOracle()
         self.risk: Any = MemoryRisk(self.people)
+        self.recurring: Any = MemoryRecurring()
         self.metering, self.meters, self.readings = memory_metering()
         self.settings = GatewaySettings(
             key_directory=directory / "keys",
@@ -114,6 +116,7 @@ class World:
             oracle=self.oracle,
             risk=self.risk,
             chain=NoChain(),
+            recurring=self.recurring,
             clock=self.clock,
             settings=self.settings,
             shared=shared,

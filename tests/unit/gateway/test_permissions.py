@@ -41,6 +41,7 @@ PLACES = {
     "{feed}": "none",
     "{provider_id}": "none",
     "{id}": "1",
+    "{recurring_id}": "1",
 }
 LOGIN_ONLY = ("/password", "/sessions", "/api-keys", "/admin/", "/zones", "/wallets")
 
