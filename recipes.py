@@ -28,6 +28,7 @@ from persistence.first_answers import PostgresFirstAnswers
 from persistence.history import PostgresHistory
 from persistence.journal import PostgresJournal
 from persistence.ledger import PostgresLedger
+from persistence.makers import PostgresMakers
 from persistence.meters import PostgresMeters
 from persistence.oracle import PostgresOracle
 from persistence.people import PostgresPeople
@@ -152,6 +153,7 @@ async def make_epoch_clock(wiring: Wiring) -> "EpochClock":
         Duty("oracle rounds", 1.0, PostgresOracleRounds(pool).close_due),
     )
     clock = EpochClock(handles.directory, wiring.cluster_secret, clock_us, duties)
+    clock.add(Duty("rebates", 5.0, PostgresMakers(pool, settings.currency).reward_due))
     clock.add(Duty("recurring orders", 1.0, RecurringOrders(PostgresRecurring(pool), clock.links).place_due))
     return clock
 
@@ -246,6 +248,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
         risk=PostgresRisk(pool),
         chain=desk,
         recurring=PostgresRecurring(pool),
+        makers=PostgresMakers(pool, options.currency),
         clock=clock_us,
         settings=options,
         shared=RedisBuckets(cache),

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from engine.analytics.presence import Obligation
 from engine.journal import JournalRow, Snapshot
 from engine.market import MarketSpec, Phase
 from engine.messages import ParticipantId
@@ -53,3 +54,4 @@ class Recurring(Protocol):
 class Projections(Protocol):
     async def cursor(self, market_id: int) -> int: ...
     async def write(self, batch: ProjectionBatch) -> None: ...
+    async def obligations(self, market_id: int) -> list[Obligation]: ...

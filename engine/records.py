@@ -330,6 +330,31 @@ class PositionRecord(Struct, frozen=True):
     received_micro: MoneyMicro
     fees_micro: MoneyMicro
     trades: int
+    charges_micro: MoneyMicro = 0
+
+
+class MakerRecord(Struct, frozen=True):
+    """What a market maker has promised: see migrations/0029, whose columns these are."""
+
+    market_id: int
+    user_id: ParticipantId
+    spread_bps_max: int
+    size_wh_min: EnergyWh
+    presence_bps_min: int
+    rebate_bps: int
+    since_us: TimeUs
+
+
+class RewardRecord(Struct, frozen=True):
+    """What a market maker did in an epoch, and got for it. value_micro: traded with his resting orders."""
+
+    market_id: int
+    epoch_start_us: TimeUs
+    user_id: ParticipantId
+    presence_bps: int
+    presence_bps_min: int
+    value_micro: MoneyMicro
+    rebate_micro: MoneyMicro
 
 
 class StatsRecord(Struct, frozen=True):

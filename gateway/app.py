@@ -27,6 +27,7 @@ from gateway.edge import READS, Edge, request_id_of
 from gateway.energy import EnergyController, MeterReadingController
 from gateway.errors import GatewayCode, Problem, problem_of
 from gateway.limits import NotShared, SharedBuckets
+from gateway.makers import MakerController, MakerReportController
 from gateway.market_admin import MarketAdminController, ZoneController
 from gateway.markets import MarketController
 from gateway.meters import MeterController
@@ -45,6 +46,7 @@ from gateway.ports import (
     FirstAnswers,
     History,
     Ledger,
+    Makers,
     Markets,
     Metering,
     NoStages,
@@ -93,6 +95,7 @@ def create_app(
     risk: Risk,
     chain: ChainDesk,
     recurring: Recurring,
+    makers: Makers,
     clock: Clock,
     settings: GatewaySettings,
     shared: SharedBuckets | None = None,
@@ -126,6 +129,7 @@ def create_app(
         oracle=oracle,
         risk=risk,
         recurring=recurring,
+        makers=makers,
         answers_in=answers_in,
         chain=chain,
         clock=clock,
@@ -148,6 +152,8 @@ def create_app(
             AuditController,
             MarketController,
             MarketAdminController,
+            MakerController,
+            MakerReportController,
             ZoneController,
             OrderController,
             DeadManController,

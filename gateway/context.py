@@ -37,6 +37,7 @@ from gateway.ports import (
     FirstAnswers,
     History,
     Ledger,
+    Makers,
     Markets,
     Metering,
     Oracle,
@@ -74,6 +75,7 @@ class Gateway:
         oracle: Oracle,
         risk: Risk,
         recurring: Recurring,
+        makers: Makers,
         answers_in: Redis | None,
         chain: ChainDesk,
         clock: Clock,
@@ -89,6 +91,7 @@ class Gateway:
         self.api_keys, self.audit, self.first_answers = api_keys, audit, first_answers
         self.metering, self.chain = metering, chain
         self.settlements, self.oracle, self.risk, self.recurring = settlements, oracle, risk, recurring
+        self.makers = makers
         self.head_ends = HeadEnds(api_keys, clock, settings.callers_fresh_seconds, settings.head_end_keys_max)
         self.markets, self.clock, self.settings = markets, clock, settings
         self.outages = outages

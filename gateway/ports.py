@@ -35,10 +35,12 @@ from engine.records import (
     FirstAnswer,
     Holding,
     LedgerLine,
+    MakerRecord,
     NewRecurring,
     OwnLimits,
     PositionRecord,
     RecurringRecord,
+    RewardRecord,
     RiskRecord,
     RotateOutcome,
     SessionRecord,
@@ -363,6 +365,32 @@ class Recurring(Protocol):
     async def one(self, recurring_id: int, user_id: int) -> RecurringRecord | None: ...
 
     async def stop(self, recurring_id: int, user_id: int, origin: Origin) -> RecurringRecord | None: ...
+
+
+class Makers(Protocol):
+    """The market maker programme."""
+
+    async def of_market(self, market_id: int) -> list[MakerRecord]: ...
+
+    async def put(self, maker: MakerRecord, origin: Origin) -> MakerRecord | None:
+        """None: there is no such user. Who was a maker already is one since then."""
+        ...
+
+    async def remove(self, market_id: int, user_id: int, origin: Origin) -> bool:
+        """False: he was none."""
+        ...
+
+    async def rewards(
+        self,
+        user_id: int | None,
+        market_id: int | None,
+        from_us: int,
+        to_us: int,
+        before: tuple[int, int, int],
+        limit: int,
+    ) -> list[RewardRecord]:
+        """Newest epoch first; `before` is the (epoch_start_us, market_id, user_id) of the last one that was seen."""
+        ...
 
 
 class Meters(Protocol):

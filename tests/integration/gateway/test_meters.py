@@ -32,6 +32,7 @@ from persistence.energy import PostgresEnergy
 from persistence.first_answers import PostgresFirstAnswers
 from persistence.history import PostgresHistory
 from persistence.ledger import PostgresLedger
+from persistence.makers import PostgresMakers
 from persistence.meters import PostgresMeters
 from persistence.oracle import PostgresOracle
 from persistence.people import PostgresPeople
@@ -102,6 +103,7 @@ async def site(database: str, pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Pa
             risk=PostgresRisk(pool),
             chain=NoChain(),
             recurring=PostgresRecurring(pool),
+            makers=PostgresMakers(pool, "THB"),
             clock=lambda: meters.now_us,
             settings=GatewaySettings(
                 key_directory=tmp_path / "keys",

@@ -41,6 +41,7 @@ from persistence.catalogue import PostgresCatalogue
 from persistence.first_answers import PostgresFirstAnswers
 from persistence.history import PostgresHistory
 from persistence.ledger import PostgresLedger
+from persistence.makers import PostgresMakers
 from persistence.oracle import PostgresOracle
 from persistence.oracle_rounds import PostgresOracleRounds
 from persistence.people import PostgresPeople
@@ -128,6 +129,7 @@ async def site(pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Path) -> AsyncIte
         oracle=PostgresOracle(pool),
         risk=PostgresRisk(pool),
         recurring=PostgresRecurring(pool),
+        makers=PostgresMakers(pool, "THB"),
         clock=lambda: made.now_us,
         settings=GatewaySettings(
             key_directory=tmp_path / "keys",

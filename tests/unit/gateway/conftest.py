@@ -21,6 +21,7 @@ from tests.support.no_chain import NoChain
 from tests.unit.gateway.access import MemoryApiKeys, MemoryAuditLog, MemoryPeople
 from tests.unit.gateway.memory_answers import MemoryFirstAnswers
 from tests.unit.gateway.memory_chain import NoOracle, NoSettlements
+from tests.unit.gateway.memory_makers import MemoryMakers
 from tests.unit.gateway.memory_meters import memory_metering
 from tests.unit.gateway.memory_recurring import MemoryRecurring
 from tests.unit.gateway.memory_risk import MemoryRisk
@@ -72,6 +73,7 @@ class World:
         self.oracle: Any = NoOracle()
         self.risk: Any = MemoryRisk(self.people)
         self.recurring: Any = MemoryRecurring()
+        self.makers: Any = MemoryMakers(self.people)
         self.metering, self.meters, self.readings = memory_metering()
         self.settings = GatewaySettings(
             key_directory=directory / "keys",
@@ -117,6 +119,7 @@ class World:
             risk=self.risk,
             chain=NoChain(),
             recurring=self.recurring,
+            makers=self.makers,
             clock=self.clock,
             settings=self.settings,
             shared=shared,
