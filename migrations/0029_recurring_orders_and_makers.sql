@@ -52,8 +52,11 @@ CREATE TABLE maker_rewards (
     presence_bps_min integer NOT NULL,
     value_micro bigint NOT NULL CHECK (value_micro >= 0), -- traded with his resting orders
     rebate_micro bigint NOT NULL CHECK (rebate_micro >= 0),
+    epoch_end_us bigint NOT NULL,
+    settlement bigint, -- that tells the chain of the rebate
     PRIMARY KEY (market_id, epoch_start_us, user_id)
 );
+CREATE INDEX maker_rewards_unsettled ON maker_rewards (epoch_end_us) WHERE settlement IS NULL AND rebate_micro > 0;
 CREATE INDEX maker_rewards_user ON maker_rewards (user_id, epoch_start_us, market_id);
 
 ALTER TABLE positions ADD COLUMN charges_micro bigint NOT NULL DEFAULT 0; -- of what was paid, the grid's; 0 before this

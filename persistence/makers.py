@@ -1,7 +1,7 @@
 """The market maker programme: who has promised what, how long each quoted, what each got for it, once per epoch.
 
-A reward is one transaction: its row, whose primary key is the rule that it is made once, the transfer from the market's
-fees, and the order to the chain. Changes of obligations are in the audit log (audit_log.py).
+A reward is one transaction: its row, whose primary key is the rule that it is made once, and the transfer from the
+market's fees. The chain hears of it with a settlement (settlements.py). Changes of obligations are in the audit log.
 """
 
 from typing import Final
@@ -12,13 +12,12 @@ from engine.analytics.presence import Obligation, presence_bps, rebate_micro
 from engine.audit import SYSTEM, Origin
 from engine.messages import ParticipantId
 from engine.records import MakerRecord, RewardRecord
-from engine.units import SECOND_US, TimeUs
-from persistence import outbox
+from engine.units import TimeUs
 from persistence.accounts import MAIN, AccountKey, AccountNumbers
 from persistence.audit_log import append
 from persistence.postgres import AnyConnection, Pool
 
-KIND: Final = "rebate"  # of transfers and of the outbox
+KIND: Final = "rebate"  # of transfers
 AT_ONCE_MAX: Final = 100
 
 OBLIGATIONS = """
@@ -96,8 +95,8 @@ TRADED = """
 ADD_REWARD = """
     /* makers.add_reward */
     INSERT INTO maker_rewards (market_id, epoch_start_us, user_id, presence_bps, presence_bps_min, value_micro,
-        rebate_micro)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)
+        rebate_micro, epoch_end_us)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
     ON CONFLICT DO NOTHING
     RETURNING user_id
 """
@@ -186,7 +185,7 @@ class PostgresMakers:
                 value, fee = traded
                 rebate = rebate_micro(value, fee, rebate_bps) if present >= presence_min else 0
                 row = (market_id, start_us, user_id, present, presence_min, value, rebate)
-                if await connection.fetchval(ADD_REWARD, *row) is not None and rebate:
+                if await connection.fetchval(ADD_REWARD, *row, start_us + epoch_us) is not None and rebate:
                     reward = RewardRecord(*row)
                     await _pay(connection, reward, (ids[fees], ids[main]), now_us)
         return len(due)
@@ -198,11 +197,8 @@ async def obligations(pool: Pool, market_id: int) -> list[Obligation]:
 
 
 async def _pay(connection: AnyConnection, reward: RewardRecord, accounts: tuple[int, int], now_us: TimeUs) -> None:
-    """From the market's fees to the maker, in the ledger now and on the chain later."""
+    """From the market's fees to the maker's main account."""
     key = f"{reward.market_id}:{reward.epoch_start_us}:{reward.user_id}"
     transfer_id = await connection.fetchval(ADD_TRANSFER, KIND, f"{KIND}:{key}", now_us)
     amounts = [-reward.rebate_micro, reward.rebate_micro]
     await connection.execute(ADD_ENTRIES, transfer_id, list(accounts), [0, reward.user_id], amounts)
-    payload = {"from": "fees", "to": f"user:{reward.user_id}", "amount": reward.rebate_micro}
-    payload |= {"market_id": reward.market_id, "epoch": reward.epoch_start_us // SECOND_US}
-    await outbox.add(connection, KIND, [(key, payload)], now_us)

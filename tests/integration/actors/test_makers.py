@@ -5,12 +5,16 @@ restart counts twice, taker trades that earn.
 """
 
 import asyncio
+import json
 
 from actors.hosting import clock_us
 from engine.messages import Side
 from engine.records import MakerRecord, RewardRecord
+from engine.settlement.netting import Rule
 from engine.units import FOREVER_US, MICRO, SECOND_US
 from persistence.makers import PostgresMakers
+from persistence.reconciliation import PostgresReconciliation
+from persistence.settlements import PostgresSettlements
 from tests.support.exchange import CURRENCY, Exchange, eventually, order
 
 EPOCH_US = 900 * SECOND_US
@@ -70,7 +74,6 @@ async def test_a_maker_who_kept_his_word_is_paid_once_and_within_the_fees(exchan
     assert (before["fees"], after["fees"]) == (40_000, 20_000)
     (line,) = [one for one in await exchange.ledger.lines(maker) if one.kind == "rebate"]
     assert (line.account, line.amount, line.reference) == ("main", 20_000, f"rebate:1:{start_us}:{maker}")
-    assert await exchange.pool.fetchval("SELECT payload ->> 'amount' FROM outbox WHERE kind = 'rebate'") == "20000"
     assert await makers.reward_due(clock.now_us) == 0
 
 
@@ -93,7 +96,7 @@ async def test_who_quoted_too_little_is_told_so_and_paid_nothing(exchange: Excha
 
     (row,) = await rewards(makers)
     assert (row.presence_bps < 10_000, row.value_micro, row.rebate_micro) == (True, 4 * MICRO, 0)
-    assert await exchange.pool.fetchval("SELECT count(*) FROM outbox WHERE kind = 'rebate'") == 0
+    assert [one for one in await exchange.ledger.lines(maker) if one.kind == "rebate"] == []
 
 
 async def test_what_he_takes_himself_earns_nothing(exchange: Exchange) -> None:
@@ -122,3 +125,35 @@ async def test_presence_is_counted_once_though_the_follower_dies(exchange: Excha
 
     query = "SELECT sum(quoted_us)::bigint FROM maker_presence"
     assert await eventually(lambda: exchange.pool.fetchval(query)) == 300 * SECOND_US
+
+
+async def test_the_chain_hears_of_a_rebate_with_the_settlement_of_its_trades_and_the_books_agree_all_along(
+    exchange: Exchange,
+) -> None:
+    clock = Clock()
+    makers, maker, taker = await site(exchange, clock)
+    await epoch_passes(exchange, clock, maker, taker)
+    settlements = PostgresSettlements(exchange.pool)
+    rule = Rule(every_us=EPOCH_US, trades_max=1, part_accounts=6)
+    reconciliation = PostgresReconciliation(exchange.pool)
+
+    async def agrees() -> None:
+        """The chain has nothing yet: what the fees have is what it is still to hear of."""
+        books = await reconciliation.books(CURRENCY)
+        assert books.ledger["fees"] == books.pending["fees"]
+
+    await agrees()
+    await makers.reward_due(clock.now_us)
+    await agrees()
+    assert await settlements.settle_due(clock.now_us + EPOCH_US, rule) == 1
+    assert await exchange.pool.fetchval("SELECT settlement FROM maker_rewards") is None  # its epoch may have more
+    await agrees()
+    await exchange.placed("M", order(taker, Side.BUY, "4.000", "1.000"))
+    await exchange.followed("M")
+    assert await settlements.settle_due(clock.now_us + EPOCH_US, rule) == 1
+
+    await agrees()
+    assert await exchange.pool.fetchval("SELECT settlement FROM maker_rewards") == 2
+    second = await exchange.pool.fetchval("SELECT payload::text FROM outbox WHERE kind = 'settle' ORDER BY number DESC")
+    deltas = {one["account"]: one["currency_micro"] for one in json.loads(second)["deltas"]}
+    assert deltas == {"fees": 40_000 - 20_000, f"user:{maker}": 4 * MICRO + 20_000, f"user:{taker}": -4_040_000}

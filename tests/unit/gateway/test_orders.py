@@ -39,8 +39,6 @@ async def test_an_order_shows_every_field_of_the_contract(world: World) -> None:
         "sequence": order["sequence"],
         "repeated": False,
         "fills": [],
-        "stop_price": None,
-        "triggered": None,
     }
 
 
