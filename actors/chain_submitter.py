@@ -63,6 +63,7 @@ class Submissions(Protocol):
     async def open_account(self, user_id: int, holdings: Holdings, now_us: int) -> None: ...
     async def say(self, part: str, said: dict[str, Any], now_us: int) -> None: ...
     async def depths(self) -> dict[str, dict[str, int]]: ...
+    async def is_suspended(self) -> bool: ...
 
 
 class Addresses(Protocol):
@@ -93,11 +94,15 @@ class Chain(Protocol):
 
 
 class Lane(Struct, frozen=True):
-    """under_way_max: effects that are built, signed or sent at once. pausable: stops while the chain is paused."""
+    """under_way_max: effects that are built, signed or sent at once. pausable: stops while the chain is paused.
+
+    careful: stops while books and chain differ.
+    """
 
     name: str
     under_way_max: int
     pausable: bool = True
+    careful: bool = False
 
 
 LANES: Final = (
@@ -105,7 +110,7 @@ LANES: Final = (
     Lane("mint", 512),
     Lane("burn", 512),
     Lane("settle", 64),
-    Lane("withdraw", 128),
+    Lane("withdraw", 128, careful=True),
     Lane("oracle", 32),
     Lane("govern", 8, pausable=False),
 )
@@ -162,7 +167,7 @@ class ChainSubmitter:
         self._owner = ""
         self._flights: dict[str, Flight] = {}  # by name
         self._state, self._detail = "starting", ""
-        self._paused = False
+        self._paused = self._suspended = False
         self._stopping, self._learning = asyncio.Event(), asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -231,7 +236,9 @@ class ChainSubmitter:
 
     async def _serve(self, lane: Lane) -> bool:
         """One round; whether there may be more to do at once."""
-        if (self._paused and lane.pausable) or len(self._flights) >= self._options.following_max:
+        if (self._paused and lane.pausable) or (self._suspended and lane.careful):
+            return False
+        if len(self._flights) >= self._options.following_max:
             return False
         options = self._options
         claimed = await self._submissions.claim(
@@ -428,6 +435,7 @@ class ChainSubmitter:
                 said["lamports"] = await self._chain.lamports()
             except ChainDown as error:
                 said["detail"] = str(error)[:200]
+        self._suspended = await self._submissions.is_suspended()
         said["paused"] = self._paused
         await self._submissions.say(PART, said, self._clock())
         return False

@@ -13,6 +13,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta, Struct
 
 from engine.messages import RejectCode
+from engine.settlement.reconciliation import BooksDiffer, Compared
 from engine.submission import (
     ChainDown,
     ChainOff,
@@ -46,6 +47,25 @@ class Endpoint(Struct, frozen=True):
     circuit: str
 
 
+class BookDifference(Struct, frozen=True):
+    """In Wh or millionths of the currency. `stops`: withdrawals wait until it is gone."""
+
+    what: str
+    asset: str
+    expected: int
+    found: int
+    stops: bool
+
+
+class Reconciliation(Struct, frozen=True):
+    """What the last comparison of books and chain found. `details`: for admins, the first hundred."""
+
+    at: Instant
+    differences: int
+    withdrawals_suspended: bool
+    details: list[BookDifference]
+
+
 class ChainStatus(Struct, frozen=True):
     """`state`: up, paused, down (an actor is silent, or waits), off (there is none). `queues`: lane, state, count."""
 
@@ -57,6 +77,7 @@ class ChainStatus(Struct, frozen=True):
     lag_slots: int
     queues: dict[str, dict[str, int]]
     lamports: dict[str, int]
+    reconciliation: Reconciliation | None
 
 
 class ChainTransaction(Struct, frozen=True):
@@ -197,6 +218,9 @@ class ChainController(Controller):
         state, detail = _state(await gateway.chain.parts(), gateway.clock())
         if state != "up":
             raise Problem(GatewayCode.WITHDRAWAL_SUSPENDED, f"the chain is {state}: {detail or 'see /chain/status'}")
+        compared = await gateway.chain.compared()
+        if compared is not None and compared.stops:
+            raise Problem(GatewayCode.WITHDRAWAL_SUSPENDED, "books and chain differ; an admin must look")
         reference = f"withdrawal:{user_id}:{request.idempotency_key or uuid4().hex}"
         order = (user_id, data.asset, amount, data.address, reference, gateway.clock(), request.origin)
         try:
@@ -234,7 +258,15 @@ async def chain_status(request: GatewayRequest) -> ChainStatus:
         lag_slots=listener.get("lag_slots", 0),
         queues=await chain.depths(),
         lamports=submitter.get("lamports", {}),
+        reconciliation=_show_compared(await chain.compared(), for_admin=request.caller.role == ADMIN),
     )
+
+
+def _show_compared(found: Compared | None, *, for_admin: bool) -> Reconciliation | None:
+    if found is None:
+        return None
+    details = [BookDifference(d.what, d.asset, d.expected, d.found, d.stops) for d in found.differences]
+    return Reconciliation(format_instant(found.at_us), len(details), found.stops, details if for_admin else [])
 
 
 def _state(parts: dict[str, PartReport], now_us: int) -> tuple[Literal["up", "paused", "down", "off"], str]:
@@ -255,6 +287,13 @@ def probe_of(parts: dict[str, PartReport], now_us: int) -> None:
     state, detail = _state(parts, now_us)
     if state == "down":
         raise ChainOff(detail)
+
+
+def probe_of_books(compared: Compared | None) -> None:
+    """For health. Raises BooksDiffer."""
+    if compared is not None and compared.differences:
+        first = compared.differences[0]
+        raise BooksDiffer(f"{len(compared.differences)} differences between books and chain, the first: {first.what}")
 
 
 async def _govern(request: GatewayRequest, action: str) -> ChainTransaction:

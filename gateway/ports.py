@@ -46,6 +46,7 @@ from engine.records import (
     WalletRecord,
     ZoneRecord,
 )
+from engine.settlement.reconciliation import Compared
 from engine.settlement.records import SettlementRecord, TradeSettlement
 from engine.submission import Holdings, PartReport, PendingDeposit, SubmissionRecord, WithdrawalRecord
 from engine.views import Answer, BookView, Failed, Feed, Query, TradeView
@@ -395,6 +396,10 @@ class ChainDesk(Protocol):
     async def park(self, number: int, reason: str, now_us: int, origin: Origin) -> SubmissionRecord | None: ...
 
     async def govern(self, action: str, now_us: int, origin: Origin) -> SubmissionRecord: ...
+
+    async def compared(self) -> Compared | None:
+        """What the last comparison of books and chain found."""
+        ...
 
     async def holdings(self, user_id: int) -> Holdings | None: ...
 

@@ -11,6 +11,7 @@ import msgspec
 
 from engine.audit import Origin
 from engine.records import ReferenceReused
+from engine.settlement.reconciliation import Compared
 from engine.submission import (
     SETTLE,
     Holdings,
@@ -33,6 +34,7 @@ from persistence.accounts import CUSTODY, MAIN, AccountKey, AccountNumbers
 from persistence.audit_log import append
 from persistence.outbox import Order
 from persistence.postgres import Pool
+from persistence.reconciliation import last
 from persistence.submissions import DEPTHS, report_part
 
 _RECORD: Final = """
@@ -158,6 +160,10 @@ class PostgresChainDesk:
         made = await self.submission(number)
         assert made is not None, "the outbox has made it"
         return made
+
+    async def compared(self) -> Compared | None:
+        """What the last comparison of books and chain found; None before the first."""
+        return await last(self._pool)
 
     async def holdings(self, user_id: int) -> Holdings | None:
         row = await self._pool.fetchrow(HOLDINGS, user_id)

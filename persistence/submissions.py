@@ -17,6 +17,7 @@ from engine.submission import FREE, SETTLE, Change, Effect, Holdings, State, Sub
 from engine.units import SECOND_US
 from persistence.accounts import CURRENCY_ISSUED, CUSTODY, ENERGY_GENERATED, AccountKey, AccountNumbers, is_energy
 from persistence.postgres import OUTAGES, AnyConnection, Pool, PooledConnection
+from persistence.reconciliation import is_suspended
 from persistence.settlements import report
 
 LEASE_US: Final = 300 * SECOND_US
@@ -211,6 +212,10 @@ class PostgresSubmissions:
     async def say(self, part: str, said: dict[str, Any], now_us: int) -> None:
         """What a part has to say of itself, for those who ask how the chain is."""
         await self._pool.execute(SAY, part, now_us, msgspec.json.encode(said).decode())
+
+    async def is_suspended(self) -> bool:
+        """Do withdrawals wait, because books and chain differ?"""
+        return await is_suspended(self._pool)
 
     async def depths(self) -> dict[str, dict[str, int]]:
         """How many by lane and state, those that are done left out."""

@@ -23,7 +23,7 @@ from spl.token.instructions import (
 
 from chain.client.judgements import UNITS_OF_CALL, Accounts, Done, Judgement, Participant, Plan
 from chain.client.programs import CannotDecode, CannotEncode, Program, Programs
-from chain.client.publishing import Parts, Rounds, tokens
+from chain.client.publishing import Parts, Rounds, house_address, tokens
 from chain.client.wallets import Role
 from engine.submission import SETTLE, Effect, NotNow, Refused
 from engine.units import SECOND_US
@@ -63,9 +63,8 @@ class Effects:
         }
 
     def house(self, name: str) -> Participant:
-        """The exchange's own account of that name, at an address that nobody has a key of."""
-        address, _ = Pubkey.find_program_address([b"house", name.encode()], self.programs.trading.id)
-        return self.participant(str(address))
+        """The exchange's own account of that name."""
+        return self.participant(str(house_address(self.programs.trading, name)))
 
     def _participant(self, address: str) -> Participant:
         """Raises ValueError for what is no address."""

@@ -6,14 +6,17 @@
     vaults and pools    <= supply, of either token
 
 Accounts are those of netting.py. Whoever is in a transaction whose outcome is not known is left for the next time.
+Tokens that have been withdrawn are their owner's: he may burn them, or send them to a vault or pool as a gift. Both are
+told, and stop nothing: else anybody could stop everybody's withdrawals with one unit.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from engine.units import EnergyWh, MoneyMicro
+from engine.units import EnergyWh, MoneyMicro, TimeUs
 
 ENERGY: Final = "energy"
 CURRENCY: Final = "currency"
@@ -37,14 +40,17 @@ class Books(Struct, frozen=True):
     """ledger: per account, with what is in markets. pending: per account, in the ledger and not yet on the chain.
 
     energy_live_wh: generated less retired, in the ledger; energy_pending_wh: what of that the chain has not yet.
-    under_way: accounts in transactions whose outcome is not known.
+    outside: what has been withdrawn and not been paid in again. under_way: accounts in transactions whose outcome is
+    not known; energy_moves: energy is generated or retired in such a one.
     """
 
     ledger: Mapping[str, Amounts]
     pending: Mapping[str, Amounts]
     energy_live_wh: EnergyWh
     energy_pending_wh: EnergyWh = 0
-    under_way: Collection[str] = ()
+    outside: Amounts = NOTHING
+    under_way: frozenset[str] = frozenset()
+    energy_moves: bool = False
 
 
 class OnChain(Struct, frozen=True):
@@ -57,23 +63,56 @@ class OnChain(Struct, frozen=True):
 
 
 class Difference(Struct, frozen=True):
-    """what: an account, `pools` or `supply`."""
+    """what: an account, `pools`, `supply`, or `vaults and pools`. stops: withdrawals wait until it is gone."""
 
     what: str
     asset: str
     expected: int
     found: int
+    stops: bool = True
+
+
+class BooksDiffer(Exception):
+    """Books and chain do not agree: where."""
+
+
+class Compared(Struct, frozen=True):
+    """What the last comparison found."""
+
+    at_us: TimeUs
+    differences: tuple[Difference, ...]
+
+    @property
+    def stops(self) -> bool:
+        return any(one.stops for one in self.differences)
+
+
+def steady(before: Books, after: Books) -> Books:
+    """The books while the chain was read between the two: whatever moved meanwhile is under way."""
+    accounts = {*before.ledger, *after.ledger, *before.pending, *after.pending}
+    moved = {
+        one
+        for one in accounts
+        if before.ledger.get(one) != after.ledger.get(one) or before.pending.get(one) != after.pending.get(one)
+    }
+    energy = (before.energy_live_wh, before.energy_pending_wh) != (after.energy_live_wh, after.energy_pending_wh)
+    return replace(
+        after,
+        under_way=before.under_way | after.under_way | moved,
+        energy_moves=before.energy_moves or after.energy_moves or energy,
+    )
 
 
 def compare(books: Books, chain: OnChain) -> list[Difference]:
     """Every difference; none when all is well."""
     found: list[Difference] = []
-    for account in sorted({*books.ledger, *books.pending, *chain.vaults} - set(books.under_way)):
+    for account in sorted({*books.ledger, *books.pending, *chain.vaults} - books.under_way):
         expected = books.ledger.get(account, NOTHING) - books.pending.get(account, NOTHING)
         found += _differences(account, expected, chain.vaults.get(account, NOTHING))
     found += _differences("pools", chain.held, chain.pools)
+    found = _forgiven(found, books.outside)
     live_wh = books.energy_live_wh - books.energy_pending_wh
-    if not books.under_way and live_wh != chain.supply.energy_wh:
+    if not books.energy_moves and not live_wh <= chain.supply.energy_wh <= live_wh + books.outside.energy_wh:
         found.append(Difference("supply", ENERGY, live_wh, chain.supply.energy_wh))
     inside = sum(chain.vaults.values(), chain.pools)
     for asset, tokens, supply in (
@@ -83,6 +122,24 @@ def compare(books: Books, chain: OnChain) -> list[Difference]:
         if tokens > supply:
             found.append(Difference("vaults and pools", asset, supply, tokens))
     return found
+
+
+def again(first: Sequence[Difference], second: Sequence[Difference]) -> list[Difference]:
+    """Those of the second look that the first one saw as well: what was only on its way has arrived meanwhile."""
+    seen = {(one.what, one.asset, one.found - one.expected) for one in first}
+    return [one for one in second if (one.what, one.asset, one.found - one.expected) in seen]
+
+
+def _forgiven(differences: Sequence[Difference], outside: Amounts) -> list[Difference]:
+    """Where there is too much, as far as it can have come from outside."""
+    there = {ENERGY: outside.energy_wh, CURRENCY: outside.currency_micro}
+    gifts = {ENERGY: 0, CURRENCY: 0}
+    for one in differences:
+        gifts[one.asset] += max(0, one.found - one.expected)
+    return [
+        replace(one, stops=False) if one.found > one.expected and gifts[one.asset] <= there[one.asset] else one
+        for one in differences
+    ]
 
 
 def _differences(what: str, expected: Amounts, found: Amounts) -> Iterator[Difference]:
