@@ -36,9 +36,10 @@ LEDGER = """
 """
 LIVE = """
     /* reconciliation.live */
-    SELECT coalesce(-sum(balance), 0)::bigint
+    SELECT coalesce(-sum(balance) FILTER (WHERE asset <> $1), 0)::bigint AS energy_wh,
+        coalesce(-sum(balance) FILTER (WHERE asset = $1), 0)::bigint AS currency_micro
     FROM accounts
-    WHERE kind IN ('generation', 'retired')
+    WHERE kind IN ('generation', 'retired', 'issuance')
 """
 # What engine/settlement/netting.py makes of each trade that no settlement has taken.
 UNSETTLED = """
@@ -85,7 +86,8 @@ ON_THE_WAY = """
         coalesce(sum(amount) FILTER (WHERE NOT is_energy), 0)::bigint AS currency_micro,
         coalesce(sum(amount) FILTER (WHERE is_energy AND kind <> 'withdrawal'), 0)::bigint AS supply_wh,
         bool_or(is_sent) AS is_sent,
-        bool_or(is_sent AND is_energy AND kind <> 'withdrawal') AS energy_moves
+        coalesce(sum(amount) FILTER (WHERE NOT is_energy AND kind <> 'withdrawal'), 0)::bigint AS supply_micro,
+        bool_or(is_sent AND kind <> 'withdrawal') AS supply_moves
     FROM effects
     GROUP BY owner
 """
@@ -164,12 +166,13 @@ class PostgresReconciliation:
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             ledger = {row[0]: Amounts(row[1], row[2]) for row in await connection.fetch(LEDGER, self._currency)}
-            live_wh = await connection.fetchval(LIVE)
+            live = await connection.fetchrow(LIVE, self._currency)
             pending = {row[0]: Amounts(row[1], row[2]) for row in await connection.fetch(UNSETTLED)}
             parts = await connection.fetch(OPEN_PARTS, SETTLE)
             moving = await connection.fetch(ON_THE_WAY)
             unsure = await connection.fetch(UNSURE_DEPOSITS)
             outside = await connection.fetchrow(OUTSIDE, self._currency)
+        assert live is not None, "an aggregate has a row"
         assert outside is not None, "an aggregate has a row"
         under_way: set[str] = set()
         for status, deltas in parts:
@@ -189,11 +192,13 @@ class PostgresReconciliation:
         return Books(
             ledger=ledger,
             pending=pending,
-            energy_live_wh=live_wh,
+            energy_live_wh=live["energy_wh"],
             energy_pending_wh=sum(row["supply_wh"] for row in moving),
+            currency_live_micro=live["currency_micro"] if self._is_ours else None,
+            currency_pending_micro=sum(row["supply_micro"] for row in moving),
             outside=Amounts(outside["energy_wh"], outside["currency_micro"] if self._is_ours else FOREIGN),
             under_way=frozenset(under_way),
-            energy_moves=any(row["energy_moves"] for row in moving),
+            supply_moves=any(row["supply_moves"] for row in moving),
         )
 
     async def keep(self, differences: Sequence[Difference], now_us: TimeUs) -> bool:

@@ -2,7 +2,7 @@
 
     vault of an account = its balance in the ledger - what the ledger has and the chain has not yet
     pools               = what settlements hold that are not done
-    energy supply       = generated - retired - what the chain has not yet
+    supply              = what was made and not destroyed - what the chain has not yet, of energy and of our currency
     vaults and pools    <= supply, of either token
 
 Accounts are those of netting.py. Whoever is in a transaction whose outcome is not known is left for the next time.
@@ -39,18 +39,24 @@ NOTHING: Final = Amounts()
 class Books(Struct, frozen=True):
     """ledger: per account, with what is in markets. pending: per account, in the ledger and not yet on the chain.
 
-    energy_live_wh: generated less retired, in the ledger; energy_pending_wh: what of that the chain has not yet.
-    outside: what has been withdrawn and not been paid in again. under_way: accounts in transactions whose outcome is
-    not known; energy_moves: energy is generated or retired in such a one.
+    energy_live_wh: generated less retired, in the ledger; energy_pending_wh: what of that the chain has not yet;
+    currency_...: the same, None of a currency that others make. outside: what has been withdrawn and not been paid in
+    again. under_way: accounts in transactions whose outcome is not known; supply_moves: one of them makes or destroys.
     """
 
     ledger: Mapping[str, Amounts]
     pending: Mapping[str, Amounts]
     energy_live_wh: EnergyWh
     energy_pending_wh: EnergyWh = 0
+    currency_live_micro: MoneyMicro | None = None
+    currency_pending_micro: MoneyMicro = 0
     outside: Amounts = NOTHING
     under_way: frozenset[str] = frozenset()
-    energy_moves: bool = False
+    supply_moves: bool = False
+
+    @property
+    def supply(self) -> tuple[int, int, int | None, int]:
+        return (self.energy_live_wh, self.energy_pending_wh, self.currency_live_micro, self.currency_pending_micro)
 
 
 class OnChain(Struct, frozen=True):
@@ -95,11 +101,10 @@ def steady(before: Books, after: Books) -> Books:
         for one in accounts
         if before.ledger.get(one) != after.ledger.get(one) or before.pending.get(one) != after.pending.get(one)
     }
-    energy = (before.energy_live_wh, before.energy_pending_wh) != (after.energy_live_wh, after.energy_pending_wh)
     return replace(
         after,
         under_way=before.under_way | after.under_way | moved,
-        energy_moves=before.energy_moves or after.energy_moves or energy,
+        supply_moves=before.supply_moves or after.supply_moves or before.supply != after.supply,
     )
 
 
@@ -111,9 +116,8 @@ def compare(books: Books, chain: OnChain) -> list[Difference]:
         found += _differences(account, expected, chain.vaults.get(account, NOTHING))
     found += _differences("pools", chain.held, chain.pools)
     found = _forgiven(found, books.outside)
-    live_wh = books.energy_live_wh - books.energy_pending_wh
-    if not books.energy_moves and not live_wh <= chain.supply.energy_wh <= live_wh + books.outside.energy_wh:
-        found.append(Difference("supply", ENERGY, live_wh, chain.supply.energy_wh))
+    if not books.supply_moves:
+        found += _supply_differences(books, chain)
     inside = sum(chain.vaults.values(), chain.pools)
     for asset, tokens, supply in (
         (ENERGY, inside.energy_wh, chain.supply.energy_wh),
@@ -122,6 +126,18 @@ def compare(books: Books, chain: OnChain) -> list[Difference]:
         if tokens > supply:
             found.append(Difference("vaults and pools", asset, supply, tokens))
     return found
+
+
+def _supply_differences(books: Books, chain: OnChain) -> Iterator[Difference]:
+    """Nobody else can make tokens; who holds some outside can burn them."""
+    energy_wh = books.energy_live_wh - books.energy_pending_wh
+    if not energy_wh <= chain.supply.energy_wh <= energy_wh + books.outside.energy_wh:
+        yield Difference("supply", ENERGY, energy_wh, chain.supply.energy_wh)
+    if books.currency_live_micro is None:
+        return
+    currency_micro = books.currency_live_micro - books.currency_pending_micro
+    if not currency_micro <= chain.supply.currency_micro <= currency_micro + books.outside.currency_micro:
+        yield Difference("supply", CURRENCY, currency_micro, chain.supply.currency_micro)
 
 
 def again(first: Sequence[Difference], second: Sequence[Difference]) -> list[Difference]:

@@ -93,7 +93,7 @@ def test_what_moved_while_the_chain_was_read_is_left_for_the_next_time() -> None
 
     both = steady(BOOKS, later)
 
-    assert (both.under_way, both.energy_moves) == (frozenset({"user:1"}), True)
+    assert (both.under_way, both.supply_moves) == (frozenset({"user:1"}), True)
     assert compare(both, CHAIN) == []
     assert steady(BOOKS, BOOKS) == BOOKS
 
@@ -104,3 +104,12 @@ def test_a_difference_counts_when_two_looks_see_the_same() -> None:
 
     assert again(first, second) == [second[0]]
     assert again([], second) == []
+
+
+@pytest.mark.parametrize(("supply", "differs"), [(99, True), (100, False), (105, False), (106, True)])
+def test_money_that_nobody_issued_is_found_where_it_is_ours_to_issue(supply: int, differs: bool) -> None:
+    ours = replace(BOOKS, currency_live_micro=110, currency_pending_micro=10, outside=Amounts(0, 5))
+    chain = replace(CHAIN, supply=Amounts(900, supply))
+
+    assert [one.what for one in compare(ours, chain) if one.what == "supply"] == (["supply"] if differs else [])
+    assert [one for one in compare(BOOKS, chain) if one.what == "supply"] == []
