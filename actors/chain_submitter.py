@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from time import monotonic
 from typing import Any, Final, Protocol
 
+import msgspec
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
@@ -25,6 +26,7 @@ from engine.submission import (
     Declined,
     Effect,
     Found,
+    Governance,
     HandedOver,
     Holdings,
     Learnt,
@@ -64,6 +66,7 @@ class Submissions(Protocol):
     async def say(self, part: str, said: dict[str, Any], now_us: int) -> None: ...
     async def depths(self) -> dict[str, dict[str, int]]: ...
     async def is_suspended(self) -> bool: ...
+    async def heirs(self) -> list[str]: ...
 
 
 class Addresses(Protocol):
@@ -82,8 +85,8 @@ class EndpointState(Protocol):
 class Chain(Protocol):
     """Raises ChainDown when nobody answers. `plan`: what is there, what is signed, what is not, and why."""
 
-    async def prepare(self) -> None: ...
-    async def paused(self) -> bool: ...
+    async def prepare(self, heirs: Collection[str]) -> None: ...
+    async def governance(self) -> Governance: ...
     async def lamports(self) -> dict[str, int]: ...
     async def plan(self, effects: Sequence[Effect]) -> tuple[dict[int, Found], list[Packed], list[Declined]]: ...
     async def look(self, effects: Sequence[Effect]) -> tuple[set[int], Found]: ...
@@ -195,7 +198,7 @@ class ChainSubmitter:
     async def _live(self) -> None:
         self._flights, self._owner = {}, secrets.token_hex(8)  # an owner that may have writes on their way is nobody
         await self._say()
-        await self._chain.prepare()
+        await self._chain.prepare(await self._submissions.heirs())
         for effect in await self._submissions.adopt(self._owner, self._clock(), everything=True):
             self._board(effect)
         self._state, self._detail = "serving", ""
@@ -431,7 +434,8 @@ class ChainSubmitter:
                 metrics.CHAIN_QUEUE.labels(lane, state).set(count)
         if self._state == "serving":
             try:
-                self._paused = await self._chain.paused()
+                governance = await self._chain.governance()
+                self._paused, said["governance"] = governance.paused, msgspec.to_builtins(governance)
                 said["lamports"] = await self._chain.lamports()
             except ChainDown as error:
                 said["detail"] = str(error)[:200]

@@ -5,12 +5,13 @@ Nothing here waits for the chain but the question for tokens: a withdrawal is an
 
 import re
 from collections.abc import Awaitable
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import uuid4
 
 from litestar import Controller, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta, Struct
+from solders.pubkey import Pubkey
 
 from engine.messages import RejectCode
 from engine.settlement.reconciliation import BooksDiffer, Compared
@@ -47,6 +48,14 @@ class Endpoint(Struct, frozen=True):
     circuit: str
 
 
+class GovernanceState(Struct, frozen=True):
+    """Who has the authority over the programs. `ours`: its key is the exchange's; else pauses are not ours to ask."""
+
+    authority: str
+    proposed: str | None
+    ours: bool
+
+
 class BookDifference(Struct, frozen=True):
     """In Wh or millionths of the currency. `stops`: withdrawals wait until it is gone."""
 
@@ -77,6 +86,7 @@ class ChainStatus(Struct, frozen=True):
     lag_slots: int
     queues: dict[str, dict[str, int]]
     lamports: dict[str, int]
+    governance: GovernanceState | None
     reconciliation: Reconciliation | None
 
 
@@ -99,6 +109,10 @@ class ChainTransaction(Struct, frozen=True):
 
 class ParkRequest(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class ProposalRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    address: Base58
 
 
 class WithdrawalRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -191,6 +205,22 @@ class ChainController(Controller):
         """Let them go on."""
         return await _govern(request, "unpause")
 
+    @post("/chain/governance/propose", status_code=202)
+    async def propose(self, request: GatewayRequest, data: JSONBody[ProposalRequest]) -> ChainTransaction:
+        """Offer the authority over the programs to another key, which has it when it has accepted on the chain."""
+        try:
+            heir = Pubkey.from_string(data.address)  # a program may stand behind it, as that of a multisig
+        except ValueError:
+            raise invalid("address", "is no base58 Solana address") from None
+        if heir == Pubkey.default():
+            raise invalid("address", "is nobody's")
+        return await _govern(request, "propose", str(heir))
+
+    @post("/chain/governance/accept", status_code=202)
+    async def accept(self, request: GatewayRequest) -> ChainTransaction:
+        """Take the authority back that somebody has offered to the exchange's own key."""
+        return await _govern(request, "accept")
+
     @get("/chain/tokens")
     async def tokens(self, request: GatewayRequest) -> Tokens:
         """What one's vault holds, as the chain says at this moment."""
@@ -258,8 +288,13 @@ async def chain_status(request: GatewayRequest) -> ChainStatus:
         lag_slots=listener.get("lag_slots", 0),
         queues=await chain.depths(),
         lamports=submitter.get("lamports", {}),
+        governance=_show_governance(submitter.get("governance")),
         reconciliation=_show_compared(await chain.compared(), for_admin=request.caller.role == ADMIN),
     )
+
+
+def _show_governance(said: dict[str, Any] | None) -> GovernanceState | None:
+    return GovernanceState(said["authority"], said["proposed"] or None, said["ours"]) if said else None
 
 
 def _show_compared(found: Compared | None, *, for_admin: bool) -> Reconciliation | None:
@@ -296,11 +331,11 @@ def probe_of_books(compared: Compared | None) -> None:
         raise BooksDiffer(f"{len(compared.differences)} differences between books and chain, the first: {first.what}")
 
 
-async def _govern(request: GatewayRequest, action: str) -> ChainTransaction:
+async def _govern(request: GatewayRequest, action: str, address: str | None = None) -> ChainTransaction:
     gateway = request.gateway
     if not await gateway.chain.parts():
         raise Problem(RejectCode.CONFLICT, "there is no chain")
-    return _show(await gateway.chain.govern(action, gateway.clock(), request.origin))
+    return _show(await gateway.chain.govern(action, address, gateway.clock(), request.origin))
 
 
 async def _wished(change: Awaitable[SubmissionRecord | None]) -> SubmissionRecord | None:

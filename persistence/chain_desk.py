@@ -151,12 +151,16 @@ class PostgresChainDesk:
         """Leave it alone until it is retried. Raises Underway for one that may land."""
         return await self._change(number, Parked(reason), "chain.parked", now_us, origin)
 
-    async def govern(self, action: str, now_us: int, origin: Origin) -> SubmissionRecord:
-        """Have the chain paused or unpaused."""
-        order = Order("governance", f"{action}:{uuid4()}", {"action": action})
+    async def govern(self, action: str, address: str | None, now_us: int, origin: Origin) -> SubmissionRecord:
+        """Have the chain paused or unpaused, or its authority handed over: proposed to an address, or accepted."""
+        order = Order(
+            "governance", f"{action}:{uuid4()}", {"action": action} | ({"address": address} if address else {})
+        )
         async with self._pool.acquire() as connection, connection.transaction():
             [number] = await outbox.add(connection, [order], now_us)
-            await append(connection, origin, f"chain.{action}_asked", "chain", None, {"submission": number})
+            await append(
+                connection, origin, f"chain.{action}_asked", "chain", None, {"submission": number, **order.payload}
+            )
         made = await self.submission(number)
         assert made is not None, "the outbox has made it"
         return made

@@ -138,6 +138,14 @@ ACCOUNTS = """
     FROM chain_accounts
     WHERE user_id = ANY($1::bigint[])
 """
+HEIRS = """
+    /* submissions.heirs */
+    SELECT DISTINCT payload ->> 'address'
+    FROM chain_submissions
+    JOIN outbox USING (number)
+    WHERE lane = 'govern'
+        AND payload ->> 'action' = 'propose'
+"""
 SAY = """
     /* submissions.say */
     INSERT INTO chain_parts (part, at_us, said)
@@ -212,6 +220,10 @@ class PostgresSubmissions:
     async def say(self, part: str, said: dict[str, Any], now_us: int) -> None:
         """What a part has to say of itself, for those who ask how the chain is."""
         await self._pool.execute(SAY, part, now_us, msgspec.json.encode(said).decode())
+
+    async def heirs(self) -> list[str]:
+        """To whom an admin has proposed to hand the authority over the programs."""
+        return [address for (address,) in await self._pool.fetch(HEIRS)]
 
     async def is_suspended(self) -> bool:
         """Do withdrawals wait, because books and chain differ?"""

@@ -241,11 +241,25 @@ class Effects:
     # --- governance ---
 
     def _govern(self, effect: Effect, accounts: Accounts) -> Judgement:
-        wanted = effect.payload["action"]
-        if self._config(accounts)["paused"] == (wanted == "pause"):
-            return Done()
-        call = self.programs.governance.instruction(wanted, {}, {"authority": self.signers[Role.GOVERNANCE]})
-        return Plan((Role.GOVERNANCE,), UNITS_OF_CALL, (call,))
+        """The state that is wanted is the guard: what is so already is done."""
+        config, wanted, own = self._config(accounts), effect.payload["action"], self.signers[Role.GOVERNANCE]
+        program, given = self.programs.governance, {"authority": own}
+        match wanted:
+            case "pause" | "unpause":
+                done, call = config["paused"] == (wanted == "pause"), program.instruction(wanted, {}, given)
+            case "propose":
+                proposed = Pubkey.from_string(effect.payload["address"])
+                done = proposed in (config["proposed"], config["authority"])
+                call = program.instruction("propose_authority", {"proposed": proposed}, given)
+            case "accept":
+                done, call = config["authority"] == own, program.instruction("accept_authority", {}, {"proposed": own})
+                if not done and config["proposed"] != own:
+                    return Refused(f"{config['authority']} has not proposed {own}", permanent=True)
+            case _:
+                return Refused(f"there is no {wanted}", permanent=True)
+        if not done and wanted != "accept" and config["authority"] != own:
+            return Refused(f"the authority is {config['authority']}, whose key is not here", permanent=True)
+        return Done() if done else Plan((Role.GOVERNANCE,), UNITS_OF_CALL, (call,))
 
     # --- parts of the above ---
 

@@ -138,7 +138,9 @@ def test_a_pause_stops_mints_and_withdrawals_and_no_trading(installation: Instal
         waiting = late.call("GET", "/chain/transactions")["items"]
         assert {one["status"] for one in waiting} == {"queued"}
         seller.place("sell", "3.000", "1.000")
-        assert buyer.place("buy", "3.600", "1.000")["status"] == "filled"
+        (fill,) = buyer.place("buy", "3.600", "1.000")["fills"]
+        path = f"/trades/{fill['trade_id']}/settlement"
+        until(lambda: buyer.call("GET", path)["status"], lambda status: status == "batched")
 
         number = waiting[0]["id"]
         assert seller.refused("GET", f"/chain/transactions/{number}") == "NOT_FOUND"
@@ -146,9 +148,11 @@ def test_a_pause_stops_mints_and_withdrawals_and_no_trading(installation: Instal
         assert (parked["status"], parked["reason"]) == ("parked", "a test")
         assert admin.refused("POST", f"/chain/transactions/{asked['id']}/retry") == "CONFLICT"
         assert admin.call("POST", f"/chain/transactions/{number}/retry")["status"] == "queued"
+        assert buyer.call("GET", path)["status"] == "batched"
     finally:
         admin.call("POST", "/chain/governance/unpause")
     until(lambda: late.call("GET", "/chain/tokens")["currency"], lambda held: held == "7.00")
+    until(lambda: buyer.call("GET", path)["status"], lambda status: status == "finalized")
     actions = {row["action"] for row in admin.call("GET", "/admin/audit?limit=50")["items"]}
     assert {"chain.pause_asked", "chain.unpause_asked", "chain.parked", "chain.retried"} <= actions
 
@@ -204,3 +208,46 @@ def test_tokens_out_of_nothing_are_found_and_stop_withdrawals_and_no_trading(
 
 def compared(person: Person) -> Any:
     return person.call("GET", "/chain/status")["reconciliation"]
+
+
+def test_the_authority_is_handed_over_and_taken_back(installation: Installation, chain: Chain) -> None:
+    """To a key that is nowhere near the exchange, which then stops the chain without asking it."""
+    admin, heir = installation.admin(), Signer(Role.GOVERNANCE, Keypair())
+    person = installation.person().register(THB="10")
+    until(lambda: person.call("GET", "/chain/tokens")["currency"], lambda held: held == "10.00")
+    own = governance(admin)["authority"]
+    assert governance(admin)["ours"]
+    assert person.refused("POST", "/chain/governance/propose", {"address": str(heir.address)}) == "FORBIDDEN"
+    chain.call("requestAirdrop", str(heir.address), 10**9)
+
+    admin.call("POST", "/chain/governance/propose", {"address": str(heir.address)})
+    until(lambda: governance(admin)["proposed"], lambda proposed: proposed == str(heir.address))
+    assert governance(admin)["ours"]  # an offer is not enough
+    chain.land(heir, PROGRAMS.governance.instruction("accept_authority", {}, {"proposed": heir.address}))
+    until(lambda: governance(admin)["ours"], lambda ours: not ours)
+
+    refused = admin.call("POST", "/chain/governance/pause")
+    path = f"/chain/transactions/{refused['id']}"
+    parked = until(lambda: admin.call("GET", path), lambda one: one["status"] == "parked")
+    assert str(heir.address) in parked["reason"]
+    try:
+        chain.land(heir, PROGRAMS.governance.instruction("pause", {}, {"authority": heir.address}))
+        until(lambda: admin.call("GET", "/chain/status")["state"], lambda state: state == "paused")
+    finally:
+        chain.land(heir, PROGRAMS.governance.instruction("unpause", {}, {"authority": heir.address}))
+    until(lambda: admin.call("GET", "/chain/status")["state"], lambda state: state == "up")
+    late = installation.person().register(THB="3")  # the operators are still ours
+    until(lambda: late.call("GET", "/chain/tokens")["currency"], lambda held: held == "3.00")
+
+    given = {"authority": heir.address}
+    back = {"proposed": Pubkey.from_string(own)}
+    chain.land(heir, PROGRAMS.governance.instruction("propose_authority", back, given))
+    until(lambda: governance(admin)["proposed"], lambda proposed: proposed == own)
+    admin.call("POST", "/chain/governance/accept")
+    until(lambda: governance(admin)["ours"])
+    actions = {row["action"] for row in admin.call("GET", "/admin/audit?limit=50")["items"]}
+    assert {"chain.propose_asked", "chain.accept_asked"} <= actions
+
+
+def governance(admin: Person) -> Any:
+    return admin.call("GET", "/chain/status")["governance"]
