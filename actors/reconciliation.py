@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from actors import metrics
 from engine.settlement.reconciliation import Books, Difference, OnChain, again, compare, steady
+from engine.submission import ChainDown
 from engine.units import SECOND_US, TimeUs
 
 SHOWN_MAX: Final = 10  # differences in one line of the log
@@ -51,14 +52,18 @@ class Reconciler:
         return "Reconciler()"
 
     async def compare_due(self, now_us: TimeUs) -> int:
-        """Compare if it is due; how many comparisons that were. Raises ChainDown."""
+        """Compare if it is due; how many comparisons that were."""
         options = self._options
         if not await self._books.is_due(now_us, options.every_seconds * SECOND_US, options.again_seconds * SECOND_US):
             return 0
-        found = await self._look()
-        if found:
-            await asyncio.sleep(options.look_seconds)
-            found = again(found, await self._look())
+        try:
+            found = await self._look()
+            if found:
+                await asyncio.sleep(options.look_seconds)
+                found = again(found, await self._look())
+        except ChainDown as error:  # what was found last stays
+            log.warning("chain.not_compared", why=str(error)[:200])
+            return 0
         turned = await self._books.keep(found, now_us)
         metrics.CHAIN_DIFFERENCES.set(len(found))
         if turned and found:

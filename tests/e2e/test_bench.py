@@ -15,7 +15,7 @@ from bench.__main__ import ALONE, TOGETHER
 from tests.support.installation import Installation
 
 TIMES = r"p50=\d+\.\d\dms p99=\d+\.\d\dms p99\.9=\d+\.\d\dms max=\d+\.\d\dms"
-TIMES_OF_ORDERS = r"orders alone: p50=\d+\.\d\dms p99=\d+\.\d\dms; beside settlements: p50="
+TIMES_OF_ORDERS = r"orders alone: p50=\d+\.\d\dms p99=\d+\.\d\dms; beside settlements, parts=\d+: p50="
 SAYS = {
     "bench.bench_rest": ["answers=100 ", r"late=0 repeats=0", TIMES],
     "bench.bench_rest_closed": ["acknowledged=200 checksum=48fa74c9", r"ratio=\d\.\d+", TIMES],

@@ -1,7 +1,6 @@
 """Books and chain compared while both move, and after a theft. Real PostgreSQL, real local chain."""
 
 import asyncio
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from spl.token.constants import TOKEN_PROGRAM_ID
 from spl.token.instructions import MintToParams, mint_to
 
 from chain.client.wallets import Role
-from engine.submission import ChainDown
 from persistence.reconciliation import PostgresReconciliation, last
 from tests.integration.chain.test_submitter import SLOT_SECONDS, some_trades, some_work, withdrawal
 from tests.support.devnet import DevnetProcess
@@ -46,8 +44,7 @@ async def test_while_all_is_on_its_way_books_and_chain_agree_at_every_look(world
         nonlocal looks
         async with world.reconciling() as reconciler:
             while not stop.is_set():
-                with contextlib.suppress(ChainDown):  # not set up yet
-                    looks += await reconciler.compare_due(NOW_US)
+                looks += await reconciler.compare_due(NOW_US)
 
     async with world.submitting(), world.listening(), asyncio.TaskGroup() as tasks:
         tasks.create_task(look_on())
