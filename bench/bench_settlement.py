@@ -4,7 +4,8 @@ Why it matters: a trade is final for us at once, but its tokens move only when i
 chain must keep up with a busy day without orders waiting for it. People trade in batches; every 1,000 trades are netted
 into one settlement, whose parts become transactions of the private chain. A settlement counts from the first trade
 until its last part is confirmed, and until no fork can undo it, which on any Solana takes 32 slots more. Before that,
-newcomers are registered and funded many times, which fills the queue: that is how fast it drains. In the end, orders at a steady rate, alone and beside settlements.
+newcomers are registered and funded many times, which fills the queue: that is how fast it drains. In the end, orders at
+a steady rate, alone and beside settlements.
 
 Run:  python -m bench.bench_settlement            the canonical size; quote only these numbers
       python -m bench.bench_settlement --smoke    small; run by the tests, so that it cannot rot
