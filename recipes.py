@@ -35,6 +35,7 @@ from persistence.postgres import OUTAGES, Pool
 from persistence.projections import PostgresProjections
 from persistence.rates import PostgresRates
 from persistence.readings import PostgresReadings
+from persistence.risk import PostgresRisk
 from persistence.sealing import master_keys
 from persistence.settlements import PostgresSettlements
 from persistence.snapshots import PostgresSnapshots
@@ -58,8 +59,9 @@ VERSION: Final = version("wattbook")
 class CatalogueRules:
     """A market's rules from the catalogue, with the costs that are valid at the moment."""
 
-    def __init__(self, catalogue: PostgresCatalogue) -> None:
-        self._catalogue = catalogue
+    def __init__(self, pool: Pool) -> None:
+        self._catalogue = PostgresCatalogue(pool)
+        self.risks = PostgresRisk(pool).of_market
 
     async def current(self, market_id: int, now_us: TimeUs) -> tuple[MarketSpec, Phase]:
         spec = next(spec for spec in await self._catalogue.markets() if spec.market_id == market_id)
@@ -75,7 +77,7 @@ async def make_market(wiring: Wiring, market_id: int, symbol: str) -> Market:
         PostgresJournal(wiring.dsn),
         PostgresSnapshots(pool),
         PostgresLedger(pool),
-        CatalogueRules(PostgresCatalogue(pool)),
+        CatalogueRules(pool),
         wiring.cluster_secret,
         clock_us,
         MarketOptions(
@@ -241,6 +243,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
         ),
         settlements=PostgresSettlements(pool),
         oracle=PostgresOracle(pool),
+        risk=PostgresRisk(pool),
         chain=desk,
         clock=clock_us,
         settings=options,

@@ -51,6 +51,7 @@ from gateway.ports import (
     Oracle,
     People,
     Probe,
+    Risk,
     Settlements,
     Stages,
     Vault,
@@ -61,6 +62,7 @@ from gateway.readings import ReadingController
 from gateway.repeats import Repeats
 from gateway.reports import ReportController
 from gateway.requests import GatewayRequest, WireResponse
+from gateway.risk import KillController, RiskController
 from gateway.settings import GatewaySettings
 from gateway.settlements import SettlementController, TradeSettlementController
 from gateway.stream import stream
@@ -86,6 +88,7 @@ def create_app(
     metering: Metering,
     settlements: Settlements,
     oracle: Oracle,
+    risk: Risk,
     chain: ChainDesk,
     clock: Clock,
     settings: GatewaySettings,
@@ -118,6 +121,7 @@ def create_app(
         metering=metering,
         settlements=settlements,
         oracle=oracle,
+        risk=risk,
         answers_in=answers_in,
         chain=chain,
         clock=clock,
@@ -143,6 +147,8 @@ def create_app(
             ZoneController,
             OrderController,
             DeadManController,
+            RiskController,
+            KillController,
             AccountController,
             MeterController,
             MeterReadingController,

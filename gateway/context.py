@@ -25,6 +25,7 @@ from gateway.feed import Feeds
 from gateway.head_ends import HeadEnds
 from gateway.health import Health
 from gateway.limits import Limits, SharedBuckets
+from gateway.message_rates import MessageRates
 from gateway.metrics import GatewayMetrics, Gather
 from gateway.ports import (
     ApiKeys,
@@ -41,6 +42,7 @@ from gateway.ports import (
     Oracle,
     People,
     Probe,
+    Risk,
     Settlements,
     Vault,
     Wallets,
@@ -69,6 +71,7 @@ class Gateway:
         metering: Metering,
         settlements: Settlements,
         oracle: Oracle,
+        risk: Risk,
         answers_in: Redis | None,
         chain: ChainDesk,
         clock: Clock,
@@ -83,7 +86,7 @@ class Gateway:
         self.wallets, self.vault = wallets, vault
         self.api_keys, self.audit, self.first_answers = api_keys, audit, first_answers
         self.metering, self.chain = metering, chain
-        self.settlements, self.oracle = settlements, oracle
+        self.settlements, self.oracle, self.risk = settlements, oracle, risk
         self.head_ends = HeadEnds(api_keys, clock, settings.callers_fresh_seconds, settings.head_end_keys_max)
         self.markets, self.clock, self.settings = markets, clock, settings
         self.outages = outages
@@ -148,7 +151,8 @@ class Gateway:
             seconds_max=settings.barrier_seconds_max,
             poll_seconds=settings.barrier_poll_seconds,
         )
-        self.trading = Trading(markets, history, ledger, self.barrier, clock, settings.currency)
+        self.message_rates = MessageRates(risk, markets, settings.message_rates_seconds, settings.limited_keys_max)
+        self.trading = Trading(markets, history, ledger, self.barrier, self.message_rates, clock, settings.currency)
         self.feeds = Feeds(markets, clock, self.barrier)
         self.flows = ZoneFlows(metering.analytics, clock, outages)
         self.answers: Answers = NotKept()
@@ -167,6 +171,7 @@ class Gateway:
             ("feeds", self.feeds.run),
             ("answers", self.answers.run),
             ("flows", self.flows.run),
+            ("message rates", self.message_rates.run),
         ):
             task = asyncio.create_task(run(), name=name)
             task.add_done_callback(self.health.task_ended)

@@ -35,7 +35,9 @@ from engine.records import (
     FirstAnswer,
     Holding,
     LedgerLine,
+    OwnLimits,
     PositionRecord,
+    RiskRecord,
     RotateOutcome,
     SessionRecord,
     StatsRecord,
@@ -332,6 +334,22 @@ class Markets(Protocol):
     def watch(self, market_id: int, participants: frozenset[int], book: bool, listener: FeedListener) -> None: ...
 
     def markets(self) -> Mapping[str, MarketSpec]: ...
+
+
+class Risk(Protocol):
+    """Limits and blocks of participants. None: there is no such user."""
+
+    async def of_user(self, user_id: int) -> RiskRecord: ...
+
+    async def put(self, user_id: int, limits: Mapping[int, OwnLimits], origin: Origin) -> RiskRecord | None: ...
+
+    async def block(self, user_id: int, reason: str, now_us: int, origin: Origin) -> RiskRecord | None: ...
+
+    async def release(self, user_id: int, origin: Origin) -> RiskRecord | None: ...
+
+    async def rates(self) -> dict[tuple[int, int], int]:
+        """Messages per second by (market, participant) of those who have limits of their own; 0: no limit."""
+        ...
 
 
 class Meters(Protocol):

@@ -45,6 +45,7 @@ from persistence.oracle import PostgresOracle
 from persistence.oracle_rounds import PostgresOracleRounds
 from persistence.people import PostgresPeople
 from persistence.projections import PostgresProjections
+from persistence.risk import PostgresRisk
 from persistence.settlements import PostgresSettlements, report
 from persistence.wallets import PostgresWallets
 from tests.support.metering import SECRET
@@ -124,6 +125,7 @@ async def site(pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Path) -> AsyncIte
         chain=NoChain(),
         settlements=PostgresSettlements(pool),
         oracle=PostgresOracle(pool),
+        risk=PostgresRisk(pool),
         clock=lambda: made.now_us,
         settings=GatewaySettings(
             key_directory=tmp_path / "keys",

@@ -22,6 +22,7 @@ from tests.unit.gateway.access import MemoryApiKeys, MemoryAuditLog, MemoryPeopl
 from tests.unit.gateway.memory_answers import MemoryFirstAnswers
 from tests.unit.gateway.memory_chain import NoOracle, NoSettlements
 from tests.unit.gateway.memory_meters import memory_metering
+from tests.unit.gateway.memory_risk import MemoryRisk
 from tests.unit.gateway.memory_wallets import MemoryWallets
 from tests.unit.gateway.ports import COSTS, Clock, MemoryCatalogue, MemoryExchange, MemoryHistory
 
@@ -68,6 +69,7 @@ class World:
         self.first_answers = MemoryFirstAnswers()
         self.catalogue = MemoryCatalogue(self.exchange)
         self.oracle: Any = NoOracle()
+        self.risk: Any = MemoryRisk(self.people)
         self.metering, self.meters, self.readings = memory_metering()
         self.settings = GatewaySettings(
             key_directory=directory / "keys",
@@ -110,6 +112,7 @@ class World:
             metering=self.metering,
             settlements=NoSettlements(),
             oracle=self.oracle,
+            risk=self.risk,
             chain=NoChain(),
             clock=self.clock,
             settings=self.settings,
