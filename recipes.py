@@ -178,7 +178,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
 
     from actors.stages import Stages, gathered
     from gateway.app import create_app
-    from gateway.chain import probe_of
+    from gateway.chain import probe_of, probe_of_books
     from gateway.directory.ldap import LdapDirectory
     from gateway.ports import Metering
     from gateway.settings import GatewaySettings, Limit
@@ -224,9 +224,13 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
     async def chain_answers() -> None:
         probe_of(await desk.parts(), clock_us())
 
+    async def books_agree() -> None:
+        probe_of_books(await desk.compared())
+
     probes = {"postgres": postgres_answers, "redis": redis_answers}
     if wiring.chain_urls:
         probes["chain"] = chain_answers
+        probes["books"] = books_agree
     if directory is not None:
         probes["directory"] = directory.answers
     return create_app(

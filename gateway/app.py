@@ -106,7 +106,7 @@ def create_app(
     stages: Stages | None = None,
     gather: Gather = at_once,
     outages: tuple[type[Exception], ...] = (),
-    not_needed: frozenset[str] = frozenset({"redis", "directory", "chain"}),
+    not_needed: frozenset[str] = frozenset({"redis", "directory", "chain", "books"}),
 ) -> Litestar:
     """`probes`: dependencies by name, for health, of which readiness ignores those that are `not_needed` to trade;
     `outages`: what ports raise when a dependency is down; `answers_in`: where computed answers are kept, if anywhere.

@@ -172,6 +172,8 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("POST", "/api/v1/chain/transactions/{id}/park"): _ADMIN,
     ("POST", "/api/v1/chain/governance/pause"): _ADMIN,
     ("POST", "/api/v1/chain/governance/unpause"): _ADMIN,
+    ("POST", "/api/v1/chain/governance/propose"): _ADMIN,
+    ("POST", "/api/v1/chain/governance/accept"): _ADMIN,
     ("GET", "/api/v1/chain/tokens"): _OWN,
     ("GET", "/api/v1/withdrawals"): _OWN,
     ("POST", "/api/v1/withdrawals"): Permission(TRADERS),  # money leaves: never with a key

@@ -52,6 +52,7 @@ from engine.records import (
     WalletRecord,
     ZoneRecord,
 )
+from engine.settlement.reconciliation import Compared
 from engine.settlement.records import SettlementRecord, TradeSettlement
 from engine.submission import Holdings, PartReport, PendingDeposit, SubmissionRecord, WithdrawalRecord
 from engine.views import Answer, BookView, Failed, Feed, Query, TradeView
@@ -454,7 +455,11 @@ class ChainDesk(Protocol):
 
     async def park(self, number: int, reason: str, now_us: int, origin: Origin) -> SubmissionRecord | None: ...
 
-    async def govern(self, action: str, now_us: int, origin: Origin) -> SubmissionRecord: ...
+    async def govern(self, action: str, address: str | None, now_us: int, origin: Origin) -> SubmissionRecord: ...
+
+    async def compared(self) -> Compared | None:
+        """What the last comparison of books and chain found."""
+        ...
 
     async def holdings(self, user_id: int) -> Holdings | None: ...
 
