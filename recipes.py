@@ -22,7 +22,7 @@ from actors.hosting import Recipe, clock_us
 from actors.market import Market, MarketOptions
 from actors.persistence import FollowerOptions, Persistence
 from config.logs import log_to
-from config.settings import Settings
+from config.settings import OF_THE_NODE, Settings
 from engine.market import MarketSpec, Phase
 from engine.settlement.netting import Rule
 from engine.units import SECOND_US, TimeUs
@@ -103,7 +103,7 @@ async def make_market(wiring: Wiring, market_id: int, symbol: str) -> Market:
         wiring.cluster_secret,
         clock_us,
         MarketOptions(
-            host=settings.dataplane_host,
+            host=dataplane_host(settings),
             currency=settings.currency,
             batch_max=settings.batch_max,
             waiting_max=settings.waiting_max,
@@ -111,6 +111,13 @@ async def make_market(wiring: Wiring, market_id: int, symbol: str) -> Market:
         ),
         crash_points.of(f"market.{symbol}"),
     )
+
+
+def dataplane_host(settings: Settings) -> str:
+    """Where the actors of this process listen: as set, or at the address of the node that Ray has placed them on."""
+    from actors import handles
+
+    return handles.node_address() if settings.dataplane_host == OF_THE_NODE else settings.dataplane_host
 
 
 async def make_persistence(wiring: Wiring) -> Persistence:
@@ -148,7 +155,7 @@ async def make_meters(wiring: Wiring, shard: int) -> "MeterAggregator":
         wiring.cluster_secret,
         clock_us,
         AggregatorOptions(
-            host=settings.dataplane_host,
+            host=dataplane_host(settings),
             keep_readings_days=settings.readings_kept_days,
             keep_verdicts_days=settings.reading_verdicts_kept_days,
         ),

@@ -63,6 +63,11 @@ def start_cluster(folder: Path, dashboard_port: int) -> None:
     )
 
 
+def node_address() -> str:
+    """Of the node that this process runs on, as the others reach it."""
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+
 def leave_cluster() -> None:
     """End what start_cluster started, or leave what join_cluster joined."""
     if ray.is_initialized():

@@ -95,7 +95,7 @@ class Supervisor:
             self._watch(f"meters-{shard}", MeterAggregatorActor, self._recipes.meters(shard))
         await self._start_markets()
         for number in range(1, self._gateways + 1):
-            self._watch(f"gateway-{number}", GatewayActor, self._recipes.gateway(number))
+            self._watch(f"gateway-{number}", GatewayActor, self._recipes.gateway(number), spread=True)
         looking: dict[str, asyncio.Task[None]] = {}
         while not self._draining:
             await self._start_markets()
@@ -162,8 +162,8 @@ class Supervisor:
                 placement = Placement(f"market-{spec.symbol}", spread=True)
                 self._markets[spec.market_id] = Watched(placement, MarketActor, recipe)
 
-    def _watch(self, name: str, kind: type[Host], recipe: Recipe) -> None:
-        self._others[name] = Watched(Placement(name), kind, recipe)
+    def _watch(self, name: str, kind: type[Host], recipe: Recipe, *, spread: bool = False) -> None:
+        self._others[name] = Watched(Placement(name, spread), kind, recipe)
 
     def __repr__(self) -> str:
         return "Supervisor()"
