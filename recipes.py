@@ -16,11 +16,12 @@ import msgspec
 import stamina
 from msgspec import Struct
 
-from actors import crash_points
+from actors import crash_points, metrics
 from actors.dataplane import Secret
 from actors.hosting import Recipe, clock_us
 from actors.market import Market, MarketOptions
 from actors.persistence import FollowerOptions, Persistence
+from actors.sampling import sample_part, sample_pool
 from config.logs import log_to
 from config.settings import OF_THE_NODE, Settings
 from engine.market import MarketSpec, Phase
@@ -31,6 +32,7 @@ from persistence.api_keys import PostgresApiKeys
 from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
 from persistence.energy import PostgresEnergy
+from persistence.figures import PostgresFigures
 from persistence.first_answers import PostgresFirstAnswers
 from persistence.history import PostgresHistory
 from persistence.journal import PostgresJournal
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
 
 VERSION: Final = version("wattbook")
 BACKGROUND_NICE: Final = 10
+FIGURES_SECONDS: Final = 15.0
 GC_THRESHOLDS: Final = (20_000, 20, 100)
 
 
@@ -177,8 +180,21 @@ async def make_epoch_clock(wiring: Wiring) -> "EpochClock":
     duties = (
         Duty("settlements", 1.0, partial(PostgresSettlements(pool).settle_due, rule=rule)),
         Duty("oracle rounds", 1.0, PostgresOracleRounds(pool).close_due),
+        Duty("figures", FIGURES_SECONDS, partial(look_at_database, PostgresFigures(pool))),
     )
     return EpochClock(handles.directory, wiring.cluster_secret, clock_us, duties)
+
+
+async def look_at_database(figures: PostgresFigures, _now_us: TimeUs) -> int:
+    """A duty: what the database says of itself becomes metrics. Never more than nothing is due."""
+    seen = await figures.look()
+    for state, sessions in (("active", seen.active), ("in_transaction", seen.in_transaction), ("idle", seen.idle)):
+        metrics.POSTGRES_SESSIONS.labels(state).set(sessions)
+    metrics.POSTGRES_SESSIONS_MAX.set(seen.connections_max)
+    metrics.POSTGRES_TRANSACTION_SECONDS.set(seen.oldest_seconds)
+    metrics.POSTGRES_SIZE_BYTES.set(seen.size_bytes)
+    metrics.LEDGER_TRANSFERS.set(seen.transfers)
+    return 0
 
 
 async def make_gateway(wiring: Wiring, number: int) -> "GatewayServer":
@@ -330,8 +346,11 @@ def recipe(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], *argu
 
 
 async def _make(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    from actors.dashboard import teller
+
     log_to(wiring.settings.logs, name, wiring.settings.log_level)
     part = await make(wiring, *arguments)
+    sample_part(name, part, teller(name))
     gc.collect()
     gc.freeze()  # what was imported stays: no collection need walk through it, and none come often
     gc.set_threshold(*GC_THRESHOLDS)
@@ -340,4 +359,6 @@ async def _make(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], 
 
 @stamina.retry(on=(OSError, asyncpg.PostgresError, TimeoutError), attempts=30, timeout=60.0, wait_max=2.0)
 async def pool_of(wiring: Wiring, name: str, size_max: int, *, waits: bool = True, nice: int = 0) -> Pool:
-    return await open_pool(wiring.dsn, size_max, name, waits=waits, nice=nice)
+    pool = await open_pool(wiring.dsn, size_max, name, waits=waits, nice=nice)
+    sample_pool(name, pool)
+    return pool

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from actors import handles
+from actors import handles, metrics
 from actors.handles import Placement, Unreachable
 from actors.hosting import (
     EpochClockActor,
@@ -71,9 +71,11 @@ class Watched:
         except Unreachable as error:
             if self.is_up:
                 self.faults += 1
+                metrics.ACTOR_FAULTS.labels(self.name).inc()
                 log.warning("supervisor.down", actor=self.name, why=str(error))
             self.address, self.status, self.is_up = "", {"state": "unreachable", "detail": str(error)}, False
             self.actor = self._start()  # the same actor by its name; a new one if it was ended for good
+        metrics.ACTOR_UP.labels(self.name).set(self.is_up)
 
 
 class Supervisor:

@@ -165,10 +165,19 @@ class Gateway:
             ("feeds", self.feeds.run),
             ("answers", self.answers.run),
             ("flows", self.flows.run),
+            ("health", self._watch_health),
         ):
             task = asyncio.create_task(run(), name=name)
             task.add_done_callback(self.health.task_ended)
             self._tasks.append(task)
+
+    async def _watch_health(self) -> None:
+        """Health as metrics, whether or not anybody asks for it."""
+        while True:
+            report = await self.health.report()
+            states = {name: (one.state == "up", one.latency_ms / 1_000) for name, one in report.dependencies.items()}
+            self.metrics.healthy(states, is_ready=not report.reasons)
+            await asyncio.sleep(self.settings.health_seconds)
 
     def _windows_closed(self, windows: list[PostedWindow]) -> None:
         self.answers.windows_closed(windows)
