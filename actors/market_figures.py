@@ -55,13 +55,13 @@ class MarketFigures:
 
 
 def spread_micro(book: OrderBook) -> float:
-    """The narrowest within one zone, before costs of transport between zones; NaN when no zone has both sides."""
-    spreads = []
-    for zone in book.spec.zones:
-        bid, ask = book.sides[Side.BUY, zone].best, book.sides[Side.SELL, zone].best
-        if bid is not None and ask is not None:
-            spreads.append(ask.price_micro - bid.price_micro)
-    return min(spreads, default=_NONE)
+    """What a best bid lacks to a best ask as it lands there, on the path where it lacks least; NaN when none has both."""
+    lacks = [
+        lane.landed(lane.asks.best.price_micro) - lane.bids.best.price_micro
+        for lane in book.lanes.values()
+        if lane.asks.best is not None and lane.bids.best is not None
+    ]
+    return min(lacks, default=_NONE)
 
 
 def depth_wh(book: OrderBook, side: Side) -> int:

@@ -32,13 +32,13 @@ def test_an_empty_book_has_no_spread() -> None:
     assert depth_wh(book, Side.BUY) == 0
 
 
-def test_the_spread_is_the_narrowest_within_a_zone() -> None:
+def test_the_spread_is_the_narrowest_of_landed_prices() -> None:
     desk = funded_desk(two_zones())
     desk.do(order(Side.BUY, 1, 3_000_000, 1_000, zone=A))
     desk.do(order(Side.SELL, 2, 3_400_000, 1_000, zone=A))
     desk.do(order(Side.BUY, 1, 3_300_000, 1_000, zone=B))
 
-    assert spread_micro(desk.book) == 400_000
+    assert spread_micro(desk.book) == 3_400_000 + 500_000 + 34_000 - 3_000_000
 
 
 def test_depth_counts_the_ten_best_prices() -> None:
