@@ -215,6 +215,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
     import redis.asyncio
     from prometheus_client import REGISTRY
 
+    from actors import handles
     from actors.stages import Stages, gathered
     from gateway.app import create_app
     from gateway.directory.ldap import LdapDirectory
@@ -285,6 +286,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
         registry=REGISTRY,
         stages=Stages(),
         gather=gathered,
+        supervision=handles.supervision,
         outages=OUTAGES,
     )
 

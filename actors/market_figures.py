@@ -55,7 +55,7 @@ class MarketFigures:
 
 
 def spread_micro(book: OrderBook) -> float:
-    """What a best bid lacks to a best ask as it lands there, on the path where it lacks least; NaN when none has both."""
+    """What a best bid lacks to a best ask as it lands there, on the path where it is least; NaN when none has both."""
     lacks = [
         lane.landed(lane.asks.best.price_micro) - lane.bids.best.price_micro
         for lane in book.lanes.values()

@@ -24,7 +24,9 @@ MARKET_SEQUENCE = _now("wattbook_market_sequence", "Journal sequence of the book
 MARKET_OPEN = _now("wattbook_market_open", "1 while orders can be placed", "market")
 OPEN_ORDERS = _now("wattbook_market_orders", "Orders in the book", "market")
 MARKET_WAITING = _now("wattbook_market_waiting", "Commands that wait", "market")
-SPREAD_MICRO = _now("wattbook_market_spread_micro", "What the best bid lacks to trade, millionths per kWh; NaN without", "market")
+SPREAD_MICRO = _now(
+    "wattbook_market_spread_micro", "What the best bid lacks to trade, millionths per kWh; NaN without", "market"
+)
 DEPTH_WH = _now("wattbook_market_depth_wh", "Energy at the best DEPTH_LEVELS prices of each zone", "market", "side")
 TRADES = Counter("wattbook_market_trades_total", "Trades; each is two fills", ["market"])
 VOLUME_WH = Counter("wattbook_market_volume_wh_total", "Energy traded", ["market"])

@@ -1,6 +1,6 @@
-"""What is looked at now and then instead of being counted each time: how late a loop is, how full queues and pools are.
+"""What is looked at now and then instead of being counted each time: how late a loop is, how full queues are.
 
-A sample re-arms its own timer, so it lives as long as the loop of its process and needs no task; what a sample raises is
+A sample re-arms its own timer, so it lives as long as the loop of its process and needs no task; what it raises is
 logged and does not end the next one.
 """
 
@@ -38,7 +38,7 @@ def every(seconds: float, look: Callable[[float], None]) -> None:
         arm()
         try:
             look(late)
-        except Exception as error:  # noqa: BLE001 - figures end nothing
+        except Exception as error:  # figures end nothing
             log.error("sampling.failed", why=repr(error), exc_info=error)
 
     def arm() -> None:

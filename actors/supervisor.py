@@ -6,8 +6,9 @@ could not ask for again.
 """
 
 import asyncio
+from collections import deque
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import msgspec
 import structlog
@@ -22,13 +23,16 @@ from actors.hosting import (
     MeterAggregatorActor,
     PersistenceActor,
     Recipe,
+    clock_us,
 )
 from actors.links import Place
 from engine.market import MarketSpec
+from engine.units import TimeUs
 
 WATCH_SECONDS = 1.0
 WATCH_SECONDS_WHILE_DOWN = 0.1
 DRAIN_SECONDS_MAX = 6.0
+FAULTS_KEPT = 50
 
 log = structlog.get_logger()
 _encode = msgspec.msgpack.Encoder().encode
@@ -48,10 +52,20 @@ class Recipes(Protocol):
     def gateway(self, number: int) -> Recipe: ...
 
 
-class Watched:
-    """One actor as the supervisor sees it."""
+class Absence(TypedDict):
+    """An actor did not answer from `at_us` on; `back_us`: until when, if it is over."""
 
-    def __init__(self, placement: Placement, kind: type[Host], recipe: Recipe) -> None:
+    actor: str
+    at_us: TimeUs
+    back_us: TimeUs | None
+    why: str
+
+
+class Watched:
+    """One actor as the supervisor sees it; `absences` is the supervisor's, for all of them."""
+
+    def __init__(self, placement: Placement, kind: type[Host], recipe: Recipe, absences: deque[Absence]) -> None:
+        self._absences = absences
         self.name = placement.name
         self._start = partial(handles.start, kind, placement, recipe)
         self.actor = self._start()
@@ -67,11 +81,15 @@ class Watched:
             self.status = await handles.call(self.actor, "status")
             if not self.is_up:
                 log.info("supervisor.up", actor=self.name, address=self.address)
+                for absence in self._absences:
+                    if absence["actor"] == self.name and absence["back_us"] is None:
+                        absence["back_us"] = clock_us()
             self.is_up = True
         except Unreachable as error:
             if self.is_up:
                 self.faults += 1
                 metrics.ACTOR_FAULTS.labels(self.name).inc()
+                self._absences.append(Absence(actor=self.name, at_us=clock_us(), back_us=None, why=str(error)))
                 log.warning("supervisor.down", actor=self.name, why=str(error))
             self.address, self.status, self.is_up = "", {"state": "unreachable", "detail": str(error)}, False
             self.actor = self._start()  # the same actor by its name; a new one if it was ended for good
@@ -87,6 +105,7 @@ class Supervisor:
         self._specs: dict[int, MarketSpec] = {}
         self._markets: dict[int, Watched] = {}
         self._others: dict[str, Watched] = {}
+        self._absences: deque[Absence] = deque(maxlen=FAULTS_KEPT)
         self._draining = False
 
     async def run(self) -> None:
@@ -146,10 +165,11 @@ class Supervisor:
             handles.end(watched.actor)
 
     def status(self) -> dict[str, Any]:
-        return {
+        seen: dict[str, Any] = {
             watched.name: {**watched.status, "up": watched.is_up, "faults": watched.faults}
             for watched in (*self._markets.values(), *self._others.values())
         }
+        return {**seen, "recent_faults": list(self._absences)}
 
     async def _start_markets(self) -> None:
         try:
@@ -162,10 +182,10 @@ class Supervisor:
             if spec.market_id not in self._markets:
                 recipe = self._recipes.market(spec.market_id, spec.symbol)
                 placement = Placement(f"market-{spec.symbol}", spread=True)
-                self._markets[spec.market_id] = Watched(placement, MarketActor, recipe)
+                self._markets[spec.market_id] = Watched(placement, MarketActor, recipe, self._absences)
 
     def _watch(self, name: str, kind: type[Host], recipe: Recipe, *, spread: bool = False) -> None:
-        self._others[name] = Watched(Placement(name, spread), kind, recipe)
+        self._others[name] = Watched(Placement(name, spread), kind, recipe, self._absences)
 
     def __repr__(self) -> str:
         return "Supervisor()"

@@ -51,8 +51,10 @@ from gateway.ports import (
     Probe,
     Settlements,
     Stages,
+    Supervision,
     Vault,
     Wallets,
+    not_supervised,
 )
 from gateway.rates import RateController
 from gateway.readings import ReadingController
@@ -61,6 +63,7 @@ from gateway.reports import ReportController
 from gateway.requests import GatewayRequest, WireResponse
 from gateway.settings import GatewaySettings
 from gateway.settlements import SettlementController, TradeSettlementController
+from gateway.status import exchange_status, status_page
 from gateway.stream import stream
 from gateway.users import AuthController, ProfileController, UserAdminController
 from gateway.wallets import WalletController
@@ -93,11 +96,13 @@ def create_app(
     registry: CollectorRegistry | None = None,
     stages: Stages | None = None,
     gather: Gather = at_once,
+    supervision: Supervision = not_supervised,
     outages: tuple[type[Exception], ...] = (),
     not_needed: frozenset[str] = frozenset({"redis", "directory"}),
 ) -> Litestar:
     """`probes`: dependencies by name, for health, of which readiness ignores those that are `not_needed` to trade;
-    `outages`: what ports raise when a dependency is down; `answers_in`: where computed answers are kept, if anywhere.
+    `outages`: what ports raise when a dependency is down; `answers_in`: where computed answers are kept, if anywhere;
+    `supervision`: how the actors are, for operators.
     """
     gateway = Gateway(
         people=people,
@@ -120,6 +125,7 @@ def create_app(
         probes=probes or {},
         registry=registry or CollectorRegistry(),
         gather=gather,
+        supervision=supervision,
         outages=outages,
         not_needed=not_needed,
         settings=settings,
@@ -153,7 +159,7 @@ def create_app(
         ],
     )
     app = Litestar(
-        route_handlers=[api, health, live, ready, jwks, stream],
+        route_handlers=[api, health, live, ready, exchange_status, status_page, jwks, stream],
         middleware=[Guard, Repeats],
         request_class=GatewayRequest,
         response_class=WireResponse,

@@ -41,6 +41,7 @@ from gateway.ports import (
     People,
     Probe,
     Settlements,
+    Supervision,
     Vault,
     Wallets,
 )
@@ -73,6 +74,7 @@ class Gateway:
         probes: Mapping[str, Probe],
         registry: CollectorRegistry,
         gather: Gather,
+        supervision: Supervision,
         outages: tuple[type[Exception], ...],
         not_needed: frozenset[str],
         settings: GatewaySettings,
@@ -84,7 +86,7 @@ class Gateway:
         self.settlements, self.oracle = settlements, oracle
         self.head_ends = HeadEnds(api_keys, clock, settings.callers_fresh_seconds, settings.head_end_keys_max)
         self.markets, self.clock, self.settings = markets, clock, settings
-        self.outages = outages
+        self.outages, self.supervision = outages, supervision
         self.metrics = GatewayMetrics(registry, gather)
         self.limits = Limits(settings, shared)
         self.keys = open_keys(settings.key_directory)

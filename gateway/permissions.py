@@ -152,6 +152,8 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("GET", "/api/v1/rates"): _OWN,
     ("PUT", "/api/v1/admin/rates"): _ADMIN,
     # operations
+    ("GET", "/status"): _FREE,  # a page without anything in it; it asks for the next as the admin who logs in
+    ("GET", "/api/v1/admin/status"): _ADMIN,
     ("GET", "/health"): _FREE,
     ("GET", "/health/live"): _FREE,
     ("GET", "/health/ready"): _FREE,
