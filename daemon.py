@@ -1,6 +1,6 @@
 """START HERE: reads the settings, joins the parts, starts them in order, and stops them in order.
 
-    settings -> PostgreSQL, Valkey -> migrations -> first markets, admin, demo traders -> Ray -> supervisor -> ready
+    settings -> PostgreSQL, Valkey, local Solana -> migrations -> markets, people -> Ray -> supervisor -> ready
 
 How each part is made stands in recipes.py, what an empty database needs in seeding.py. Nothing imports this file.
 """
@@ -29,16 +29,19 @@ import structlog
 from rich.console import Console
 
 from actors import crash_points, keeper
+from chain_recipes import authorities
 from config.load import SettingsWrong, load
 from config.logs import log_to
 from config.settings import Settings
 from engine.records import DirectoryDown
 from persistence import migrate
 from persistence.embedded import EmbeddedPostgres, EmbeddedServer, EmbeddedValkey, StartFailed
+from persistence.embedded_devnet import EmbeddedDevnet
 from persistence.postgres import Claim
 from persistence.sealing import MasterKeyProblem, master_keys
-from recipes import VERSION, Wiring, ldap_options, make_supervisor, recipe
+from recipes import VERSION, ldap_options, make_supervisor
 from seeding import ADMIN_EMAIL, DEMO_TRADERS, first_rows, write_once
+from wiring import Wiring, recipe
 
 READY_SECONDS_MAX: Final = 60.0
 DRAIN_SECONDS_MAX: Final = 8.0
@@ -104,7 +107,8 @@ class Daemon:
             dsn = settings.database_url or await self._embedded(stack, EmbeddedPostgres(settings.folder))
         with self._step("Valkey"):
             redis_url = settings.redis_url or await self._embedded(stack, EmbeddedValkey(settings.folder))
-        self._wiring = Wiring(settings, dsn, redis_url)
+        chain_urls = settings.solana_rpc_urls or await self._private_chain(stack)
+        self._wiring = Wiring(settings, dsn, redis_url, chain_urls)
         with self._step("Migrations") as step:
             applied = await migrate.up(dsn)
             step(f"{len(applied)} applied" if applied else "up to date")
@@ -127,6 +131,21 @@ class Daemon:
             await asyncio.to_thread(self._make_supervisor)
             self._keep(stack, "supervisor", keeper.keep_supervisor(self._supervisor_is_known, self._make_supervisor))
             step(await self._until_ready())
+
+    async def _private_chain(self, stack: contextlib.AsyncExitStack) -> tuple[str, ...]:
+        """Start it and give our own keys there what they need; no chain at all if the settings want none."""
+        settings = self._settings
+        if not settings.has_private_chain:
+            return ()
+        from chain.client.wallets import Role
+        from chain.devnet.funding import fund
+
+        with self._step("Local Solana") as step:
+            url = await self._embedded(stack, EmbeddedDevnet(settings.folder, settings.devnet_port))
+            keys = authorities(settings)
+            given = await fund(url, [str(keys.signer(role).address) for role in Role])
+            step(f"{given} keys funded" if given else url)
+        return (url,)
 
     async def _claim(self, stack: contextlib.AsyncExitStack, dsn: str) -> None:
         """One exchange per database, wherever the other one runs."""
@@ -345,6 +364,8 @@ class Daemon:
         rows.append(("Admin", f"{settings.admin_email or ADMIN_EMAIL}  {admin}"))
         if settings.faucet_is_open:
             rows.append(("Demo traders", f"{', '.join(DEMO_TRADERS)}  password: {keys / 'demo-password'}"))
+        if settings.has_private_chain and self._wiring is not None:
+            rows.append(("Local Solana", self._wiring.chain_urls[0]))
         rows.append(("Logs", str(settings.logs)))
         say = partial(self._console.print, soft_wrap=True, markup=False)
         if crash_points.VARIABLE in os.environ:

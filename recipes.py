@@ -1,28 +1,20 @@
 """How each part of the exchange is made, in the process where Ray has placed it, and what it needs to find the others.
 
-The one place where actors, gateway and persistence meet. Ray's workers import this file by its name: what they must
-run is written down as a function of it and its arguments.
+The one place where actors, gateway and persistence meet; what speaks to the chain is made in chain_recipes.py.
 """
 
-import gc
 import os
-from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import asyncpg
 import msgspec
-import stamina
-from msgspec import Struct
 
 from actors import crash_points, metrics
-from actors.dataplane import Secret
-from actors.hosting import Recipe, clock_us
+from actors.hosting import ChainListenerActor, ChainSubmitterActor, Host, Recipe, clock_us
 from actors.market import Market, MarketOptions
 from actors.persistence import FollowerOptions, Persistence
-from actors.sampling import sample_part, sample_pool
-from config.logs import log_to
+from chain_recipes import ChainView, make_chain_listener, make_chain_submitter
 from config.settings import OF_THE_NODE, Settings
 from engine.market import MarketSpec, Phase
 from engine.settlement.netting import Rule
@@ -40,14 +32,16 @@ from persistence.ledger import PostgresLedger
 from persistence.meters import PostgresMeters
 from persistence.oracle import PostgresOracle
 from persistence.people import PostgresPeople
-from persistence.postgres import OUTAGES, Pool, open_pool
+from persistence.postgres import OUTAGES, Pool
 from persistence.projections import PostgresProjections
 from persistence.rates import PostgresRates
 from persistence.readings import PostgresReadings
+from persistence.risk import PostgresRisk
 from persistence.sealing import master_keys
 from persistence.settlements import PostgresSettlements
 from persistence.snapshots import PostgresSnapshots
 from persistence.wallets import PostgresWallets, Vault
+from wiring import BACKGROUND_NICE, Wiring, pool_of, recipe
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -61,32 +55,15 @@ if TYPE_CHECKING:
     from gateway.server import GatewayServer
 
 VERSION: Final = version("wattbook")
-BACKGROUND_NICE: Final = 10
 FIGURES_SECONDS: Final = 15.0
-GC_THRESHOLDS: Final = (20_000, 20, 100)
-
-
-class Wiring(Struct, frozen=True):
-    """What a part must know to find the others: it travels to the process where the part is made."""
-
-    settings: Settings
-    dsn: str
-    redis_url: str
-
-    def __repr__(self) -> str:  # addresses may hold passwords
-        return "Wiring(...)"
-
-    @property
-    def cluster_secret(self) -> Secret:
-        given = self.settings.cluster_secret
-        return Secret(given.encode() if given else (self.settings.keys / "cluster-secret").read_bytes())
 
 
 class CatalogueRules:
     """A market's rules from the catalogue, with the costs that are valid at the moment."""
 
-    def __init__(self, catalogue: PostgresCatalogue) -> None:
-        self._catalogue = catalogue
+    def __init__(self, pool: Pool) -> None:
+        self._catalogue = PostgresCatalogue(pool)
+        self.risks = PostgresRisk(pool).of_market
 
     async def current(self, market_id: int, now_us: TimeUs) -> tuple[MarketSpec, Phase]:
         spec = next(spec for spec in await self._catalogue.markets() if spec.market_id == market_id)
@@ -102,7 +79,7 @@ async def make_market(wiring: Wiring, market_id: int, symbol: str) -> Market:
         PostgresJournal(wiring.dsn),
         PostgresSnapshots(pool),
         PostgresLedger(pool),
-        CatalogueRules(PostgresCatalogue(pool)),
+        CatalogueRules(pool),
         wiring.cluster_secret,
         clock_us,
         MarketOptions(
@@ -218,6 +195,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
     from actors import handles
     from actors.stages import Stages, gathered
     from gateway.app import create_app
+    from gateway.chain import probe_of
     from gateway.directory.ldap import LdapDirectory
     from gateway.ports import Metering
     from gateway.settings import GatewaySettings, Limit
@@ -258,7 +236,14 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
     async def redis_answers() -> None:
         await cache.ping()
 
+    desk = ChainView(pool, wiring.chain_urls)
+
+    async def chain_answers() -> None:
+        probe_of(await desk.parts(), clock_us())
+
     probes = {"postgres": postgres_answers, "redis": redis_answers}
+    if wiring.chain_urls:
+        probes["chain"] = chain_answers
     if directory is not None:
         probes["directory"] = directory.answers
     return create_app(
@@ -277,6 +262,8 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
         ),
         settlements=PostgresSettlements(pool),
         oracle=PostgresOracle(pool),
+        risk=PostgresRisk(pool),
+        chain=desk,
         clock=clock_us,
         settings=options,
         shared=RedisBuckets(cache),
@@ -342,25 +329,9 @@ class ActorRecipes:
     def gateway(self, number: int) -> Recipe:
         return recipe(self._wiring, f"gateway-{number}", make_gateway, number)
 
-
-def recipe(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], *arguments: Any) -> Recipe:
-    return partial(_make, wiring, name, make, *arguments)
-
-
-async def _make(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-    from actors.dashboard import teller
-
-    log_to(wiring.settings.logs, name, wiring.settings.log_level)
-    part = await make(wiring, *arguments)
-    sample_part(name, part, teller(name))
-    gc.collect()
-    gc.freeze()  # what was imported stays: no collection need walk through it, and none come often
-    gc.set_threshold(*GC_THRESHOLDS)
-    return part
-
-
-@stamina.retry(on=(OSError, asyncpg.PostgresError, TimeoutError), attempts=30, timeout=60.0, wait_max=2.0)
-async def pool_of(wiring: Wiring, name: str, size_max: int, *, waits: bool = True, nice: int = 0) -> Pool:
-    pool = await open_pool(wiring.dsn, size_max, name, waits=waits, nice=nice)
-    sample_pool(name, pool)
-    return pool
+    def chain(self) -> list[tuple[str, type[Host], Recipe]]:
+        if not self._wiring.chain_urls:
+            return []
+        submitter = recipe(self._wiring, "chain-submitter", make_chain_submitter)
+        listener = recipe(self._wiring, "chain-listener", make_chain_listener)
+        return [("chain-submitter", ChainSubmitterActor, submitter), ("chain-listener", ChainListenerActor, listener)]

@@ -19,7 +19,7 @@ from persistence.ledger import PostgresLedger
 from persistence.people import PostgresPeople
 from persistence.postgres import open_pool
 from persistence.rates import PostgresRates
-from recipes import Wiring
+from wiring import Wiring
 
 ADMIN_EMAIL: Final = "admin@example.org"
 DEMO_TRADERS: Final = ("sunny@example.org", "amber@example.org")

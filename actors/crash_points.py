@@ -1,4 +1,4 @@
-"""Named places between which a market or its follower may die, for the tests that make it die there.
+"""Named places between which a part of the exchange may die, for the tests that make it die there.
 
 Off unless the process was started with CRASH_POINTS: the path of an order file. No setting of the exchange leads here.
 While that file holds `part:point:times` (`market.CAMPUS:commit:3`), the process that reaches this point of this part
@@ -28,6 +28,25 @@ FOLLOWER_POINTS: Final = {
     "project": "the rows are applied to the replica, the tables are not written",
     "projected": "the tables and the cursor are written, no snapshot is taken",
     "snapshot": "a snapshot is made and not saved",
+}
+SUBMITTER_POINTS: Final = {
+    "claimed": "effects are claimed, nothing is signed",
+    "signed": "transactions are signed in memory, the table does not have them",
+    "recorded": "signed bytes are in the table, nothing is sent",
+    "sent": "bytes are sent, the table does not say so",
+    "learnt": "the chain has answered, the table does not have it",
+}
+LISTENER_POINTS: Final = {
+    "heard": "events are heard and not written down",
+    "read": "final events are read and not taken up",
+    "taken_up": "final events are taken up with their cursors",
+}
+
+POINTS: Final = {
+    "market": MARKET_POINTS,
+    "follower": FOLLOWER_POINTS,
+    "submitter": SUBMITTER_POINTS,
+    "listener": LISTENER_POINTS,
 }
 
 Reached = Callable[[str], None]
@@ -80,7 +99,7 @@ class CrashPoints:
 def _parsed(text: str) -> tuple[str, str, int]:
     part, _, rest = text.strip().partition(":")
     point, _, times = rest.partition(":")
-    known = {"market": MARKET_POINTS, "follower": FOLLOWER_POINTS}.get(part.partition(".")[0], {})
+    known = POINTS.get(part.partition(".")[0], {})
     if point not in known or not times.isdigit() or int(times) < 1:
         raise OrderUnclear(f"{text!r}: expected part:point:times, such as market.CAMPUS:commit:3")
     return part, point, int(times)

@@ -8,6 +8,7 @@ import msgspec
 from actors.dataplane import Connection
 from engine.book.answers import level_changes, trade_views, updates
 from engine.book.order_book import OrderBook
+from engine.market import Phase
 from engine.messages import Event, ParticipantId
 from engine.views import Failed, Fault, Feed, LevelChange, OrderUpdate, TradeView, Watch
 
@@ -70,7 +71,7 @@ class Newsroom:
     def compose(self, book: OrderBook) -> News:
         """What every watcher wanted to hear of what was gathered, and that the journal comes to the book's sequence."""
         changes: tuple[LevelChange, ...] = level_changes(book) if self._wants_book else ()
-        news = News(Feed(self._market_id, book.sequence, (), (), (), book.phase))
+        news = News(Feed(self._market_id, book.sequence, (), (), (), book.phase, book.halt_until_us))
         for connection, watcher in self._watchers.items():
             if watcher.is_quiet:
                 continue
@@ -86,6 +87,7 @@ class Newsroom:
                     if u.order.sequence > start and (everyone or u.order.participant_id in watcher.participants)
                 ),
                 book.phase,
+                book.halt_until_us,
             )
             news.letters.append((connection, _encode((0, feed, 0))))
         self._trades, self._updates = [], []
@@ -104,6 +106,13 @@ class Newsroom:
         """A follower that woke up for each commit would cost the order path more than it gains by it."""
         self._notice = None
         letter = _encode((0, self._reached, 0))
+        for connection, watcher in self._watchers.items():
+            if watcher.is_quiet and connection.is_open:
+                connection.send(letter)
+
+    def hurry(self, sequence: int, phase: Phase) -> None:
+        """Somebody waits for what those follow who want to know no more than how far the journal is."""
+        letter = _encode((0, Feed(self._market_id, sequence, (), (), (), phase, is_awaited=True), 0))
         for connection, watcher in self._watchers.items():
             if watcher.is_quiet and connection.is_open:
                 connection.send(letter)

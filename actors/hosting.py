@@ -92,6 +92,14 @@ class MeterAggregatorActor(Host):
     """One shard of the meters."""
 
 
+class ChainSubmitterActor(Host):
+    """Makes effects happen on the chain."""
+
+
+class ChainListenerActor(Host):
+    """Reads what happened on the chain."""
+
+
 class SupervisorActor(Host):
     """Starts, watches and names the others."""
 

@@ -24,6 +24,7 @@ from actors.market_figures import MarketFigures
 from actors.parking import Item, Parking
 from actors.ports import Draws, Journal, Rules, Snapshots
 from actors.recovery import NothingToRecover, Replica, newest_snapshot, recover, snapshot_of
+from actors.risk import amiss
 from actors.shell import Shell
 from actors.stages import Stages
 from engine.book import state
@@ -41,6 +42,7 @@ from engine.messages import (
     Entry,
     EpochOpened,
     Event,
+    FireStop,
     Fund,
     ParticipantId,
     PlaceOrder,
@@ -52,7 +54,7 @@ from engine.messages import (
     Traded,
 )
 from engine.units import FUND_MAX, TimeUs
-from engine.views import Applied, Failed, Fault, GetBook, GetMarket, GetOrder, ListOpenOrders, Query, Watch
+from engine.views import Applied, Await, Failed, Fault, GetBook, GetMarket, GetOrder, ListOpenOrders, Query, Watch
 
 # Fund is missing on purpose: only the market itself turns a draw from the ledger into funds.
 WireCommand = (
@@ -68,7 +70,7 @@ WireCommand = (
     | SetRisk
     | Tick
 )
-_QUERIES: Final = (GetOrder, ListOpenOrders, GetBook, GetMarket, Watch)
+_QUERIES: Final = (GetOrder, ListOpenOrders, GetBook, GetMarket, Watch, Await)
 _decoder: msgspec.msgpack.Decoder[list[tuple[int, Any]]] = msgspec.msgpack.Decoder(
     list[tuple[int, WireCommand | Query]]
 )
@@ -142,6 +144,7 @@ class Market(Shell):
         self._active: set[ParticipantId] = set()  # who did something, or traded, since idle ones were looked for
         self._idle: dict[ParticipantId, float] = {}  # participants without open orders, since when
         self._figures = MarketFigures(symbol)
+        self._risk_told: set[ParticipantId] = set()  # of whom the journal has learned since the tables were last read
         self._recovered_seconds = 0.0
         self._commits = 0
 
@@ -191,6 +194,10 @@ class Market(Shell):
         book, self._journal_hash = replica.book, replica.journal_hash
         self._unpark()
         await self._take_up_draws(book)
+        risks = await self._rules.risks(self.market_id)  # who was blocked meanwhile trades no more
+        self._first.extendleft(Item(None, 0, command) for command in reversed(amiss(book, risks)))
+        if book.stops.triggered:  # the process before this one ended in between
+            self._first.appendleft(Item(None, 0, FireStop()))
         gc.collect()
         gc.freeze()  # a hundred thousand orders need not be walked through again and again
         gc.set_threshold(100_000, 20, 100)
@@ -399,6 +406,8 @@ class Market(Shell):
                 draft.letters.append((item, _encode((item.request_id, reply(book, body)))))
                 if isinstance(body, Watch):
                     self._news.watch(item.connection, body, book)
+                elif isinstance(body, Await):
+                    self._news.hurry(body.sequence, book.phase)
             return
         if self._crash is not None and isinstance(body, Fund):
             self._crash("fund")
@@ -408,6 +417,7 @@ class Market(Shell):
             events = self._apply(Tick(), book, now_us, draft)
             # once an epoch, for it takes a millisecond per thousand orders; an order's expiry alone must not
             draft.hash_state |= any(isinstance(event, EpochOpened) for event in events)
+            self._fire_stops(book, now_us, draft)
         if isinstance(body, Tick):
             draft.items.append(item)
             if item.connection is not None:
@@ -417,6 +427,12 @@ class Market(Shell):
             events = self._apply(body, book, now_us, draft)
             if item.connection is not None:
                 draft.letters.append((item, _encode((item.request_id, answer(book, body, events)))))
+            self._fire_stops(book, now_us, draft)
+
+    def _fire_stops(self, book: OrderBook, now_us: TimeUs, draft: Draft) -> None:
+        """Stop orders that were triggered enter the book before anybody's next command."""
+        while book.stops.triggered:
+            self._apply(FireStop(), book, now_us, draft)
 
     def _apply(self, command: Command, book: OrderBook, now_us: TimeUs, draft: Draft) -> list[Event]:
         entry = Entry(book.sequence + 1, now_us, command)
@@ -425,6 +441,8 @@ class Market(Shell):
         draft.steps.append(events)
         self._news.gather(book, events)
         self._active.add(getattr(command, "participant_id", 0))
+        if type(command) is SetRisk:
+            self._risk_told.add(command.participant_id)
         for event in events:
             if type(event) is Traded:
                 self._active.update((event.buyer_id, event.seller_id))
@@ -508,4 +526,17 @@ class Market(Shell):
             if book is not None and spec != book.spec:
                 self._waiting.append(Item(None, 0, SetSpec(spec)))
                 self._go_on()
+            await self._follow_risks()
             await asyncio.sleep(self._options.rules_every_seconds)
+
+    async def _follow_risks(self) -> None:
+        """Journal limits and blocks that differ from the tables: somebody set them while this market was away.
+
+        Whoever was told of while the tables were read is left for the next time: they may be older than his command.
+        """
+        self._risk_told.clear()
+        wanted = await self._rules.risks(self.market_id)
+        if self._book is not None:
+            commands = amiss(self._book, wanted, self._risk_told)
+            self._waiting.extend(Item(None, 0, command) for command in commands)
+            self._go_on()

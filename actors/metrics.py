@@ -60,6 +60,22 @@ METER_WINDOW_LAG_SECONDS = _now("wattbook_meter_window_lag_seconds", "Age of the
 METER_WAITING = _now("wattbook_meter_waiting", "Readings that wait", "shard")
 METER_OVERLOADED = Counter("wattbook_meter_overloaded_total", "Requests refused because too many wait", ["shard"])
 METER_RELOADS = Counter("wattbook_meter_reloads_total", "Times a shard read its meters anew", ["shard"])
+CHAIN_QUEUE = Gauge(
+    "wattbook_chain_submissions",
+    "Effects of the chain that are not final yet",
+    ["lane", "state"],
+    multiprocess_mode="mostrecent",
+)
+CHAIN_CHANGES = Counter("wattbook_chain_changes_total", "Effects that came into a state", ["lane", "state"])
+CHAIN_SENT = Counter("wattbook_chain_sent_total", "Transactions handed to an endpoint, repeats counted")
+CHAIN_FAULTS = Counter("wattbook_chain_faults_total", "Rounds that an outage ended", ["part"])
+CHAIN_CIRCUIT = Gauge(
+    "wattbook_chain_circuit", "0 closed, 1 half open, 2 open", ["endpoint"], multiprocess_mode="mostrecent"
+)
+CHAIN_LAG_SLOTS = Gauge(
+    "wattbook_chain_lag_slots", "Slots between the chain and what was read of it", multiprocess_mode="mostrecent"
+)
+CHAIN_EVENTS = Counter("wattbook_chain_events_total", "Events of the programs", ["state"])
 
 # Of each process, and of what all stand on.
 LOOP_LAG_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)

@@ -5,8 +5,9 @@ from typing import Protocol
 
 from engine.journal import JournalRow, Snapshot
 from engine.market import MarketSpec, Phase
+from engine.messages import ParticipantId
 from engine.projection import ProjectionBatch
-from engine.records import Draw, Want
+from engine.records import Draw, ParticipantRisk, Want
 from engine.units import TimeUs
 
 
@@ -37,6 +38,10 @@ class Rules(Protocol):
     """What the catalogue says a market's rules are now, with the costs that are valid now."""
 
     async def current(self, market_id: int, now_us: TimeUs) -> tuple[MarketSpec, Phase]: ...
+
+    async def risks(self, market_id: int) -> dict[ParticipantId, ParticipantRisk]:
+        """Everybody who has limits of his own there, or is blocked."""
+        ...
 
 
 class Projections(Protocol):

@@ -50,6 +50,7 @@ class Recipes(Protocol):
     def epoch_clock(self) -> Recipe: ...
     def meters(self, shard: int) -> Recipe: ...
     def gateway(self, number: int) -> Recipe: ...
+    def chain(self) -> list[tuple[str, type[Host], Recipe]]: ...
 
 
 class Absence(TypedDict):
@@ -117,6 +118,8 @@ class Supervisor:
         await self._start_markets()
         for number in range(1, self._gateways + 1):
             self._watch(f"gateway-{number}", GatewayActor, self._recipes.gateway(number), spread=True)
+        for name, kind, recipe in self._recipes.chain():  # last: trading waits for no chain
+            self._watch(name, kind, recipe)
         looking: dict[str, asyncio.Task[None]] = {}
         while not self._draining:
             await self._start_markets()
@@ -152,7 +155,7 @@ class Supervisor:
                 *self._markets.values(),
                 *(w for name, w in self._others.items() if name.startswith("meters")),
             ],
-            [self._others["persistence"]],
+            [self._others["persistence"], *(w for name, w in self._others.items() if name.startswith("chain"))],
         ]
         for stage in stages:
             outcomes = await asyncio.gather(

@@ -18,7 +18,8 @@ from msgspec import Struct
 from actors import handles  # brings Ray, which every actor has loaded
 from config.load import load
 from config.logs import log_to
-from recipes import Wiring, make_market
+from recipes import make_market
+from wiring import Wiring
 
 POLL_SECONDS = 0.01
 MB = 1_000_000

@@ -26,6 +26,8 @@ FALSE: Final = frozenset({"0", "false", "no", "off"})
 FIELDS: Final = {field.name: field for field in msgspec.structs.fields(Settings)}
 SEPARATORS: Final = {  # of lists in a variable; names of groups have commas in them
     "solana_rpc_urls": ",",
+    "solana_ws_urls": ",",
+    "chain_lanes": ",",
     "cors_origins": ",",
     "trusted_proxies": ",",
     "ldap_student_groups": ";",

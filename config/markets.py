@@ -64,6 +64,7 @@ class MarketTable(Struct, frozen=True, forbid_unknown_fields=True):
     auction_fee_bps: int = 0
     epoch_seconds: int = 900
     max_order_life_seconds: int = 7 * 86_400
+    halt_seconds: int = 60
 
 
 class MarketsFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -170,6 +171,7 @@ class _Reading:
             auction_fee_bps=table.auction_fee_bps,
             epoch_seconds=table.epoch_seconds,
             order_life_seconds_max=table.max_order_life_seconds,
+            halt_seconds=table.halt_seconds,
         )
         for problem in spec.problems():
             self._wrong(place, problem)

@@ -25,6 +25,7 @@ SECRETS: Final = frozenset(
         "ldap_bind_password",
         "redis_url",
         "solana_rpc_urls",
+        "solana_ws_urls",
         "wallet_master_keys",
     }
 )
@@ -45,6 +46,14 @@ Tariff = Annotated[
     str, _text(r"^[0-9]{1,6}(\.[0-9]{1,6})?$", 'a price per kWh as text with at most 6 decimals, such as "4.500"')
 ]
 RpcUrl = Annotated[str, _text(r"^https?://\S+$", "a list of http:// or https:// addresses")]
+WsUrl = Annotated[str, _text(r"^wss?://\S+$", "a list of ws:// or wss:// addresses")]
+LaneBound = Annotated[
+    str,
+    _text(
+        r"^(register|mint|burn|settle|withdraw|oracle|govern):[1-9][0-9]{0,4}$",
+        "a list of lanes with their bounds, such as mint:512",
+    ),
+]
 Origin = Annotated[
     str,
     _text(
@@ -79,6 +88,15 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ]
     solana_rpc_urls: tuple[RpcUrl, ...]
+    solana_ws_urls: tuple[WsUrl, ...]
+    solana_idls: str
+    solana_currency_mint: Annotated[
+        str, _text(r"^([1-9A-HJ-NP-Za-km-z]{32,44})?$", 'a Solana address, or "" for a mint of our own')
+    ]
+    solana_priority_fee: Annotated[int, _between(0, 10_000_000)]
+    chain_lanes: tuple[LaneBound, ...]
+    devnet_enabled: bool
+    devnet_port: Annotated[int, _between(0, 65_534)]
     ray_address: str
     cluster_secret: str
 
@@ -159,6 +177,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def faucet_is_open(self) -> bool:
         """Deposits that nobody paid for exist beside the private chain only, never beside a real one."""
         return self.faucet_enabled and not self.solana_rpc_urls
+
+    @property
+    def has_private_chain(self) -> bool:
+        return self.devnet_enabled and not self.solana_rpc_urls
 
     @property
     def site(self) -> str:

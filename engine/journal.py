@@ -10,10 +10,12 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import astuple
 
-from engine.messages import ENGINE_VERSION, Entry, Event, Refused
+from engine.messages import ENGINE_VERSION, Entry, Event, Refused, SpecChanged
 
 GENESIS_HASH: Final = bytes(32)
+_SPEC_FIELDS: Final = {2: 19}  # how many MarketSpec had, where it has got more since
 NOT_HASHED: Final = b""  # a row whose state hash was not taken
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -53,12 +55,28 @@ class JournalBroken(Exception):
     """A row does not follow the one before it, or does not hold what its hash says. Never repaired: find out why."""
 
 
-def events_hash(steps: Sequence[Sequence[Event]]) -> bytes:
-    """SHA-256 of the msgpack of the events of each entry of a row. A refusal counts with its code, not its wording."""
-    told = [
+def events_hash(steps: Sequence[Sequence[Event]], engine_version: int = ENGINE_VERSION) -> bytes:
+    """SHA-256 of the msgpack of the events of each entry of a row. A refusal counts with its code, not its wording.
+
+    engine_version: whose form the events are to have; fields that came later are left out of an older one's.
+    """
+    told: Sequence[object] = [
         [*events[:-1], events[-1].code] if events and type(events[-1]) is Refused else events for events in steps
     ]  # nothing follows a refusal
+    fields = _SPEC_FIELDS.get(engine_version)
+    if fields is not None:
+        told = [[_with_fields(event, fields) for event in events] for events in steps]
     return hashlib.sha256(_encode(told)).digest()
+
+
+def _with_fields(event: Event, spec_fields: int) -> object:
+    """The event as its msgpack has it, with so many fields of a spec."""
+    match event:
+        case SpecChanged(spec=spec):
+            return (event.__struct_config__.tag, astuple(spec)[:spec_fields])
+        case Refused(code=code):
+            return code
+    return event
 
 
 def seal(

@@ -109,6 +109,8 @@ class MarketSpec(Struct, frozen=True, kw_only=True, array_like=True):
     order_life_seconds_max: int = 7 * 86_400
     closed_orders_kept: int = 100_000  # how many ended orders stay known, for repeats of a client_order_id
     limits: RiskLimits = NO_LIMITS  # of everybody who has none of his own
+    messages_per_second: int = 0  # of each participant; 0: no limit. Gateways keep it, for the engine counts no time
+    halt_seconds: int = 0  # a trade that would leave the band halts the market so long; 0: it only ends the order
 
     def problems(self) -> list[str]:
         """Every rule that this spec breaks, each as a sentence naming its field."""
@@ -137,6 +139,8 @@ class MarketSpec(Struct, frozen=True, kw_only=True, array_like=True):
                     "max_order_life_seconds: must be 1 to 31622400",
                 ),
                 (not 0 <= self.closed_orders_kept <= 10_000_000, "closed_orders_kept: must be 0 to 10000000"),
+                (not 0 <= self.messages_per_second <= 100_000, "messages_per_second: must be 0 to 100000"),
+                (not 0 <= self.halt_seconds <= 86_400, "halt_seconds: must be 0 to 86400"),
             )
             if broken
         ]

@@ -14,7 +14,8 @@ from msgspec import Struct
 from engine.market import MarketSpec, Phase, RiskLimits
 from engine.units import EnergyWh, MoneyMicro, PriceMicro, TimeUs
 
-ENGINE_VERSION: Final = 2  # changes whenever the same entries could give other events
+ENGINE_VERSION: Final = 3  # changes whenever the same entries could give other events, or a state other bytes
+VERSIONS_REPLAYED: Final = frozenset({2, 3})  # whose entries give the same events now as they did then
 
 ParticipantId: TypeAlias = int
 OrderId: TypeAlias = int  # the sequence of the entry that placed the order
@@ -27,10 +28,15 @@ class Side(IntEnum):
 
 
 class OrderKind(IntEnum):
-    """A market order is one whose limit the participant left to the market; it never rests."""
+    """A market order is one whose limit the participant left to the market; it never rests.
+
+    A stop order waits until a trade reaches its stop price; then it is a market order, or a limit order.
+    """
 
     LIMIT = 1
     MARKET = 2
+    STOP = 3
+    STOP_LIMIT = 4
 
 
 class TimeInForce(IntEnum):
@@ -86,7 +92,7 @@ class RejectCode(IntEnum):
 
 
 class PlaceOrder(Struct, frozen=True, array_like=True, tag=1, gc=False):
-    """price_micro is the limit; for a market order the worst price it may take (0: the corridor's end)."""
+    """price_micro is the limit; for a market or stop order the worst price it may take (0: the corridor's end)."""
 
     participant_id: ParticipantId
     side: Side
@@ -99,15 +105,17 @@ class PlaceOrder(Struct, frozen=True, array_like=True, tag=1, gc=False):
     expires_us: TimeUs = 0
     post_only: bool = False
     self_trade: SelfTrade = SelfTrade.CANCEL_NEWEST
+    stop_price_micro: PriceMicro = 0
 
 
 class AmendOrder(Struct, frozen=True, array_like=True, tag=2, gc=False):
-    """quantity_wh is the new total, with what has been filled; 0 keeps what is."""
+    """quantity_wh: the new total, with what has been filled; 0 keeps what is. Only waiting stops have a stop price."""
 
     participant_id: ParticipantId
     order_id: OrderId
     price_micro: PriceMicro = 0
     quantity_wh: EnergyWh = 0
+    stop_price_micro: PriceMicro = 0
 
 
 class CancelOrder(Struct, frozen=True, array_like=True, tag=3, gc=False):
@@ -176,6 +184,10 @@ class Tick(Struct, frozen=True, array_like=True, tag=11, gc=False):
     """Nothing but time: what is due (expiry, epoch, dead-man) happens, as it would before any other command."""
 
 
+class FireStop(Struct, frozen=True, array_like=True, tag=13, gc=False):
+    """The stop order that was triggered first enters the book. The market itself says so, whenever there is one."""
+
+
 Command: TypeAlias = (
     PlaceOrder
     | AmendOrder
@@ -189,6 +201,7 @@ Command: TypeAlias = (
     | SetFees
     | SetRisk
     | Tick
+    | FireStop
 )
 
 
@@ -316,6 +329,32 @@ class RiskSet(Struct, frozen=True, array_like=True, tag=15):
     is_blocked: bool
 
 
+class StopMoved(Struct, frozen=True, array_like=True, tag=18, gc=False):
+    """An amend gave the waiting order another stop price."""
+
+    order_id: OrderId
+    stop_price_micro: PriceMicro
+
+
+class StopTriggered(Struct, frozen=True, array_like=True, tag=19, gc=False):
+    """A trade has reached the order's stop price; a FireStop of its own lets it into the book."""
+
+    order_id: OrderId
+
+
+class VolatilityHalted(Struct, frozen=True, array_like=True, tag=16, gc=False):
+    """The next trade would have been at this price, outside the band; the market halts until then."""
+
+    price_micro: PriceMicro
+    until_us: TimeUs
+
+
+class HaltEnded(Struct, frozen=True, array_like=True, tag=17, gc=False):
+    """A volatility halt is over; the reference price begins anew here."""
+
+    reference_price_micro: PriceMicro
+
+
 Event: TypeAlias = (
     OrderAccepted
     | OrderRepeated
@@ -332,4 +371,8 @@ Event: TypeAlias = (
     | DeadManSet
     | FeesSet
     | RiskSet
+    | VolatilityHalted
+    | HaltEnded
+    | StopMoved
+    | StopTriggered
 )

@@ -23,6 +23,7 @@ from engine.messages import (
     OrderReduced,
     ParticipantId,
     Side,
+    StopTriggered,
     Traded,
 )
 from engine.units import SECOND_US, EnergyWh, MoneyMicro, PriceMicro, TimeUs, epoch_start_us, value_micro
@@ -155,7 +156,7 @@ class Projection:
             if type(event) is OrderAccepted:
                 self._open[event.order_id] = None
                 self._accepted.add(event.order_id)
-            elif type(event) is OrderAmended or type(event) is OrderReduced:
+            elif type(event) is OrderAmended or type(event) is OrderReduced or type(event) is StopTriggered:
                 self._open[event.order_id] = None
             elif type(event) is Traded:
                 self._trade(entry, event)

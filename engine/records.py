@@ -7,6 +7,7 @@ from enum import IntEnum
 
 from msgspec import Struct
 
+from engine.market import RiskLimits
 from engine.messages import ParticipantId
 from engine.units import EnergyWh, MoneyMicro, PriceMicro, TimeUs
 from engine.views import FillView, OrderView
@@ -131,6 +132,29 @@ class WalletRecord(Struct, frozen=True):
     kind: str
     primary: bool
     created_us: TimeUs
+
+
+class ParticipantRisk(Struct, frozen=True):
+    """What should hold for a participant in one market. limits None: the market's."""
+
+    limits: RiskLimits | None
+    is_blocked: bool
+
+
+class OwnLimits(Struct, frozen=True):
+    """Of one participant in one market, instead of all that the market says. messages_per_second 0: no limit."""
+
+    limits: RiskLimits
+    messages_per_second: int = 0
+
+
+class RiskRecord(Struct, frozen=True):
+    """What is set for a participant; limits by market. blocked_us 0: he is not blocked."""
+
+    user_id: ParticipantId
+    limits: dict[int, OwnLimits]
+    blocked_us: TimeUs = 0
+    reason: str = ""
 
 
 class ZoneRecord(Struct, frozen=True):

@@ -48,6 +48,8 @@ class OrderView(Struct, frozen=True, array_like=True, gc=False):
     created_us: TimeUs
     updated_us: TimeUs
     sequence: int
+    stop_price_micro: PriceMicro = 0  # of a stop order
+    is_waiting: bool = False  # for a trade at its stop price
 
 
 class FillView(Struct, frozen=True, array_like=True, gc=False):
@@ -140,7 +142,13 @@ class Watch(Struct, frozen=True, array_like=True, tag=105):
     participants: tuple[ParticipantId, ...] = ()
 
 
-Query: TypeAlias = GetOrder | ListOpenOrders | GetBook | GetMarket | Watch
+class Await(Struct, frozen=True, array_like=True, tag=106, gc=False):
+    """Somebody waits until the tables have come to this sequence: who follows the journal is told. Answer: Applied."""
+
+    sequence: int
+
+
+Query: TypeAlias = GetOrder | ListOpenOrders | GetBook | GetMarket | Watch | Await
 
 
 class Orders(Struct, frozen=True, array_like=True, tag=5):
@@ -170,6 +178,7 @@ class MarketView(Struct, frozen=True, array_like=True, tag=7):
     last_price_micro: PriceMicro  # 0 before the first trade
     open_orders: int
     trades: int
+    halted_until_us: TimeUs = 0  # of a volatility halt; 0: there is none
 
 
 Answer: TypeAlias = OrderAnswer | Refusal | Applied | Failed | Orders | BookView | MarketView
@@ -208,7 +217,10 @@ class OrderUpdate(Struct, frozen=True, array_like=True):
 
 
 class Feed(Struct, frozen=True, array_like=True, tag=301):
-    """One commit's news. changes: every level that it changed, as it is now; they and trades only for book watchers."""
+    """One commit's news. changes: every level that it changed, as it is now; they and trades only for book watchers.
+
+    is_awaited: no news, but somebody waits until the tables have come to the sequence.
+    """
 
     market_id: int
     sequence: int
@@ -216,6 +228,8 @@ class Feed(Struct, frozen=True, array_like=True, tag=301):
     trades: tuple[TradeView, ...]
     updates: tuple[OrderUpdate, ...]
     phase: Phase
+    halted_until_us: TimeUs = 0
+    is_awaited: bool = False
 
 
 def status_of(filled_wh: EnergyWh, end_reason: int) -> OrderStatus:

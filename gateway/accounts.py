@@ -1,6 +1,6 @@
 """What a participant owns and did: balances, ledger, deposits, fills, positions. One's own only."""
 
-from typing import Annotated
+from typing import Annotated, Final, Literal
 from uuid import uuid4
 
 from litestar import Controller, get, post
@@ -8,6 +8,7 @@ from litestar.params import FromQuery, JSONBody, QueryParameter
 from msgspec import Struct
 
 from engine.records import DepositRecord, LedgerLine, PositionRecord
+from engine.submission import PendingDeposit
 from engine.units import FOREVER_US
 from gateway.decimals import format_energy, format_money, parse_energy_amount, parse_money
 from gateway.errors import GatewayCode, Problem, invalid
@@ -16,6 +17,7 @@ from gateway.requests import LIMIT_DEFAULT, Cursor, GatewayRequest, Limit, Page,
 from gateway.wire import Balance, Instant, OwnFill, show_amount, show_balance, show_own_fill
 
 ENERGY = "energy:"
+_PENDING_MAX: Final = 100
 From = Annotated[str | None, QueryParameter(name="from", description="RFC 3339; counts")]
 To = Annotated[str | None, QueryParameter(name="to", description="RFC 3339; does not count")]
 
@@ -28,10 +30,12 @@ class DepositRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Deposit(Struct, frozen=True):
+    """`pending`: seen on the chain, and counted when no fork can undo it; its id is another then."""
+
     deposit_id: str
     asset: str
     amount: str
-    status: str
+    status: Literal["pending", "available"]
     created_at: Instant
 
 
@@ -174,11 +178,15 @@ class AccountController(Controller):
     async def deposits(
         self, request: GatewayRequest, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
     ) -> Page[Deposit]:
-        """One's own deposits, newest first."""
-        gateway = request.gateway
+        """One's own deposits, newest first; before them, on the first page, what is on its way on the chain."""
+        gateway, user_id, currency = request.gateway, request.caller.user_id, request.gateway.settings.currency
         before = parse_cursor(cursor, 1)
-        rows = await gateway.ledger.deposits(request.caller.user_id, before[0] if before else FOREVER_US, limit)
-        items = [_show_deposit(row, gateway.settings.currency) for row in rows]
+        rows = await gateway.ledger.deposits(user_id, before[0] if before else FOREVER_US, limit)
+        items = [_show_deposit(row, currency) for row in rows]
+        if before is None and (pending := await gateway.chain.pending_deposits(user_id, _PENDING_MAX)):
+            user = await gateway.people.by_id(user_id)
+            zone = user.zone if user is not None else gateway.settings.default_zone
+            items = [*(_show_pending(one, zone, currency) for one in pending), *items]
         return Page(items, cursor_of(rows[-1].deposit_id) if len(rows) == limit else None)
 
     @get("/admin/ledger/trial-balance")
@@ -207,6 +215,17 @@ def _show_deposit(row: DepositRecord, currency: str) -> Deposit:
         amount=show_amount(row.asset, row.amount, currency),
         status="available",
         created_at=format_instant(row.created_us),
+    )
+
+
+def _show_pending(one: PendingDeposit, zone: str, currency: str) -> Deposit:
+    asset = f"{ENERGY}{zone}" if one.is_energy else currency
+    return Deposit(
+        deposit_id=f"{one.signature}:{one.instruction}:{one.index}",
+        asset=asset,
+        amount=show_amount(asset, one.amount, currency),
+        status="pending",
+        created_at=format_instant(one.seen_us),
     )
 
 

@@ -20,6 +20,7 @@ from gateway.accounts import AccountController
 from gateway.analytics import AnalyticsController
 from gateway.api_keys import ApiKeyController, HeadEndController
 from gateway.audit import AuditController
+from gateway.chain import ChainController
 from gateway.context import Gateway
 from gateway.documentation import openapi_config
 from gateway.edge import READS, Edge, request_id_of
@@ -38,6 +39,7 @@ from gateway.ports import (
     ApiKeys,
     AuditLog,
     Catalogue,
+    ChainDesk,
     Clock,
     Directory,
     FirstAnswers,
@@ -49,6 +51,7 @@ from gateway.ports import (
     Oracle,
     People,
     Probe,
+    Risk,
     Settlements,
     Stages,
     Supervision,
@@ -61,6 +64,7 @@ from gateway.readings import ReadingController
 from gateway.repeats import Repeats
 from gateway.reports import ReportController
 from gateway.requests import GatewayRequest, WireResponse
+from gateway.risk import KillController, RiskController
 from gateway.settings import GatewaySettings
 from gateway.settlements import SettlementController, TradeSettlementController
 from gateway.status import exchange_status, status_page
@@ -87,6 +91,8 @@ def create_app(
     metering: Metering,
     settlements: Settlements,
     oracle: Oracle,
+    risk: Risk,
+    chain: ChainDesk,
     clock: Clock,
     settings: GatewaySettings,
     shared: SharedBuckets | None = None,
@@ -98,7 +104,7 @@ def create_app(
     gather: Gather = at_once,
     supervision: Supervision = not_supervised,
     outages: tuple[type[Exception], ...] = (),
-    not_needed: frozenset[str] = frozenset({"redis", "directory"}),
+    not_needed: frozenset[str] = frozenset({"redis", "directory", "chain"}),
 ) -> Litestar:
     """`probes`: dependencies by name, for health, of which readiness ignores those that are `not_needed` to trade;
     `outages`: what ports raise when a dependency is down; `answers_in`: where computed answers are kept, if anywhere;
@@ -120,7 +126,9 @@ def create_app(
         metering=metering,
         settlements=settlements,
         oracle=oracle,
+        risk=risk,
         answers_in=answers_in,
+        chain=chain,
         clock=clock,
         probes=probes or {},
         registry=registry or CollectorRegistry(),
@@ -145,6 +153,8 @@ def create_app(
             ZoneController,
             OrderController,
             DeadManController,
+            RiskController,
+            KillController,
             AccountController,
             MeterController,
             MeterReadingController,
@@ -156,6 +166,7 @@ def create_app(
             AnalyticsController,
             ReportController,
             RateController,
+            ChainController,
         ],
     )
     app = Litestar(

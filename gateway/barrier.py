@@ -2,13 +2,13 @@
 
 The gateway notes the newest sequence that it saw of each market, in answers and in feeds, of whichever participant: a
 trade changes the maker's history too. A read waits until the projection has reached it, and at most `seconds_max`.
-One task polls for all who wait.
+One task polls for all who wait; who follows the journals is told, because it rests while nobody reads.
 """
 
 import asyncio
 from collections.abc import Iterable
 
-from engine.views import Answer, Applied, BookView, Failed, GetMarket, MarketView, OrderAnswer, Refusal
+from engine.views import Answer, Applied, Await, BookView, Failed, GetMarket, MarketView, OrderAnswer, Refusal
 from gateway.ports import History, Markets
 
 
@@ -18,6 +18,7 @@ class Barrier:
         self._seconds_max, self._poll_seconds = seconds_max, poll_seconds
         self._newest: dict[int, int] = {}  # market -> newest sequence that was seen
         self._projected: dict[int, int] = {}
+        self._hurried: dict[int, int] = {}  # market -> up to where its follower has been told that somebody waits
         self._waiting: dict[asyncio.Future[bool], dict[int, int]] = {}  # who waits -> for what
         self._poller: asyncio.Task[None] | None = None
 
@@ -42,6 +43,7 @@ class Barrier:
             self._poller = asyncio.create_task(self._poll(), name="barrier")
         try:
             async with asyncio.timeout(self._seconds_max):
+                await self._hurry(wanted)
                 return await future and complete
         except TimeoutError:
             return False
@@ -61,6 +63,16 @@ class Barrier:
             self.note_answer(market_id, answer)
         wanted = {market_id: self._newest[market_id] for market_id in market_ids if market_id in self._newest}
         return wanted, not any(isinstance(answer, (Failed, Refusal)) for answer in answers)
+
+    async def _hurry(self, wanted: dict[int, int]) -> None:
+        """Once for all who wait for it; were it lost, the follower would rest for as long as it may."""
+        behind = [
+            (market_id, sequence)
+            for market_id, sequence in wanted.items()
+            if max(self._projected.get(market_id, 0), self._hurried.get(market_id, 0)) < sequence
+        ]
+        self._hurried.update(behind)
+        await asyncio.gather(*(self._markets.ask(market_id, Await(sequence)) for market_id, sequence in behind))
 
     async def _poll(self) -> None:
         """Runs while somebody waits. An error of the store is the answer of all who wait."""

@@ -25,11 +25,13 @@ from gateway.feed import Feeds
 from gateway.head_ends import HeadEnds
 from gateway.health import Health
 from gateway.limits import Limits, SharedBuckets
+from gateway.message_rates import MessageRates
 from gateway.metrics import GatewayMetrics, Gather
 from gateway.ports import (
     ApiKeys,
     AuditLog,
     Catalogue,
+    ChainDesk,
     Clock,
     Directory,
     FirstAnswers,
@@ -40,6 +42,7 @@ from gateway.ports import (
     Oracle,
     People,
     Probe,
+    Risk,
     Settlements,
     Supervision,
     Vault,
@@ -69,7 +72,9 @@ class Gateway:
         metering: Metering,
         settlements: Settlements,
         oracle: Oracle,
+        risk: Risk,
         answers_in: Redis | None,
+        chain: ChainDesk,
         clock: Clock,
         probes: Mapping[str, Probe],
         registry: CollectorRegistry,
@@ -82,8 +87,8 @@ class Gateway:
         self.people, self.catalogue, self.ledger, self.history = people, catalogue, ledger, history
         self.wallets, self.vault = wallets, vault
         self.api_keys, self.audit, self.first_answers = api_keys, audit, first_answers
-        self.metering = metering
-        self.settlements, self.oracle = settlements, oracle
+        self.metering, self.chain = metering, chain
+        self.settlements, self.oracle, self.risk = settlements, oracle, risk
         self.head_ends = HeadEnds(api_keys, clock, settings.callers_fresh_seconds, settings.head_end_keys_max)
         self.markets, self.clock, self.settings = markets, clock, settings
         self.outages, self.supervision = outages, supervision
@@ -148,7 +153,8 @@ class Gateway:
             seconds_max=settings.barrier_seconds_max,
             poll_seconds=settings.barrier_poll_seconds,
         )
-        self.trading = Trading(markets, history, ledger, self.barrier, clock, settings.currency)
+        self.message_rates = MessageRates(risk, markets, settings.message_rates_seconds, settings.limited_keys_max)
+        self.trading = Trading(markets, history, ledger, self.barrier, self.message_rates, clock, settings.currency)
         self.feeds = Feeds(markets, clock, self.barrier)
         self.flows = ZoneFlows(metering.analytics, clock, outages)
         self.answers: Answers = NotKept()
@@ -168,6 +174,7 @@ class Gateway:
             ("answers", self.answers.run),
             ("flows", self.flows.run),
             ("health", self._watch_health),
+            ("message rates", self.message_rates.run),
         ):
             task = asyncio.create_task(run(), name=name)
             task.add_done_callback(self.health.task_ended)

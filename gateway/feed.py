@@ -74,6 +74,7 @@ class MarketFeed:
         self.known = False  # a first snapshot has come
         self.sequence = 0  # of the newest commit that was told
         self.phase: Phase | None = None
+        self.halted_until_us = 0
         self.last: TradeView | None = None
         self.readers: dict[str, dict[Reader, None]] = {channel: {} for channel in (BOOK, TRADES, TICKER, EPOCHS)}
         self.epoch_us = 0  # start of the epoch that readers were told of
@@ -224,8 +225,8 @@ class Feeds:
             feed.last = trade
         if news.trades and feed.readers[TRADES]:
             _push(feed.readers[TRADES], _trades(feed, news.trades))
-        if news.phase is not feed.phase:
-            feed.phase = news.phase
+        if (news.phase, news.halted_until_us) != (feed.phase, feed.halted_until_us):
+            feed.phase, feed.halted_until_us = news.phase, news.halted_until_us
             if feed.readers[EPOCHS]:
                 self._tell_epoch(feed)
         if (news.changes or news.trades) and feed.readers[TICKER]:
@@ -304,6 +305,7 @@ class Feeds:
                 "start": format_instant(feed.epoch_us),
                 "end": format_instant(feed.epoch_us + feed.spec.epoch_us),
                 "phase": PHASE_NAMES[feed.phase] if feed.phase is not None else None,
+                "halted_until": format_instant(feed.halted_until_us) if feed.halted_until_us else None,
             }
         )
 

@@ -23,6 +23,7 @@ from gateway.instants import format_instant, parse_instant
 from gateway.markets import Market, show_market
 from gateway.orders import Cancelled
 from gateway.requests import GatewayRequest, Page
+from gateway.risk_limits import Limits, parse_limits
 from gateway.wire import Energy, Instant, Price
 
 ITEMS_MAX: Final = 10_000
@@ -44,6 +45,8 @@ class MarketRules(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     taker_fee_bps: int | None = None
     auction_fee_bps: int | None = None
     max_order_life_seconds: int | None = None
+    halt_seconds: int | None = None
+    limits: Limits | None = None
     reference_price: Price | None = None
     zones: list[ZoneId] | None = None
     phase: Literal["scheduled", "open", "halted", "closed"] | None = None
@@ -54,6 +57,7 @@ class NewMarket(MarketRules, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     zones: Annotated[list[ZoneId], Meta(min_length=1, max_length=100)]
     mechanism: Literal["continuous", "call_auction", "continuous_then_auction"] = "continuous"
     epoch_seconds: int = 900
+    halt_seconds: int | None = 60
 
 
 class Zone(Struct, frozen=True, forbid_unknown_fields=True):
@@ -230,13 +234,16 @@ def _changed(spec: MarketSpec, rules: MarketRules) -> MarketSpec:
         "taker_fee_bps": rules.taker_fee_bps,
         "auction_fee_bps": rules.auction_fee_bps,
         "order_life_seconds_max": rules.max_order_life_seconds,
+        "halt_seconds": rules.halt_seconds,
+        "messages_per_second": (rules.limits.messages_per_second or 0) if rules.limits is not None else None,
     }
     changes: dict[str, int] = {name: parse_price(text, f) for name, (f, text) in prices.items() if text is not None}
     changes |= {name: parse_energy(text, f) for name, (f, text) in energies.items() if text is not None}
     changes |= {name: number for name, number in numbers.items() if number is not None}
     if "lot_wh" in changes and "quantity_wh_min" not in changes:
         changes["quantity_wh_min"] = max(spec.quantity_wh_min, changes["lot_wh"])
-    return replace(spec, **changes)
+    limits = parse_limits(rules.limits, "limits") if rules.limits is not None else spec.limits
+    return replace(spec, limits=limits, **changes)
 
 
 def _checked(spec: MarketSpec) -> MarketSpec:

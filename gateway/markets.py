@@ -17,6 +17,7 @@ from gateway.errors import invalid, not_found, refused
 from gateway.instants import format_instant, parse_instant
 from gateway.liquidity import LiquidityShown, show_liquidity
 from gateway.requests import LIMIT_DEFAULT, Cursor, GatewayRequest, Limit, Page, cursor_of, parse_cursor
+from gateway.risk_limits import Limits, show_limits
 from gateway.wire import (
     CHECKSUM_LEVELS,
     MECHANISM_NAMES,
@@ -54,7 +55,7 @@ class PathCost(Struct, frozen=True, rename={"from_": "from"}):
 
 
 class Market(Struct, frozen=True):
-    """`phase`, `epoch` and `sequence` are null while the market does not answer."""
+    """`phase`, `epoch` and `sequence` are null while the market does not answer. A volatility halt has its end."""
 
     symbol: str
     mechanism: str
@@ -70,8 +71,11 @@ class Market(Struct, frozen=True):
     auction_fee_bps: int
     epoch_seconds: int
     max_order_life_seconds: int
+    halt_seconds: int
+    limits: Limits
     costs: list[PathCost]
     phase: str | None
+    halted_until: Instant | None
     reference_price: Price | None
     last_price: Price | None
     epoch: Epoch | None
@@ -291,6 +295,8 @@ def show_market(spec: MarketSpec, answer: Answer | None) -> Market:
         auction_fee_bps=spec.auction_fee_bps,
         epoch_seconds=spec.epoch_seconds,
         max_order_life_seconds=spec.order_life_seconds_max,
+        halt_seconds=spec.halt_seconds,
+        limits=show_limits(spec.limits, spec.messages_per_second),
         costs=[
             PathCost(
                 path.zone_from,
@@ -302,6 +308,7 @@ def show_market(spec: MarketSpec, answer: Answer | None) -> Market:
             for path in spec.paths
         ],
         phase=PHASE_NAMES[view.phase] if view is not None else None,
+        halted_until=format_instant(view.halted_until_us) if view is not None and view.halted_until_us else None,
         reference_price=format_price(view.reference_price_micro) if view is not None else None,
         last_price=format_price(view.last_price_micro) if view is not None and view.last_price_micro else None,
         epoch=Epoch(format_instant(view.epoch_start_us), format_instant(view.epoch_start_us + spec.epoch_us))

@@ -73,6 +73,8 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("GET", "/api/v1/admin/users/{user_id}"): _ADMIN,
     ("PATCH", "/api/v1/admin/users/{user_id}"): _ADMIN,
     ("POST", "/api/v1/admin/users/{user_id}/unlock"): _ADMIN,
+    ("POST", "/api/v1/admin/users/{user_id}/kill"): _ADMIN,
+    ("DELETE", "/api/v1/admin/users/{user_id}/kill"): _ADMIN,
     ("GET", "/api/v1/admin/ami-keys"): _ADMIN,
     ("POST", "/api/v1/admin/ami-keys"): _ADMIN,
     ("DELETE", "/api/v1/admin/ami-keys/{key_id}"): _ADMIN,
@@ -108,6 +110,9 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("PATCH", "/api/v1/orders/{order_id}"): _ORDER,
     ("DELETE", "/api/v1/orders/{order_id}"): _ORDER,
     ("GET", "/api/v1/orders/by-client-id/{client_order_id}"): _OWN,
+    ("GET", "/api/v1/risk/limits"): _OWN,
+    ("GET", "/api/v1/risk/limits/{user_id}"): _ADMIN,
+    ("PUT", "/api/v1/risk/limits/{user_id}"): _ADMIN,
     ("GET", "/api/v1/fills"): _OWN,
     ("GET", "/api/v1/positions"): _OWN,
     ("GET", "/api/v1/balances"): _OWN,
@@ -151,6 +156,17 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("GET", "/api/v1/reports/monthly"): _OWN,
     ("GET", "/api/v1/rates"): _OWN,
     ("PUT", "/api/v1/admin/rates"): _ADMIN,
+    # the chain
+    ("GET", "/api/v1/chain/status"): _OWN,
+    ("GET", "/api/v1/chain/transactions"): _OWN,  # an admin sees everybody's
+    ("GET", "/api/v1/chain/transactions/{id}"): _OWN,
+    ("POST", "/api/v1/chain/transactions/{id}/retry"): _ADMIN,
+    ("POST", "/api/v1/chain/transactions/{id}/park"): _ADMIN,
+    ("POST", "/api/v1/chain/governance/pause"): _ADMIN,
+    ("POST", "/api/v1/chain/governance/unpause"): _ADMIN,
+    ("GET", "/api/v1/chain/tokens"): _OWN,
+    ("GET", "/api/v1/withdrawals"): _OWN,
+    ("POST", "/api/v1/withdrawals"): Permission(TRADERS),  # money leaves: never with a key
     # operations
     ("GET", "/status"): _FREE,  # a page without anything in it; it asks for the next as the admin who logs in
     ("GET", "/api/v1/admin/status"): _ADMIN,

@@ -35,7 +35,9 @@ from engine.records import (
     FirstAnswer,
     Holding,
     LedgerLine,
+    OwnLimits,
     PositionRecord,
+    RiskRecord,
     RotateOutcome,
     SessionRecord,
     StatsRecord,
@@ -47,6 +49,7 @@ from engine.records import (
     ZoneRecord,
 )
 from engine.settlement.records import SettlementRecord, TradeSettlement
+from engine.submission import Holdings, PartReport, PendingDeposit, SubmissionRecord, WithdrawalRecord
 from engine.views import Answer, BookView, Failed, Feed, Query, TradeView
 from gateway.analytics_ports import Analytics, Rates
 
@@ -332,6 +335,22 @@ class Markets(Protocol):
     def markets(self) -> Mapping[str, MarketSpec]: ...
 
 
+class Risk(Protocol):
+    """Limits and blocks of participants. None: there is no such user."""
+
+    async def of_user(self, user_id: int) -> RiskRecord: ...
+
+    async def put(self, user_id: int, limits: Mapping[int, OwnLimits], origin: Origin) -> RiskRecord | None: ...
+
+    async def block(self, user_id: int, reason: str, now_us: int, origin: Origin) -> RiskRecord | None: ...
+
+    async def release(self, user_id: int, origin: Origin) -> RiskRecord | None: ...
+
+    async def rates(self) -> dict[tuple[int, int], int]:
+        """Messages per second by (market, participant) of those who have limits of their own; 0: no limit."""
+        ...
+
+
 class Meters(Protocol):
     """Errors are those of engine/metering/records.py."""
 
@@ -374,6 +393,40 @@ class EnergyHistory(Protocol):
     ) -> list[tuple[StoredWindow, int]]: ...
 
     async def sums(self, owner_id: int, from_us: int, to_us: int, known_us: int) -> EnergySums: ...
+
+
+class ChainDesk(Protocol):
+    """The chain's tables, and where somebody's tokens are. Errors are those of engine/submission.py."""
+
+    async def parts(self) -> dict[str, PartReport]: ...
+
+    async def depths(self) -> dict[str, dict[str, int]]: ...
+
+    async def submissions(
+        self, user_id: int | None, kind: str | None, state: str | None, before: int, limit: int
+    ) -> list[SubmissionRecord]: ...
+
+    async def submission(self, number: int) -> SubmissionRecord | None: ...
+
+    async def retry(self, number: int, now_us: int, origin: Origin) -> SubmissionRecord | None: ...
+
+    async def park(self, number: int, reason: str, now_us: int, origin: Origin) -> SubmissionRecord | None: ...
+
+    async def govern(self, action: str, now_us: int, origin: Origin) -> SubmissionRecord: ...
+
+    async def holdings(self, user_id: int) -> Holdings | None: ...
+
+    async def tokens(self, holdings: Holdings) -> tuple[int, int]:
+        """Energy and money that a vault holds, as the chain says now. Raises ChainDown."""
+        ...
+
+    async def pending_deposits(self, user_id: int, limit: int) -> list[PendingDeposit]: ...
+
+    async def withdraw(
+        self, user_id: int, asset: str, amount: int, address: str, reference: str, now_us: int, origin: Origin
+    ) -> WithdrawalRecord: ...
+
+    async def withdrawals(self, user_id: int, before: int, limit: int) -> list[tuple[WithdrawalRecord, int]]: ...
 
 
 class Metering(NamedTuple):

@@ -74,6 +74,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
 
     orders_limit: Limit = Limit(2_000, 5_000)  # per participant; a batch counts each of its orders
     requests_limit: Limit = Limit(1_000, 3_000)  # per participant, or per address without a login
+    message_rates_seconds: float = 2.0  # how often participants' own rates of messages are read
     login_limit: Limit = Limit(20 / 60, 20)  # per address
     registration_limit: Limit = Limit(20 / 60, 20)  # per address
     password_limit: Limit = Limit(10 / 3_600, 10)  # per participant: changes of his password

@@ -30,8 +30,9 @@ from gateway.barrier import Barrier
 from gateway.decimals import parse_energy, parse_price
 from gateway.errors import Problem, invalid, not_found, refused
 from gateway.instants import parse_instant
+from gateway.message_rates import MessageRates
 from gateway.ports import Clock, History, Ledger, Markets
-from gateway.wire import SELF_TRADES, SIDES, TIMES_IN_FORCE, parse_order_id
+from gateway.wire import KINDS, SELF_TRADES, SIDES, TIMES_IN_FORCE, parse_order_id
 
 DEAD_MAN_SECONDS_MAX: Final = 86_400
 BATCH_MAX: Final = 1_000
@@ -45,11 +46,14 @@ EnergyText = Annotated[str, Meta(description="decimal string: kWh", examples=["1
 
 
 class OrderRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """A new order. `max_price` bounds a market buy; `zone` is the participant's own, and so the default."""
+    """A new order. `max_price` bounds a market or stop buy; `zone` is the participant's own, and so the default.
+
+    A `stop` waits for a trade at its `stop_price` and is then a market order, a `stop_limit` is then a limit order.
+    """
 
     market: str
     side: Literal["buy", "sell"]
-    type: Literal["limit", "market"]
+    type: Literal["limit", "market", "stop", "stop_limit"]
     quantity: EnergyText
     price: PriceText | None = None
     time_in_force: Literal["gtc", "gtd", "ioc", "fok"] | None = None
@@ -59,13 +63,15 @@ class OrderRequest(Struct, frozen=True, forbid_unknown_fields=True):
     client_order_id: ClientOrderId | None = None
     zone: str | None = None
     max_price: PriceText | None = None
+    stop_price: PriceText | None = None
 
 
 class AmendRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """`quantity` is the new total, with what has been filled."""
+    """`quantity` is the new total, with what has been filled; `stop_price`, of an order that still waits for it."""
 
     price: PriceText | UnsetType = UNSET
     quantity: EnergyText | UnsetType = UNSET
+    stop_price: PriceText | UnsetType = UNSET
 
 
 class Placement(NamedTuple):
@@ -78,9 +84,16 @@ Ended: TypeAlias = tuple[MarketSpec, OrderAnswer]
 
 class Trading:
     def __init__(
-        self, markets: Markets, history: History, ledger: Ledger, barrier: Barrier, clock: Clock, currency: str
+        self,
+        markets: Markets,
+        history: History,
+        ledger: Ledger,
+        barrier: Barrier,
+        rates: MessageRates,
+        clock: Clock,
+        currency: str,
     ) -> None:
-        self._markets, self._history, self._ledger = markets, history, ledger
+        self._markets, self._history, self._ledger, self._rates = markets, history, ledger, rates
         self._barrier, self._clock, self._currency = barrier, clock, currency
 
     # --- what there is -------------------------------------------------------------------------------------------
@@ -107,7 +120,7 @@ class Trading:
 
     def placement(self, request: OrderRequest, caller: Caller, client_order_id: str = "") -> Placement:
         """The command for a request. Raises VALIDATION_FAILED or NOT_FOUND; the market checks the rest."""
-        kind = OrderKind.LIMIT if request.type == "limit" else OrderKind.MARKET
+        kind = KINDS[request.type]
         time_in_force = _time_in_force(request, kind)
         command = PlaceOrder(
             caller.user_id,
@@ -121,28 +134,43 @@ class Trading:
             self._expires_us(request, time_in_force),
             request.post_only,
             SELF_TRADES[request.self_trade_prevention],
+            _stop_price(request, kind),
         )
-        if request.post_only and time_in_force in (TimeInForce.IOC, TimeInForce.FOK):
-            raise invalid("post_only", "goes only with gtc and gtd, for it must be able to rest")
+        at_once = time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
+        if request.post_only and (at_once or kind is OrderKind.STOP):
+            raise invalid("post_only", "goes only with what can rest: limits, gtc or gtd")
         return Placement(self.spec(request.market), command)
 
     async def place(self, placement: Placement) -> OrderAnswer:
+        self._rates.take(placement.spec, placement.command.participant_id)
         return await self._order(placement.spec.market_id, placement.command)
 
     async def place_many(self, placements: Sequence[Placement]) -> list[OrderAnswer | Problem]:
         """Place all, per market in their order and in one write; each has its own outcome."""
-        return await self._many([(spec.market_id, command) for spec, command in placements])
+        late: dict[int, Problem] = {}  # by their place: those beyond the market's rate of messages
+        for place, (spec, command) in enumerate(placements):
+            try:
+                self._rates.take(spec, command.participant_id)
+            except Problem as problem:
+                late[place] = problem
+        commands = [(spec.market_id, command) for n, (spec, command) in enumerate(placements) if n not in late]
+        if not late:
+            return await self._many(commands)
+        outcomes = iter(await self._many(commands))
+        return [late[place] if place in late else next(outcomes) for place in range(len(placements))]
 
     async def amend(self, caller: Caller, order_id: str, request: AmendRequest) -> tuple[MarketSpec, OrderAnswer]:
         spec, number = self.locate(order_id)
-        if request.price is UNSET and request.quantity is UNSET:
-            raise invalid("price", "give a price, a quantity, or both")
+        if request.price is UNSET and request.quantity is UNSET and request.stop_price is UNSET:
+            raise invalid("price", "give a price, a quantity, or a stop_price")
         command = AmendOrder(
             caller.user_id,
             number,
             parse_price(request.price, "price") if request.price is not UNSET else 0,
             parse_energy(request.quantity, "quantity") if request.quantity is not UNSET else 0,
+            parse_price(request.stop_price, "stop_price") if request.stop_price is not UNSET else 0,
         )
+        self._rates.take(spec, caller.user_id)
         return spec, await self._known_order(spec, command)
 
     async def cancel(self, caller: Caller, order_id: str) -> tuple[MarketSpec, OrderAnswer]:
@@ -215,6 +243,8 @@ class Trading:
         return problem if stored is None else Problem(RejectCode.ORDER_CLOSED, "the order has ended")
 
     async def _many(self, commands: Sequence[tuple[int, PlaceOrder | CancelOrder]]) -> list[OrderAnswer | Problem]:
+        if not commands:
+            return []
         by_market: dict[int, list[int]] = {}
         for place, (market_id, _) in enumerate(commands):
             by_market.setdefault(market_id, []).append(place)
@@ -303,25 +333,38 @@ def _time_in_force(request: OrderRequest, kind: OrderKind) -> TimeInForce:
             return TimeInForce.IOC
         return TimeInForce.GTC if request.expires_at is None else TimeInForce.GTD
     time_in_force = TIMES_IN_FORCE[request.time_in_force]
-    if kind is OrderKind.MARKET and time_in_force in (TimeInForce.GTC, TimeInForce.GTD):
+    at_once = time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
+    if kind is OrderKind.MARKET and not at_once:
         raise invalid("time_in_force", "a market order never rests: ioc or fok")
+    if kind is OrderKind.STOP and at_once:
+        raise invalid("time_in_force", "says how long a stop order waits: gtc or gtd")
     return time_in_force
 
 
 def _price(request: OrderRequest, kind: OrderKind) -> int:
-    if kind is OrderKind.LIMIT:
+    if kind is OrderKind.LIMIT or kind is OrderKind.STOP_LIMIT:
         if request.price is None:
-            raise invalid("price", "a limit order needs one")
+            raise invalid("price", "an order with a limit needs one")
         if request.max_price is not None:
-            raise invalid("max_price", "goes only with a market buy")
+            raise invalid("max_price", "goes only with a market or stop buy")
         return parse_price(request.price, "price")
     if request.price is not None:
-        raise invalid("price", "a market order has none")
+        raise invalid("price", "a market or stop order has none")
     if request.max_price is None:
         return 0
     if request.side != "buy":
-        raise invalid("max_price", "goes only with a market buy")
+        raise invalid("max_price", "goes only with a market or stop buy")
     return parse_price(request.max_price, "max_price")
+
+
+def _stop_price(request: OrderRequest, kind: OrderKind) -> int:
+    if kind is OrderKind.STOP or kind is OrderKind.STOP_LIMIT:
+        if request.stop_price is None:
+            raise invalid("stop_price", "a stop order needs one")
+        return parse_price(request.stop_price, "stop_price")
+    if request.stop_price is not None:
+        raise invalid("stop_price", "goes only with stop and stop_limit")
+    return 0
 
 
 def _zone(asked: str | None, caller: Caller) -> str:

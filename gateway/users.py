@@ -239,7 +239,7 @@ class UserAdminController(Controller):
     @get("/{user_id:str}")
     async def find(self, request: GatewayRequest, user_id: FromPath[str]) -> User:
         """One user."""
-        user = await request.gateway.people.by_id(_user_id(user_id))
+        user = await request.gateway.people.by_id(user_number(user_id))
         if user is None:
             raise not_found("user")
         return _show(user)
@@ -250,7 +250,7 @@ class UserAdminController(Controller):
 
         The last admin stays one, whoever asks.
         """
-        gateway, number = request.gateway, _user_id(user_id)
+        gateway, number = request.gateway, user_number(user_id)
         if number == request.caller.user_id and (data.role is not None or data.status is not None):
             raise Problem(GatewayCode.FORBIDDEN, "an admin cannot change his own role or status")
         if data.role is not None and (known := await gateway.people.by_id(number)) is not None:
@@ -274,7 +274,7 @@ class UserAdminController(Controller):
     @post("/{user_id:str}/unlock", status_code=200)
     async def unlock(self, request: GatewayRequest, user_id: FromPath[str]) -> User:
         """Forget the failed logins of a user, so that he can try again at once."""
-        user = await request.gateway.people.by_id(_user_id(user_id))
+        user = await request.gateway.people.by_id(user_number(user_id))
         if user is None:
             raise not_found("user")
         await request.gateway.logins.unlock(user.user_id, user.email, request.origin)
@@ -302,7 +302,8 @@ def _check_kept_here(user: UserRecord, what: str) -> None:
         raise Problem(RejectCode.CONFLICT, f"the directory keeps this account's {what}")
 
 
-def _user_id(text: str) -> int:
+def user_number(text: str) -> int:
+    """Raises NOT_FOUND for what is no user's id."""
     if not (text.isascii() and text.isdigit() and int(text) < _ID_MAX):
         raise not_found("user")
     return int(text)

@@ -22,7 +22,9 @@ from gateway.instants import format_instant
 
 SIDE_NAMES: Final = {Side.BUY: "buy", Side.SELL: "sell"}
 SIDES: Final = {name: side for side, name in SIDE_NAMES.items()}
-KIND_NAMES: Final = {OrderKind.LIMIT: "limit", OrderKind.MARKET: "market"}
+KIND_NAMES: Final = {one: one.name.lower() for one in OrderKind}
+KINDS: Final = {name: one for one, name in KIND_NAMES.items()}
+_PRICELESS: Final = frozenset({OrderKind.MARKET, OrderKind.STOP})
 TIME_IN_FORCE_NAMES: Final = {one: one.name.lower() for one in TimeInForce}
 TIMES_IN_FORCE: Final = {name: one for one, name in TIME_IN_FORCE_NAMES.items()}
 SELF_TRADES: Final = {one.name.lower(): one for one in SelfTrade}
@@ -68,7 +70,7 @@ class OwnFill(Struct, frozen=True):
 
 
 class Order(Struct, frozen=True):
-    """`sequence`: the market's journal is durable up to here."""
+    """`sequence`: the market's journal is durable up to here. `triggered`: a trade has reached the stop price."""
 
     order_id: str
     client_order_id: str | None
@@ -91,6 +93,8 @@ class Order(Struct, frozen=True):
     sequence: int
     repeated: bool
     fills: list[Fill]
+    stop_price: Price | None = None
+    triggered: bool | None = None
 
 
 def order_id(market_id: int, number: int) -> str:
@@ -114,7 +118,7 @@ def show_order(spec: MarketSpec, view: OrderView, fills: Sequence[FillView], *, 
         market=spec.symbol,
         side=SIDE_NAMES[view.side],
         type=KIND_NAMES[view.kind],
-        price=None if view.kind is OrderKind.MARKET else format_price(view.price_micro),
+        price=None if view.kind in _PRICELESS else format_price(view.price_micro),
         quantity=format_energy(view.quantity_wh),
         filled_quantity=format_energy(view.filled_wh),
         remaining_quantity=format_energy(view.remaining_wh),
@@ -131,6 +135,8 @@ def show_order(spec: MarketSpec, view: OrderView, fills: Sequence[FillView], *, 
         sequence=view.sequence,
         repeated=repeated,
         fills=[show_fill(spec, fill) for fill in fills],
+        stop_price=format_price(view.stop_price_micro) if view.stop_price_micro else None,
+        triggered=not view.is_waiting if view.stop_price_micro else None,
     )
 
 

@@ -8,6 +8,7 @@ from persistence.postgres import Pool
 CURRENCY_ISSUED: Final = "issuance"
 ENERGY_GENERATED: Final = "generation"
 ENERGY_RETIRED: Final = "retired"
+CUSTODY: Final = "custody"
 MAIN: Final = "main"
 MARKET: Final = "market"
 

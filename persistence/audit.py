@@ -15,7 +15,8 @@ OPEN_ORDERS_MAX: Final = 1_000_000
 OPEN_ORDERS = """
     /* audit.open_orders */
     SELECT order_id, participant_id, client_order_id, side, kind, price_micro, quantity_wh, filled_wh, remaining_wh,
-        value_micro, status, end_reason, time_in_force, expires_us, post_only, zone, created_us, updated_us, sequence
+        value_micro, status, end_reason, time_in_force, expires_us, post_only, zone, created_us, updated_us, sequence,
+        stop_price_micro, is_waiting
     FROM orders
     WHERE market_id = $1
         AND status IN (1, 2)

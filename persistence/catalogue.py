@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 
 from engine.audit import SYSTEM, Origin
-from engine.market import MarketSpec, Mechanism, Path, Phase
+from engine.market import MarketSpec, Mechanism, Path, Phase, RiskLimits
 from engine.records import CapacityRecord, CostRecord, SymbolTaken, ZoneRecord
 from persistence.audit_log import append
 from persistence.journal import ensure_partitions
@@ -34,7 +34,11 @@ COLUMNS: Final = (
     "epoch_seconds",
     "order_life_seconds_max",
     "closed_orders_kept",
+    *RiskLimits.__struct_fields__,
+    "messages_per_second",
+    "halt_seconds",
 )
+_PLAIN: Final = frozenset(MarketSpec.__struct_fields__) - {"zones", "mechanism"}
 _LIST: Final = ", ".join(COLUMNS)
 _VALUES: Final = ", ".join(f"${number}" for number in range(2, len(COLUMNS) + 2))
 
@@ -284,14 +288,16 @@ class PostgresCatalogue:
                 paths=tuple(paths[row["market_id"]]),
                 zones=tuple(row["zones"]),
                 mechanism=Mechanism(row["mechanism"]),
-                **{name: row[name] for name in COLUMNS if name not in ("zones", "mechanism")},
+                limits=RiskLimits(*(row[name] for name in RiskLimits.__struct_fields__)),
+                **{name: row[name] for name in COLUMNS if name in _PLAIN},
             )
             for row in rows
         ]
 
 
 def _values(spec: MarketSpec) -> list[object]:
-    return [list(spec.zones) if name == "zones" else getattr(spec, name) for name in COLUMNS]
+    values = msgspec.structs.asdict(spec) | msgspec.structs.asdict(spec.limits) | {"zones": list(spec.zones)}
+    return [values[name] for name in COLUMNS]
 
 
 def _shown(spec: MarketSpec) -> dict[str, object]:

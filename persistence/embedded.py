@@ -107,7 +107,7 @@ class EmbeddedServer(ABC):
         self.data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
         lock = self._lock(ours_may_linger=again)
         try:
-            self._account = _account(self.home)
+            self._account = self._user()
             self._own(self.home)
             if not again:
                 self._sockets = self._socket_directory()
@@ -157,6 +157,10 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def _ready(self) -> bool: ...
+
+    def _user(self) -> tuple[int, int] | None:
+        """uid and gid to run as; None: our own."""
+        return _account(self.home)
 
     def _ended(self) -> None:
         assert self._guardian is not None

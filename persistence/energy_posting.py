@@ -5,16 +5,17 @@ window, and a transfer's reference, are the rule that a kWh is generated once an
 """
 
 from collections.abc import Collection, Sequence
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
-import msgspec
 
 from engine.metering.crediting import Due, Holder, Posting, Purse, post
 from engine.metering.records import PostedWindow
 from engine.metering.windows import WINDOW_US, Closing
 from engine.units import SECOND_US
+from persistence import outbox
 from persistence.accounts import ENERGY_GENERATED, ENERGY_RETIRED, MAIN, AccountKey, AccountNumbers
+from persistence.outbox import Order
 from persistence.postgres import Connection, Pool
 
 ADJUSTMENTS_AT_ONCE: Final = 500
@@ -78,12 +79,6 @@ ADD_ENTRIES = """
     /* energy_posting.add_entries */
     INSERT INTO entries (transfer_id, account_id, participant_id, amount)
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
-"""
-ADD_OUTBOX = """
-    /* energy_posting.add_outbox */
-    INSERT INTO outbox (kind, key, payload, created_us)
-    SELECT kind, key, payload::jsonb, $4
-    FROM unnest($1::text[], $2::text[], $3::text[]) AS o (kind, key, payload)
 """
 MARK_POSTED = """
     /* energy_posting.mark_posted */
@@ -273,8 +268,8 @@ async def _move(session: Connection, postings: Sequence[Posting], ids: dict[Acco
         for key, change in ((source, -amount), (target, amount))
     ]
     await session.execute(ADD_ENTRIES, *map(list, zip(*entries, strict=True)))
-    orders = [(kind, posting.due.cause, _payload(posting.due, amount)) for kind, _, posting, _, _, amount in moves]
-    await session.execute(ADD_OUTBOX, *map(list, zip(*orders, strict=True)), now_us)
+    orders = [Order(kind, posting.due.cause, _payload(posting.due, amount)) for kind, _, posting, _, _, amount in moves]
+    await outbox.add(session, orders, now_us)
 
 
 def _moves(posting: Posting) -> list[tuple[str, AccountKey, AccountKey, int]]:
@@ -289,16 +284,15 @@ def _moves(posting: Posting) -> list[tuple[str, AccountKey, AccountKey, int]]:
     return moves
 
 
-def _payload(due: Due, amount_wh: int) -> str:
+def _payload(due: Due, amount_wh: int) -> dict[str, Any]:
     owner_id, zone = due.holder
-    content = {
+    return {
         "meter": due.meter,
         "window_us": due.window_us,
         "owner_id": owner_id,
         "zone": zone,
         "amount_wh": amount_wh,
     }
-    return msgspec.json.encode(content).decode()
 
 
 async def _undone_estimates(session: Connection, late: list[asyncpg.Record]) -> list[tuple[int, int]]:

@@ -22,7 +22,7 @@ OPEN: Final = frozenset({OrderStatus.OPEN, OrderStatus.PARTIALLY_FILLED})
 
 _ORDER = """market_id, order_id, participant_id, client_order_id, side, kind, price_micro, quantity_wh, filled_wh,
         remaining_wh, value_micro, status, end_reason, time_in_force, expires_us, post_only, zone, created_us,
-        updated_us, sequence"""
+        updated_us, sequence, stop_price_micro, is_waiting"""
 _PAGE_OF_ORDERS = """
     WHERE participant_id = $1
         AND ($2::integer IS NULL OR market_id = $2)

@@ -22,8 +22,10 @@ from engine.records import (
     Want,
 )
 from engine.units import FOREVER_US
+from persistence import outbox
 from persistence.accounts import CURRENCY_ISSUED, ENERGY_GENERATED, MAIN, MARKET, AccountKey, AccountNumbers, is_energy
 from persistence.audit_log import append
+from persistence.outbox import Order
 from persistence.postgres import Pool, PooledConnection
 
 NEWEST: Final = FOREVER_US  # above every id: where a list that goes backwards begins
@@ -174,20 +176,12 @@ class PostgresLedger:
         target = AccountKey(participant_id, MAIN, 0, asset)
         ids = await self._accounts.of((source, target))
         async with self._pool.acquire() as connection, connection.transaction():
-            transfer_id = await connection.fetchval(ADD_DEPOSIT_TRANSFER, reference, time_us)
-            if transfer_id is None:
-                first = await _deposit(connection, DEPOSIT_BY_REFERENCE, reference)
-                if (first.participant_id, first.asset, first.amount) != (participant_id, asset, amount):
-                    raise ReferenceReused(f"reference {reference!r} belongs to another deposit")
-                return first
-            made = await _deposit(
-                connection, ADD_DEPOSIT, participant_id, asset, amount, reference, transfer_id, time_us
+            pair = (ids[source], ids[target])
+            made = await add_deposit(
+                connection, pair, participant_id, asset, amount, reference, time_us, origin, is_given=True
             )
-            await connection.execute(
-                ADD_ENTRIES, transfer_id, [ids[source], ids[target]], [0, participant_id], [-amount, amount]
-            )
-            after = {"asset": asset, "amount": amount, "reference": reference}
-            await append(connection, origin, "deposit.made", f"user:{participant_id}", None, after)
+        if (made.participant_id, made.asset, made.amount) != (participant_id, asset, amount):
+            raise ReferenceReused(f"reference {reference!r} belongs to another deposit")
         return made
 
     async def deposits(self, participant_id: int, before_id: int = NEWEST, limit: int = 100) -> list[DepositRecord]:
@@ -213,6 +207,36 @@ class PostgresLedger:
             for kind, amount in row.items()
             if kind != "asset"
         ]
+
+
+async def add_deposit(
+    connection: PooledConnection,
+    accounts: tuple[int, int],
+    participant_id: int,
+    asset: str,
+    amount: int,
+    reference: str,
+    time_us: int,
+    origin: Origin,
+    *,
+    is_given: bool = False,
+) -> DepositRecord:
+    """From the first account to the second, in the caller's transaction; the first deposit with this reference.
+
+    is_given: nobody has brought it to the chain, so the chain has to be told.
+    """
+    transfer_id = await connection.fetchval(ADD_DEPOSIT_TRANSFER, reference, time_us)
+    if transfer_id is None:
+        return await _deposit(connection, DEPOSIT_BY_REFERENCE, reference)
+    made = await _deposit(connection, ADD_DEPOSIT, participant_id, asset, amount, reference, transfer_id, time_us)
+    await connection.execute(ADD_ENTRIES, transfer_id, list(accounts), [0, participant_id], [-amount, amount])
+    if is_given:
+        # What nobody paid for is made on the chain as well, so that its vaults hold what the ledger says.
+        what = {"user_id": participant_id, "deposit_id": made.deposit_id, "asset": asset, "amount": amount}
+        await outbox.add(connection, [Order("deposit_issued", str(made.deposit_id), what)], time_us)
+    after = {"asset": asset, "amount": amount, "reference": reference}
+    await append(connection, origin, "deposit.made", f"user:{participant_id}", None, after)
+    return made
 
 
 async def _deposit(connection: PooledConnection, sql: str, *values: object) -> DepositRecord:

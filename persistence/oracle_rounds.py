@@ -18,9 +18,10 @@ from engine.units import SECOND_US, WH_PER_KWH, TimeUs
 from persistence import outbox
 from persistence.audit_log import append
 from persistence.oracle import LOCKED_FEED, feed_of
+from persistence.outbox import Order
 from persistence.postgres import AnyConnection, Pool
 
-KIND: Final = "oracle"  # of the outbox
+ROUND: Final = "oracle"  # its kind in the outbox
 VWAP_US: Final = 3_600 * SECOND_US
 _CANDLE_SECONDS: Final = 60
 
@@ -103,7 +104,7 @@ async def _close(connection: AnyConnection, name: str, now_us: TimeUs) -> None:
     at_us = number * round_us
     await connection.execute(CLOSED, name, number)
     if feed.source == "trades":
-        await _publish_traded(connection, name, number, at_us)
+        await _publish_traded(connection, name, number, feed.round, at_us)
         return
     said = [row for row in await connection.fetch(SAID, name) if is_fresh(row["observed_us"], at_us)]
     if not said:
@@ -113,22 +114,25 @@ async def _close(connection: AnyConnection, name: str, now_us: TimeUs) -> None:
     heard = [
         _heard(row, stray) for row, stray in zip(said, made.is_outlier if made else [False] * len(said), strict=True)
     ]
-    await _keep(connection, name, number, at_us, made, quorum, heard)
+    await _keep(connection, name, number, feed.round, at_us, made, quorum, heard)
     if made is not None:
         await _note(connection, name, said, made.is_outlier)
 
 
-async def _publish_traded(connection: AnyConnection, name: str, number: int, at_us: TimeUs) -> None:
+async def _publish_traded(
+    connection: AnyConnection, name: str, number: int, previous: int | None, at_us: TimeUs
+) -> None:
     row = await connection.fetchrow(TRADED, _CANDLE_SECONDS, at_us - VWAP_US, at_us)
     if row is not None and row["volume_wh"]:
         vwap = row["value_micro"] * WH_PER_KWH // row["volume_wh"]
-        await _keep(connection, name, number, at_us, Round(vwap, row["spread"], (False,)), 1, [])
+        await _keep(connection, name, number, previous, at_us, Round(vwap, row["spread"], (False,)), 1, [])
 
 
 async def _keep(
     connection: AnyConnection,
     name: str,
     number: int,
+    previous: int | None,
     at_us: TimeUs,
     made: Round | None,
     quorum: int,
@@ -146,12 +150,13 @@ async def _keep(
         "feed": name,
         "feed_id": feed_id(name).hex(),
         "number": number,
+        "previous": previous or 0,  # which the chain must have first
         "value": value,
         "spread": spread,
         "at": at_us // SECOND_US,
         "providers": made.used,
     }
-    await outbox.add(connection, KIND, [(f"{name}:{number}", payload)], at_us)
+    await outbox.add(connection, [Order(ROUND, f"{name}:{number}", payload)], at_us)
 
 
 async def _note(connection: AnyConnection, name: str, said: Sequence[asyncpg.Record], strays: Sequence[bool]) -> None:

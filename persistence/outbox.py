@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,14 +14,20 @@ from persistence.postgres import AnyConnection
 ADD = """
     /* outbox.add */
     INSERT INTO outbox (kind, key, payload, created_us)
-    SELECT $1, key, payload::jsonb, $4
-    FROM unnest($2::text[], $3::text[]) AS o (key, payload)
+    SELECT kind, key, payload::jsonb, $4
+    FROM unnest($1::text[], $2::text[], $3::text[]) AS o (kind, key, payload)
+    RETURNING number
 """
 
 
-async def add(
-    connection: AnyConnection, kind: str, effects: Sequence[tuple[str, Mapping[str, Any]]], now_us: TimeUs
-) -> None:
-    """effects: (key, payload)."""
-    payloads = [msgspec.json.encode(payload).decode() for _, payload in effects]
-    await connection.execute(ADD, kind, [key for key, _ in effects], payloads, now_us)
+class Order(NamedTuple):
+    kind: str
+    key: str
+    payload: Mapping[str, Any]
+
+
+async def add(connection: AnyConnection, orders: Sequence[Order], now_us: TimeUs) -> list[int]:
+    """Their numbers, in the order of the orders."""
+    payloads = [msgspec.json.encode(one.payload).decode() for one in orders]
+    rows = await connection.fetch(ADD, [one.kind for one in orders], [one.key for one in orders], payloads, now_us)
+    return [number for (number,) in rows]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from engine.projection import LedgerTransfer, ProjectionBatch, TradeRow
+from engine.projection import ProjectionBatch, TradeRow
 from engine.units import value_micro
 from engine.views import OrderView
 from persistence.accounts import MARKET, AccountKey, AccountNumbers, account_key
@@ -45,10 +45,13 @@ CHANGE_ORDERS = """
         status = c.status,
         end_reason = c.end_reason,
         updated_us = c.updated_us,
-        sequence = c.sequence
+        sequence = c.sequence,
+        stop_price_micro = c.stop_price_micro,
+        is_waiting = c.is_waiting
     FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::smallint[],
-        $9::smallint[], $10::bigint[], $11::bigint[]) AS c (order_id, price_micro, quantity_wh, filled_wh,
-        remaining_wh, value_micro, status, end_reason, updated_us, sequence)
+        $9::smallint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::boolean[]) AS c (order_id, price_micro,
+        quantity_wh, filled_wh, remaining_wh, value_micro, status, end_reason, updated_us, sequence, stop_price_micro,
+        is_waiting)
     WHERE o.market_id = $1
         AND o.order_id = c.order_id
 """
@@ -94,42 +97,8 @@ ADD_EPOCHS = """
             value_micro = e.value_micro + EXCLUDED.value_micro,
             trades = e.trades + EXCLUDED.trades
 """
-ADD_TRANSFERS = """
-    /* projections.add_transfers */
-    INSERT INTO transfers (kind, reference, time_us)
-    SELECT *
-    FROM unnest($1::text[], $2::text[], $3::bigint[])
-    ON CONFLICT (reference) DO NOTHING
-    RETURNING reference, transfer_id
-"""
-LOCK_ACCOUNTS = """
-    /* projections.lock_accounts */
-    SELECT count(*)
-    FROM (
-        SELECT 1
-        FROM accounts
-        WHERE account_id = ANY($1::bigint[])
-        ORDER BY account_id
-        FOR NO KEY UPDATE
-    ) AS locked
-"""
-# Before the entries what is reserved may only fall, after them only rise: so it never exceeds the balance in between.
-LOWER_RESERVED = """
-    /* projections.lower_reserved */
-    UPDATE accounts a
-    SET reserved = r.amount
-    FROM unnest($1::bigint[], $2::bigint[]) AS r (account_id, amount)
-    WHERE a.account_id = r.account_id
-        AND a.reserved > r.amount
-"""
-RAISE_RESERVED = """
-    /* projections.raise_reserved */
-    UPDATE accounts a
-    SET reserved = r.amount
-    FROM unnest($1::bigint[], $2::bigint[]) AS r (account_id, amount)
-    WHERE a.account_id = r.account_id
-        AND a.reserved < r.amount
-"""
+# One round trip, because who draws funds waits for its locks; migrations/0031_ledger_book.sql says what it does.
+BOOK = "/* projections.book */ SELECT ledger_book($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 
 
 class CursorMoved(Exception):
@@ -198,6 +167,8 @@ async def _change_orders(connection: PooledConnection, market_id: int, orders: S
             order.end_reason,
             order.updated_us,
             order.sequence,
+            order.stop_price_micro,
+            order.is_waiting,
         )
         for order in orders
     )
@@ -211,8 +182,9 @@ async def _merge(connection: PooledConnection, sql: str, market_id: int, rows: S
         await connection.execute(sql, market_id, *_columns(map(msgspec.structs.astuple, rows)))
 
 
-def _columns(rows: Iterable[tuple[object, ...]]) -> list[tuple[object, ...]]:
-    return list(zip(*rows, strict=True))
+def _columns(rows: Iterable[tuple[object, ...]], count: int = 0) -> list[tuple[object, ...]]:
+    """Of no rows so many empty columns."""
+    return list(zip(*rows, strict=True)) or [()] * count
 
 
 def _epochs(trades: list[TradeRow]) -> list[tuple[int, int, int, int]]:
@@ -238,43 +210,18 @@ def _account_keys(batch: ProjectionBatch) -> set[AccountKey]:
 
 
 async def _post(connection: PooledConnection, batch: ProjectionBatch, ids: dict[AccountKey, int]) -> None:
-    """Transfers, balances and what is reserved of them."""
-    numbers: dict[str, int] = {}
-    if batch.transfers:
-        columns = _columns((each.kind, each.reference, each.time_us) for each in batch.transfers)
-        numbers = {row[0]: row[1] for row in await connection.fetch(ADD_TRANSFERS, *columns)}
-    entries = _entries(batch.market_id, batch.transfers, numbers, ids)
-    reserved = {
-        ids[AccountKey(each.participant_id, MARKET, batch.market_id, each.asset)]: each.amount
-        for each in batch.reserved
-    }
-    touched = sorted({entry[1] for entry in entries} | reserved.keys())
-    if not touched:
-        return
-    await connection.execute(LOCK_ACCOUNTS, touched)
-    if reserved:
-        await connection.execute(LOWER_RESERVED, list(reserved), list(reserved.values()))
-    if entries:
-        await connection.copy_records_to_table(
-            "entries", columns=("transfer_id", "account_id", "participant_id", "amount"), records=entries
-        )
-    if reserved:
-        await connection.execute(RAISE_RESERVED, list(reserved), list(reserved.values()))
-
-
-def _entries(
-    market_id: int, transfers: list[LedgerTransfer], numbers: dict[str, int], ids: dict[AccountKey, int]
-) -> list[tuple[int, int, int, int]]:
-    """(transfer_id, account_id, participant_id, amount) of the transfers that are new, without empty ones."""
-    return [
-        (
-            number,
-            ids[account_key(entry.kind, entry.participant_id, market_id, entry.asset)],
-            entry.participant_id,
-            entry.amount,
-        )
-        for transfer in transfers
-        if (number := numbers.get(transfer.reference)) is not None
-        for entry in transfer.entries
-        if entry.amount
+    """Transfers that are not there yet, and what is reserved of balances then."""
+    market_id = batch.market_id
+    entries = [
+        (transfer.reference, ids[account_key(kind, participant_id, market_id, asset)], participant_id, amount)
+        for transfer in batch.transfers
+        for kind, participant_id, asset, amount in map(msgspec.structs.astuple, transfer.entries)
+        if amount
     ]
+    transfers = [(each.kind, each.reference, each.time_us) for each in batch.transfers]
+    reserved = [
+        (ids[AccountKey(each.participant_id, MARKET, market_id, each.asset)], each.amount) for each in batch.reserved
+    ]
+    if transfers or reserved:
+        columns = _columns(transfers, 3) + _columns(entries, 4) + _columns(reserved, 2)
+        await connection.execute(BOOK, *columns)

@@ -13,10 +13,10 @@ import msgspec
 from engine.audit import SYSTEM
 from engine.settlement.reconciliation import NOTHING, Amounts, Books, Difference
 from engine.settlement.states import Status
+from engine.submission import SETTLE
 from engine.units import TimeUs
 from persistence.audit_log import append
 from persistence.postgres import Pool
-from persistence.settlements import KIND
 
 DIFFERENCES_KEPT_MAX: Final = 100  # of one comparison; when everything differs, the first ones tell enough
 
@@ -83,7 +83,7 @@ class PostgresReconciliation:
             ledger = {row[0]: Amounts(row[1], row[2]) for row in await connection.fetch(LEDGER, currency)}
             live_wh = await connection.fetchval(LIVE)
             pending = {row[0]: Amounts(row[1], row[2]) for row in await connection.fetch(UNSETTLED)}
-            parts = await connection.fetch(OPEN_PARTS, KIND)
+            parts = await connection.fetch(OPEN_PARTS, SETTLE)
         under_way: set[str] = set()
         for status, deltas in parts:
             for one in json.loads(deltas):

@@ -8,7 +8,7 @@ Two at once wait for each other at settlement_head; a trade has one settlement b
 import secrets
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -18,11 +18,11 @@ from engine.settlement.proofs import prove
 from engine.settlement.records import PartRecord, SettlementRecord, TradeSettlement
 from engine.settlement.states import News, Status, advance, overall
 from engine.settlement.trades import SALT_BYTES, SettledSide, SettledTrade, SideName
+from engine.submission import SETTLE
 from engine.units import FOREVER_US, TimeUs
 from persistence import outbox
+from persistence.outbox import Order
 from persistence.postgres import AnyConnection, Pool
-
-KIND: Final = "settle"  # of the outbox
 
 _TRADE: Final = """market_id, number, sequence, time_us, energy_wh, buyer_id, buyer_zone, buyer_value_micro,
         buyer_fee_micro, seller_id, seller_zone, seller_value_micro, seller_fee_micro"""
@@ -180,9 +180,9 @@ class PostgresSettlements:
                 columns=("settlement", "place", "market_id", "number", "leaf"),
                 records=[(number, place, one.market_id, one.number, leaf) for place, (one, leaf) in enumerate(rows)],
             )
-            effects = _effects(settlement, len(trades))
-            await connection.execute(ADD_PARTS, number, [key for key, _ in effects], now_us)
-            await outbox.add(connection, KIND, effects, now_us)
+            orders = _orders(settlement, len(trades))
+            await connection.execute(ADD_PARTS, number, [one.key for one in orders], now_us)
+            await outbox.add(connection, orders, now_us)
         return len(trades)
 
     async def by_id(self, settlement_id: bytes) -> SettlementRecord | None:
@@ -248,12 +248,13 @@ async def _move_cursors(connection: AnyConnection, trades: Sequence[SettledTrade
     await connection.execute(MOVE_CURSORS, *map(list, zip(*rows, strict=True)))
 
 
-def _effects(settlement: Settlement, trades: int) -> list[tuple[str, dict[str, Any]]]:
-    """(key, payload) of each part: what the instruction settle_batch needs, with accounts in place of vaults."""
+def _orders(settlement: Settlement, trades: int) -> list[Order]:
+    """One for each part: what the instruction settle_batch needs, with accounts in place of vaults."""
     identity, parts = settlement.settlement_id.hex(), settlement.parts
     common = {"settlement": identity, "root": settlement.root.hex(), "count": trades, "parts": len(parts)}
     return [
-        (
+        Order(
+            SETTLE,
             f"{identity}:{place}",
             {**common, "part": place, "after": part.after, "deltas": msgspec.to_builtins(part.deltas)},
         )

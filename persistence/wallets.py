@@ -4,6 +4,7 @@ Whatever counts somebody's wallets or challenges holds his row of `users` first,
 each see room for the last one. A platform wallet's seed leaves this file only through `Vault.open`, for the chain.
 """
 
+import contextlib
 from typing import Final
 
 import asyncpg
@@ -18,6 +19,7 @@ from persistence.people import subject_of
 from persistence.postgres import Pool
 from persistence.sealing import MasterKeyProblem, MasterKeys, SealBroken, Sealed, seal, unseal
 
+UNBOUNDED: Final = 2**31
 SWEPT_MAX: Final = 1_000  # a challenge's share of sweeping, so that none pays for a long one
 
 HOLD_USER = "/* wallets.hold_user */ SELECT 1 FROM users WHERE user_id = $1 FOR NO KEY UPDATE"
@@ -264,6 +266,16 @@ class Vault:
             after = {"address": address, "primary": row["is_primary"], "key_version": sealed.key_version}
             await append(connection, origin, "wallet.made", subject_of(user_id), None, after)
         return WalletRecord(*row)
+
+    async def address(self, user_id: int, now_us: int) -> str:
+        """This person's platform wallet, made without a bound if there is none: the chain knows people by it."""
+        row = await self._pool.fetchrow(SEALED_OF_USER, user_id)
+        if row is None:
+            with contextlib.suppress(PlatformWalletKept):  # somebody has been quicker
+                return (await self.make(user_id, now_us, UNBOUNDED)).address
+            row = await self._pool.fetchrow(SEALED_OF_USER, user_id)
+        assert row is not None, "a platform wallet is never removed"
+        return str(row["address"])
 
     async def open(self, user_id: int) -> bytes:
         """The seed (32 bytes) of this person's platform wallet: sign with it, and let it go.

@@ -19,6 +19,7 @@ from solana.rpc.commitment import Commitment, Confirmed
 from solana.rpc.core import RPCException
 
 from chain.client.breaker import Breaker, Circuit
+from engine.submission import ChainDown
 
 NODE_UNHEALTHY: Final = -32005
 LAGGING: Final = (NODE_UNHEALTHY, -32004, -32014, -32016)  # unhealthy, no block yet, status not yet, slot not reached
@@ -28,7 +29,7 @@ T = TypeVar("T")
 Ask = Callable[[AsyncClient], Awaitable[T]]
 
 
-class ChainUnavailable(Exception):
+class ChainUnavailable(ChainDown):
     """No endpoint answered in time: what was asked for may have happened or not."""
 
 

@@ -15,6 +15,7 @@ from engine.messages import (
     CancelOrder,
     Command,
     Defunded,
+    EndReason,
     Event,
     OrderAccepted,
     OrderAmended,
@@ -25,13 +26,16 @@ from engine.messages import (
     PlaceOrder,
     Refused,
     RejectCode,
+    SetRisk,
     Side,
+    StopTriggered,
     Traded,
 )
 from engine.units import PriceMicro, TimeUs
 from engine.views import (
     Answer,
     Applied,
+    Await,
     BookView,
     FillView,
     GetBook,
@@ -55,7 +59,7 @@ from engine.views import (
 
 DEPTH_MAX = 20_000
 
-_ABOUT_AN_ORDER: Final = (OrderAmended, OrderAccepted, OrderEnded, OrderReduced)
+_ABOUT_AN_ORDER: Final = (OrderAmended, OrderAccepted, OrderEnded, OrderReduced, StopTriggered)
 _BUY: Final = Side.BUY
 _TAKER: Final = Liquidity.TAKER
 _MAKER: Final = Liquidity.MAKER
@@ -83,6 +87,8 @@ def order_view(order: Order) -> OrderView:
         order.created_us,
         order.updated_us,
         order.updated_sequence,
+        order.stop_micro,
+        order.is_waiting,
     )
 
 
@@ -115,6 +121,10 @@ def answer(book: OrderBook, command: Command, events: Sequence[Event]) -> Answer
     elif type(command) is CancelAll:
         ended = (event for event in events if isinstance(event, OrderEnded))
         return Applied(book.sequence, sum(event.reason is command.reason for event in ended))
+    elif type(command) is SetRisk:
+        return Applied(
+            book.sequence, sum(type(event) is OrderEnded and event.reason is EndReason.RISK for event in events)
+        )
     return Applied(book.sequence, sum(isinstance(event, Defunded) for event in events))
 
 
@@ -208,6 +218,8 @@ def reply(book: OrderBook, query: Query) -> Answer:
             return book_view(book, min(query.depth, DEPTH_MAX), query.zone)
         case Watch():
             return book_view(book, DEPTH_MAX, "")
+        case Await():
+            return Applied(book.sequence)
         case GetMarket():
             return MarketView(
                 sequence=book.sequence,
@@ -218,6 +230,7 @@ def reply(book: OrderBook, query: Query) -> Answer:
                 last_price_micro=book.reference.last_price_micro,
                 open_orders=len(book.orders),
                 trades=book.trades,
+                halted_until_us=book.halt_until_us,
             )
 
 

@@ -4,7 +4,7 @@ A buyer takes the lowest landed price first, a seller the bid that leaves him mo
 price holds. What the buyer pays beyond what the seller receives is the grid's, to the micro.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from heapq import merge
 from itertools import groupby
@@ -12,28 +12,26 @@ from typing import Final
 
 from engine.accounts import reservation_micro
 from engine.book.lanes import Lane
-from engine.book.reference import ReferencePrice
 from engine.book.side import BookSide, Order
+from engine.book.stops import Stops
+from engine.book.volatility import Volatility
 from engine.market import Phase
-from engine.messages import EndReason, Event, OrderReduced, SelfTrade, Side, Traded
-from engine.units import BPS, EnergyWh, MoneyMicro, PriceMicro, TimeUs, value_micro
+from engine.messages import EndReason, Event, OrderReduced, SelfTrade, Side, StopTriggered, Traded
+from engine.units import BPS, EnergyWh, MoneyMicro, PriceMicro, value_micro
 
 _FILLED: Final = EndReason.FILLED  # looking up an enum's member takes as long as a small function's call
 
 
-class Matching(ABC):
+class Matching(Volatility):
     """The trading half of OrderBook, which gives it its state and the way in which orders end."""
 
-    phase: Phase
     sequence: int
-    time_us: TimeUs
     trades: int
     fees_micro: MoneyMicro
     grid_micro: dict[str, MoneyMicro]
-    reference: ReferencePrice
     sides: dict[tuple[Side, str], BookSide]
     lanes: dict[tuple[str, str], Lane]
-    blocked: dict[int, Order]
+    stops: Stops
 
     @abstractmethod
     def _end(self, order: Order, reason: EndReason, events: list[Event]) -> None:
@@ -47,7 +45,8 @@ class Matching(ABC):
         self._has_limits = any(lane.limited for lane in lanes)
 
     def _match(self, taker: Order, events: list[Event]) -> None:
-        """Trade with the best makers while prices cross; the taker rests nowhere meanwhile."""
+        """Trade with the best makers while prices cross and stay in the band; the taker rests nowhere meanwhile."""
+        band = self._band()  # as it is now: the taker's own trades move it for the next one
         while taker.remaining_wh:
             best = self._best_at(taker, taker.price_micro)
             if best is None:
@@ -58,6 +57,9 @@ class Matching(ABC):
                 if taker.end_reason:
                     return
                 continue
+            if band is not None and not band[0] <= maker.price_micro <= band[1]:
+                self._halt(maker.price_micro, band, events)
+                return
             energy_wh = min(taker.remaining_wh, maker.remaining_wh, lane.left_wh)
             self._trade(taker, maker, lane, energy_wh, price, events)
         self._end(taker, _FILLED, events)
@@ -144,6 +146,7 @@ class Matching(ABC):
             lane.set_used(lane.used_wh + energy_wh)
         self.trades += 1
         self.reference.add(maker_price_micro, energy_wh, maker_value, self.time_us)
+        stopped = self.stops.trigger(maker_price_micro) if self.stops else ()
         events.append(
             Traded(
                 self.trades,
@@ -164,6 +167,9 @@ class Matching(ABC):
                 seller.zone,
             )
         )
+        for order in stopped:
+            order.updated_us, order.updated_sequence = self.time_us, self.sequence
+            events.append(StopTriggered(order.order_id))
         if maker.remaining_wh == 0:
             self._end(maker, _FILLED, events)
 
@@ -202,8 +208,8 @@ class Matching(ABC):
             order.account.reserve_energy(order.zone, -by_wh)
 
     def _fillable(self, taker: Order) -> bool:
-        """Whether the whole order would trade now: within its limit and the lanes, before it meets its own."""
-        missing = taker.remaining_wh
+        """Whether the whole order would trade now: within limit, lanes and band, before it meets one of its own."""
+        missing, band = taker.remaining_wh, self._band()
         left = {lane: lane.left_wh for lane in self.lanes.values()}
         for _, _, maker, lane in self._makers(taker):
             if not left[lane]:
@@ -211,6 +217,8 @@ class Matching(ABC):
             if maker.account is taker.account:
                 if taker.placed.self_trade is SelfTrade.CANCEL_OLDEST:
                     continue
+                return False
+            if band is not None and not band[0] <= maker.price_micro <= band[1]:
                 return False
             energy_wh = min(missing, maker.remaining_wh, left[lane])
             left[lane] -= energy_wh
@@ -237,13 +245,17 @@ class Matching(ABC):
         for order in waiting:
             order.home.remove(order)
         for order in waiting:
+            if self.phase is not Phase.OPEN:  # one before it has halted the market
+                order.home.add(order)
+                self.blocked[order.order_id] = order
+                continue
             if order.placed.post_only and self._best_at(order, order.price_micro) is not None:
                 self._end(order, EndReason.POST_ONLY_WOULD_TRADE, events)
                 continue
             self._match(order, events)
             if order.end_reason == 0:
                 order.home.add(order)
-                if self._meets_full_lane(order):
+                if self.phase is not Phase.OPEN or self._meets_full_lane(order):
                     self.blocked[order.order_id] = order
 
 

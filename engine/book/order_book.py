@@ -18,6 +18,7 @@ from engine.book.lanes import Lane, lanes_of
 from engine.book.reference import ReferencePrice
 from engine.book.ruling import Ruling
 from engine.book.side import BookSide, Order
+from engine.book.stops import STOP_KINDS, Stops
 from engine.market import MarketSpec, Phase
 from engine.messages import (
     CURRENCY,
@@ -33,6 +34,7 @@ from engine.messages import (
     Entry,
     EpochOpened,
     Event,
+    FireStop,
     Fund,
     Funded,
     OrderAccepted,
@@ -49,6 +51,7 @@ from engine.messages import (
     SetRisk,
     SetSpec,
     Side,
+    StopMoved,
     Tick,
     TimeInForce,
 )
@@ -73,6 +76,8 @@ _OPEN: Final = Phase.OPEN
 _SELL: Final = Side.SELL
 _LIMIT: Final = OrderKind.LIMIT
 _FOK: Final = TimeInForce.FOK
+_RESTING: Final = frozenset({OrderKind.LIMIT, OrderKind.STOP_LIMIT})
+_WITHOUT_LIMIT: Final = frozenset({OrderKind.MARKET, OrderKind.STOP})
 
 
 class OrderBook(Ruling):
@@ -103,6 +108,9 @@ class OrderBook(Ruling):
         self._bind_lanes()
         self.pathless_wh: dict[tuple[str, str], EnergyWh] = {}  # passed in this epoch where the spec has no path now
         self.blocked: dict[int, Order] = {}  # resting orders that a full lane may have kept from trading
+        self.stops = Stops()
+        self.halt_until_us: TimeUs = 0
+        self.reopening_micro: PriceMicro = 0
         self._agenda: list[tuple[TimeUs, int]] = []  # (instant, order id), or minus the participant id for dead-man
         self.due_us: TimeUs = 0  # when time alone next changes something
         self._look_for_risk()
@@ -119,6 +127,7 @@ class OrderBook(Ruling):
             SetFees: self._set_fees,
             SetRisk: self._set_risk,
             Tick: self._tick,
+            FireStop: self._fire_stop,
         }
 
     def apply(self, entry: Entry) -> list[Event]:
@@ -162,7 +171,7 @@ class OrderBook(Ruling):
             price = command.price_micro or order.price_micro
             quantity = command.quantity_wh or order.quantity_wh
             missing = _amend_extra(order, price, quantity) - order.account.free(order.asset)
-            if missing <= 0 or self._amend_refusal(order, price, quantity) is not None:
+            if missing <= 0 or self._amend_refusal(order, price, quantity, command.stop_price_micro) is not None:
                 return None
             return order.asset, missing
         return None
@@ -206,11 +215,16 @@ class OrderBook(Ruling):
                     account.net_wh = 0
                     self._forget_if_empty(account)
             self._trade_blocked(events)
+        if 0 < self.halt_until_us <= now_us:
+            self._reopen(events)
         self._set_due()
 
     def _set_due(self) -> None:
-        epoch_end_us = self.epoch_start_us + self.spec.epoch_us
-        self.due_us = min(epoch_end_us, self._agenda[0][0]) if self._agenda else epoch_end_us
+        self.due_us = self.epoch_start_us + self.spec.epoch_us
+        if self._agenda:
+            self.due_us = min(self.due_us, self._agenda[0][0])
+        if self.halt_until_us:
+            self.due_us = min(self.due_us, self.halt_until_us)
 
     def _remind(self, at_us: TimeUs, what: int) -> None:
         """Put an instant on the agenda; items that came to nothing are swept out before they outnumber the rest."""
@@ -262,20 +276,42 @@ class OrderBook(Ruling):
         if need > free:
             events.append(_insufficient(need - free, order.asset))
             return
+        is_stop = command.kind in STOP_KINDS
+        if is_stop and (refusal := self.stops.refusal(order)) is not None:
+            events.append(refusal)
+            return
         events.append(OrderAccepted(order.order_id))
         self._admit(order)
-        if command.post_only and self._best_at(order, price) is not None:
+        if is_stop:
+            self.stops.add(order)
+        else:
+            self._enter(order, events)
+        if order.end_reason == 0:
+            self._remind(order.expires_us, order.order_id)
+
+    def _enter(self, order: Order, events: list[Event]) -> None:
+        """The order arrives in the book: it trades, and then rests or ends."""
+        command = order.placed
+        if command.post_only and self._best_at(order, order.price_micro) is not None:
             self._end(order, EndReason.POST_ONLY_WOULD_TRADE, events)
         elif command.time_in_force is _FOK and not self._fillable(order):
             self._end(order, EndReason.FOK_UNFILLABLE, events)
         else:
-            self._match(order, events)
+            if self.phase is _OPEN:
+                self._match(order, events)
             if order.end_reason == 0:
-                if command.kind is _LIMIT and order.may_rest:
+                if command.kind in _RESTING and order.may_rest:
                     self._rest(order)
-                    self._remind(order.expires_us, order.order_id)
                 else:
-                    self._end(order, EndReason.IOC_REMAINDER, events)
+                    self._end(order, EndReason.IOC_REMAINDER if self.phase is _OPEN else EndReason.HALTED, events)
+
+    def _fire_stop(self, _: FireStop, events: list[Event]) -> None:
+        """The triggered order gets its place in time here. In a halted market it rests if it may, or ends."""
+        if self.stops.triggered:
+            order = self.orders[self.stops.triggered.popleft()]
+            order.priority = self.sequence
+            order.updated_us, order.updated_sequence = self.time_us, self.sequence
+            self._enter(order, events)
 
     def _admit(self, order: Order) -> None:
         """The order becomes open: known by its ids, its funds reserved, its life limited."""
@@ -294,12 +330,12 @@ class OrderBook(Ruling):
     def _rest(self, order: Order) -> None:
         """The order waits in the book for takers."""
         order.home.add(order)
-        if self._has_limits and self._meets_full_lane(order):
+        if self.phase is not _OPEN or (self._has_limits and self._meets_full_lane(order)):
             self.blocked[order.order_id] = order
 
     def _limit_micro(self, command: PlaceOrder) -> PriceMicro:
-        """The worst price the order may take; a market order that names none takes the corridor's end."""
-        if command.kind is not _LIMIT and command.price_micro == 0:
+        """The worst price the order may take; a market or stop order that names none takes the corridor's end."""
+        if command.price_micro == 0 and command.kind in _WITHOUT_LIMIT:
             return self.spec.price_micro_max if command.side is Side.BUY else self.spec.price_micro_min
         return command.price_micro
 
@@ -315,7 +351,7 @@ class OrderBook(Ruling):
             return
         price = command.price_micro or order.price_micro
         quantity = command.quantity_wh or order.quantity_wh
-        refusal = self._amend_refusal(order, price, quantity)
+        refusal = self._amend_refusal(order, price, quantity, command.stop_price_micro)
         if refusal is not None:
             events.append(refusal)
             return
@@ -323,11 +359,21 @@ class OrderBook(Ruling):
         if extra > 0 and extra > account.free(order.asset):
             events.append(_insufficient(extra - account.free(order.asset), order.asset))
             return
-        if order.placed.post_only and price != order.price_micro and self._best_at(order, price) is not None:
+        in_book = order.level is not None
+        if (
+            in_book
+            and order.placed.post_only
+            and price != order.price_micro
+            and self._best_at(order, price) is not None
+        ):
             events.append(Refused(RejectCode.CONFLICT, "a post-only order would trade at this price"))
             return
         keeps_place = price == order.price_micro and quantity <= order.quantity_wh
-        if keeps_place:
+        if not in_book:
+            self._amend_stop(order, command.stop_price_micro or order.stop_micro, keeps_place, events)
+            order.price_micro = price
+            order.remaining_wh += quantity - order.quantity_wh
+        elif keeps_place:
             order.home.reduce(order, order.quantity_wh - quantity)
         else:
             order.home.remove(order)
@@ -342,11 +388,21 @@ class OrderBook(Ruling):
             account.reserve_energy(order.zone, extra)
         order.updated_us, order.updated_sequence = self.time_us, self.sequence
         events.append(OrderAmended(order.order_id, price, quantity))
-        if not keeps_place:
+        if in_book and not keeps_place:
             self.blocked.pop(order.order_id, None)
             self._match(order, events)
             if order.end_reason == 0:
                 self._rest(order)
+
+    def _amend_stop(self, order: Order, stop_micro: PriceMicro, keeps_place: bool, events: list[Event]) -> None:
+        """Another stop price, or worse terms for the others, take a new place among those that wait."""
+        moved = stop_micro != order.stop_micro
+        if order.is_waiting and (moved or not keeps_place):
+            self.stops.remove(order)
+            order.stop_micro, order.priority = stop_micro, self.sequence
+            self.stops.add(order)
+        if moved:
+            events.append(StopMoved(order.order_id, stop_micro))
 
     def _cancel(self, command: CancelOrder, events: list[Event]) -> None:
         order = self.orders.get(command.order_id)
@@ -390,6 +446,8 @@ class OrderBook(Ruling):
         """The one way in which an open order closes: out of the book, its reservation released, remembered a while."""
         if order.level is not None:
             order.home.remove(order)
+        elif order.stop_micro:
+            self.stops.remove(order)
         account = order.account
         if order.is_buy:
             if order.reserved_micro:

@@ -25,9 +25,15 @@ class ReferencePrice:
     def set_spec(self, spec: MarketSpec) -> None:
         """Before the first trade the spec gives the price; afterwards only its tick matters."""
         self.spec = spec
-        if self.volume_wh == 0:
+        if self.last_price_micro == 0:
             middle = (spec.price_micro_min + spec.price_micro_max) // 2
             self.price_micro = spec.reference_price_micro or floor_to_tick(middle, spec.tick_micro)
+
+    def restart(self, price_micro: PriceMicro) -> None:
+        """From now on this price, until the next trade makes one of its own."""
+        self.minutes.clear()
+        self.value_micro = self.volume_wh = 0
+        self.price_micro = price_micro
 
     def add(self, price_micro: PriceMicro, energy_wh: EnergyWh, value_micro: MoneyMicro, time_us: TimeUs) -> None:
         """Count a trade at the maker's price, of that value."""

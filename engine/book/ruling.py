@@ -9,6 +9,7 @@ from engine.book.lanes import lanes_of
 from engine.book.matching import Matching
 from engine.book.risk import blocked_refusal, risk_refusal
 from engine.book.side import BookSide, Order
+from engine.book.stops import STOP_KINDS, is_reached
 from engine.market import NO_LIMITS, MarketSpec, Phase
 from engine.messages import (
     EndReason,
@@ -68,6 +69,8 @@ class Ruling(Matching):
                     f"expires_at: an order lives at most {spec.order_life_seconds_max} s in {spec.symbol}",
                 )
         refusal = self._terms_refusal(price_micro, command.quantity_wh, command.kind is _LIMIT)
+        if refusal is None and command.kind in STOP_KINDS:
+            refusal = self._stop_refusal(command.side is Side.BUY, command.stop_price_micro)
         if refusal is None and self._has_risk:
             return self._risk_refusal(command, price_micro)
         return refusal
@@ -97,17 +100,40 @@ class Ruling(Matching):
                 )
         return None
 
+    def _stop_refusal(self, is_buy: bool, stop_micro: PriceMicro) -> Refused | None:
+        """The first rule that this stop price breaks."""
+        spec, last_micro = self.spec, self.reference.last_price_micro
+        if stop_micro <= 0:
+            return Refused(RejectCode.VALIDATION_FAILED, "stop_price: a stop order needs one")
+        if stop_micro % spec.tick_micro:
+            return Refused(RejectCode.PRICE_OFF_TICK, f"stop_price must be a multiple of {money_text(spec.tick_micro)}")
+        if not spec.price_micro_min <= stop_micro <= spec.price_micro_max:
+            low, high = money_text(spec.price_micro_min), money_text(spec.price_micro_max)
+            return Refused(RejectCode.PRICE_OUTSIDE_CORRIDOR, f"stop_price must be from {low} to {high}")
+        if is_reached(is_buy, stop_micro, last_micro):
+            return Refused(
+                RejectCode.CONFLICT, f"the last trade, at {money_text(last_micro)}, is at the stop price already"
+            )
+        return None
+
     def _not_open(self) -> Refused:
         return Refused(RejectCode.MARKET_NOT_OPEN, f"{self.spec.symbol} is {self.phase.name.lower()}")
 
-    def _amend_refusal(self, order: Order, price_micro: PriceMicro, quantity_wh: EnergyWh) -> Refused | None:
+    def _amend_refusal(
+        self, order: Order, price_micro: PriceMicro, quantity_wh: EnergyWh, stop_micro: PriceMicro
+    ) -> Refused | None:
         """The first rule that the new terms break, in the order of RejectCode; funds come after."""
         if quantity_wh <= order.filled_wh:
             return Refused(
                 RejectCode.VALIDATION_FAILED,
                 f"quantity: must be above the {energy_text(order.filled_wh)} that are filled",
             )
-        refusal = self._terms_refusal(price_micro, quantity_wh, price_micro != order.price_micro)
+        if stop_micro and not order.is_waiting:
+            return Refused(RejectCode.VALIDATION_FAILED, "stop_price: is that of a stop order which waits")
+        in_band = price_micro != order.price_micro and order.placed.kind is _LIMIT
+        refusal = self._terms_refusal(price_micro, quantity_wh, in_band)
+        if refusal is None and stop_micro and stop_micro != order.stop_micro:
+            refusal = self._stop_refusal(order.is_buy, stop_micro)
         if refusal is None and self._has_risk:
             limits = self.spec.limits if order.account.limits is None else order.account.limits
             return risk_refusal(limits, order.account, order.placed.side, price_micro, quantity_wh, amended=order)
@@ -118,7 +144,8 @@ class Ruling(Matching):
         if account is not None and account.is_blocked:
             return blocked_refusal()
         limits = self.spec.limits if account is None or account.limits is None else account.limits
-        rests = command.kind is _LIMIT and command.time_in_force not in (TimeInForce.IOC, TimeInForce.FOK)
+        at_once = command.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
+        rests = command.kind in STOP_KINDS or (command.kind is _LIMIT and not at_once)
         return risk_refusal(limits, account, command.side, price_micro, command.quantity_wh, rests=rests)
 
     # --- who changes them -----------------------------------------------------------------------------------
@@ -127,8 +154,9 @@ class Ruling(Matching):
         if self.phase is Phase.CLOSED and command.phase is not Phase.CLOSED:
             events.append(Refused(RejectCode.CONFLICT, "a closed market stays closed"))
             return
-        if command.phase is self.phase:
+        if command.phase is self.phase and not self.halt_until_us:
             return
+        self._end_halt(events)
         self.phase = command.phase
         events.append(PhaseChanged(command.phase))
         if command.phase is Phase.CLOSED:
@@ -163,7 +191,8 @@ class Ruling(Matching):
                 account.fees = self.fees
         self._look_for_risk()
         events.append(SpecChanged(new))
-        self.blocked = dict(self.orders)  # cheaper paths can make any two of them meet
+        # cheaper paths can make any two of them meet
+        self.blocked = {number: order for number, order in self.orders.items() if order.level is not None}
         self._trade_blocked(events)
 
     def lanes_used(self) -> dict[tuple[str, str], EnergyWh]:

@@ -36,6 +36,7 @@ class Order:
         "filled_wh",
         "home",
         "is_buy",
+        "is_waiting",
         "level",
         "newer",
         "older",
@@ -46,6 +47,7 @@ class Order:
         "quantity_wh",
         "remaining_wh",
         "reserved_micro",
+        "stop_micro",
         "updated_sequence",
         "updated_us",
         "value_micro",
@@ -77,6 +79,8 @@ class Order:
         self.fee_numerator = 0  # what its fees so far come to beyond whole micros, in 1/10,000 micro
         self.reserved_micro: MoneyMicro = 0  # a buy order's part of cash_reserved
         self.priority = order_id
+        self.stop_micro = placed.stop_price_micro
+        self.is_waiting = False  # for a trade at its stop price
         self.expires_us: TimeUs = 0
         self.created_us = created_us
         self.updated_us = created_us

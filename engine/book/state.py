@@ -38,6 +38,8 @@ class OrderState(Struct, array_like=True, gc=False):
     updated_us: int
     updated_sequence: int
     end_reason: int
+    stop_micro: int = 0
+    is_waiting: bool = False
 
 
 class AccountState(Struct, array_like=True, gc=False):
@@ -74,6 +76,9 @@ class BookState(Struct, array_like=True):
     accounts: list[AccountState]
     orders: list[Raw]  # OrderState of the open ones, by id
     closed: list[Raw]  # and of those that ended, in the order in which they did
+    triggered: list[int] = []  # stop orders that a FireStop each lets into the book
+    halt_until_us: int = 0
+    reopening_micro: int = 0
 
 
 class StateUnreadable(Exception):
@@ -107,6 +112,9 @@ def encode(book: OrderBook) -> bytes:
             accounts=[_account_state(book.accounts[key]) for key in sorted(book.accounts)],
             orders=_encoded(book.orders.values()),  # ids grow, so insertion is their order
             closed=_encoded(book.closed.values()),
+            triggered=list(book.stops.triggered),
+            halt_until_us=book.halt_until_us,
+            reopening_micro=book.reopening_micro,
         )
     )
 
@@ -122,6 +130,7 @@ def decode(data: bytes) -> OrderBook:
     book = OrderBook(state.spec, state.phase)
     book.sequence, book.time_us, book.epoch_start_us = state.sequence, state.time_us, state.epoch_start_us
     book.trades, book.fund_number, book.defund_number = state.trades, state.fund_number, state.defund_number
+    book.halt_until_us, book.reopening_micro = state.halt_until_us, state.reopening_micro
     book.fees_micro, book.grid_micro = state.fees_micro, dict(state.grid_micro)
     reference = book.reference
     reference.last_price_micro, reference.price_micro = state.last_price_micro, state.reference_price_micro
@@ -149,8 +158,12 @@ def _restore_orders(book: OrderBook, state: BookState) -> None:
         order = _order(kept, book)
         book.orders[order.order_id] = order
         order.account.orders[order.order_id] = order
+    book.stops.triggered.extend(state.triggered)
     for order in sorted(book.orders.values(), key=lambda order: order.priority):
-        order.home.add(order)
+        if order.is_waiting:
+            book.stops.add(order)
+        elif order.order_id not in book.stops.triggered:
+            order.home.add(order)
     for kept in state.closed:
         order = _order(kept, book)
         book.closed[order.order_id] = order
@@ -187,6 +200,8 @@ def _order_state(order: Order) -> OrderState:
         order.updated_us,
         order.updated_sequence,
         int(order.end_reason),
+        order.stop_micro,
+        order.is_waiting,
     )
 
 
@@ -213,6 +228,7 @@ def _order(encoded: Raw, book: OrderBook) -> Order:
     order.updated_us = _same(kept.updated_us, order.created_us)
     order.updated_sequence = _same(kept.updated_sequence, order.order_id)
     order.end_reason = kept.end_reason
+    order.stop_micro, order.is_waiting = kept.stop_micro, kept.is_waiting
     if placed.client_order_id:
         account.client_ids[placed.client_order_id] = order
     return order

@@ -16,6 +16,7 @@ from engine.settlement.trades import SALT_BYTES, SettledTrade, leaves_of, settle
 from engine.units import EnergyWh, MoneyMicro, TimeUs
 
 PARTS_MAX: Final = 255  # the program counts them with 8 bits
+USER: Final = "user:"
 FEES: Final = "fees"
 GRID: Final = "grid"
 _DELTA_MAX: Final = 2**63 - 1
@@ -65,7 +66,7 @@ class Settlement(Struct, frozen=True):
 
 
 def user(participant_id: ParticipantId) -> str:
-    return f"user:{participant_id}"
+    return f"{USER}{participant_id}"
 
 
 def is_due(waiting: int, oldest_us: TimeUs, now_us: TimeUs, rule: Rule) -> bool:

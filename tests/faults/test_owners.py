@@ -41,7 +41,7 @@ async def test_of_two_owners_exactly_one_writes_on(installation: Installation, t
         PostgresJournal(dsn),
         PostgresSnapshots(pool),
         PostgresLedger(pool),
-        CatalogueRules(catalogue),
+        CatalogueRules(pool),
         secret,
         clock_us,
         MarketOptions(idle_return_seconds=0.5),

@@ -24,6 +24,7 @@ from engine.messages import (
     EndReason,
     Entry,
     Event,
+    FireStop,
     Fund,
     OrderAccepted,
     OrderKind,
@@ -75,6 +76,7 @@ SPECS = (
     _replace(BASE, maker_fee_bps=-1_900, closed_orders_kept=0, limits=RiskLimits(4, 3, 60, 7)),
     _replace(BASE, paths=tuple(_replace(path, capacity_wh=UNLIMITED_WH) for path in BASE.paths)),
     _replace(BASE, lot_wh=2, quantity_wh_min=2, band_bps=5_000, maker_fee_bps=0, taker_fee_bps=0),
+    _replace(BASE, reference_price_micro=6_000, band_bps=2_500, halt_seconds=5, maker_fee_bps=-333),
     _replace(BASE, zones=("A",), paths=(Path("A", "A", 0, 0),), maker_fee_bps=-333, taker_fee_bps=3_333),
     _replace(
         BASE,
@@ -90,6 +92,13 @@ LINK_SPECS = (
     *SPECS[1:4],
     _replace(BASE, paths=(*BASE.paths[:2], BASE.paths[3])),
 )  # one may follow the other while orders rest
+_FREE = SPECS[3]
+BAND_SPECS = (
+    _FREE,
+    _replace(_FREE, band_bps=1_500, halt_seconds=3),
+    _replace(BASE, band_bps=2_500, halt_seconds=12, reference_price_micro=5_000),
+    _replace(BASE, band_bps=2_500),
+)
 STORM_PAUSES = (*[0] * 40, *[1] * 4, *[SECOND_US] * 4, *[10 * SECOND_US] * 7, 41 * SECOND_US)
 
 participants = st.sampled_from(PARTICIPANTS)
@@ -306,9 +315,59 @@ def _link_storm(seed: int, length: int) -> History:
     return BASE, told
 
 
+def _volatile_storm(seed: int, length: int) -> History:
+    """Bands that come and go while orders rest, so that many would trade outside of them."""
+    random = Random(seed)
+    pick = random.choice
+    told: list[Step] = [(0, Fund(0, who, asset, 100_000)) for who in PARTICIPANTS for asset in ASSETS]
+    for _ in range(length):
+        command = _storm_command(random, BAND_SPECS)
+        match random.randrange(20):
+            case 0 | 1 | 2:
+                command = SetSpec(pick(BAND_SPECS))
+            case 3 | 4:
+                command = Tick()
+        told.append((pick((*[0] * 20, SECOND_US, SECOND_US, 4 * SECOND_US)), command))
+    return pick(BAND_SPECS), told
+
+
 storms = st.builds(_storm, st.integers(0, 2**32), st.integers(1, 150))
 link_storms = st.builds(_link_storm, st.integers(0, 2**32), st.integers(1, 100))
-histories = st.one_of(_tales(), *[storms] * 4)  # a market's first rules, funds for its participants, what happens then
+
+
+def _stop_storm(seed: int, length: int) -> History:
+    """Stops on both sides of a price that moves, fired at once as a market does, or later as none does."""
+    random = Random(seed)
+    pick = random.choice
+    told: list[Step] = [(0, Fund(0, who, asset, 100_000)) for who in PARTICIPANTS for asset in ASSETS]
+    for _ in range(length):
+        command = _storm_command(random, (*BAND_SPECS, *[BAND_SPECS[0]] * 5))
+        match random.randrange(20):
+            case 0 | 1 | 2 | 3 | 4 | 5:
+                side = pick((Side.BUY, Side.SELL))
+                stop = pick((5_000, 6_000, 7_000, 8_000) if side is Side.BUY else (3_000, 4_000, 5_000))
+                limit = pick((0, 4_000, 6_000, 8_000))
+                order = PlaceOrder(pick(PARTICIPANTS), side, limit, pick((1, 2, 3, 6)), pick("AAB"))
+                kind = pick((OrderKind.STOP, OrderKind.STOP_LIMIT, OrderKind.STOP_LIMIT))
+                command = _replace(
+                    _trimmed(order, random), kind=kind, stop_price_micro=pick((stop, stop, stop, 0, 500))
+                )
+            case 6:
+                command = AmendOrder(
+                    0, random.randint(-8, -1), pick((0, 5_000)), pick((0, 2, 4)), pick((0, 5_000, 6_000))
+                )
+            case 7:
+                command = PlaceOrder(pick(PARTICIPANTS), pick((Side.BUY, Side.SELL)), 0, 2, "A", kind=OrderKind.MARKET)
+        told.append((pick((*[0] * 20, SECOND_US, 4 * SECOND_US, 11 * SECOND_US)), command))
+        told += [(0, FireStop())] * pick((0, 1, 3, 3, 3))
+    return BAND_SPECS[0], told
+
+
+stop_storms = st.builds(_stop_storm, st.integers(0, 2**32), st.integers(1, 80))
+volatile_storms = st.builds(_volatile_storm, st.integers(0, 2**32), st.integers(1, 120))
+histories = st.one_of(
+    _tales(), *[storms] * 3, volatile_storms
+)  # a market's first rules, funds for its participants, what happens then
 
 
 Watcher: TypeAlias = Callable[[OrderBook, Entry, list[Event]], None]

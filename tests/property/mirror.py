@@ -73,6 +73,6 @@ class Mirror:
                 self.spec = event.spec
 
     def _limit(self, placed: PlaceOrder) -> int:
-        if placed.kind is OrderKind.MARKET and not placed.price_micro:
+        if placed.kind in (OrderKind.MARKET, OrderKind.STOP) and not placed.price_micro:
             return self.spec.price_micro_max if placed.side is Side.BUY else self.spec.price_micro_min
         return placed.price_micro

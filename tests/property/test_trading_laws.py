@@ -19,16 +19,19 @@ from engine.messages import (
     Entry,
     EpochOpened,
     Event,
+    HaltEnded,
     OrderAccepted,
     OrderEnded,
     OrderKind,
+    PhaseChanged,
     PlaceOrder,
     SelfTrade,
     Side,
+    SpecChanged,
     TimeInForce,
     Traded,
 )
-from tests.property.histories import History, Told, histories, link_storms
+from tests.property.histories import History, Told, histories, link_storms, volatile_storms
 from tests.property.mirror import Heard, Mirror
 from tests.support.naive_book import ask_equivalent, landed
 
@@ -41,8 +44,9 @@ def test_nothing_that_could_trade_rests(history: History) -> None:
         if book.phase is not Phase.OPEN:
             return
         for lane in book.lanes.values():
-            asks = [o.price_micro for o in book.orders.values() if not o.is_buy and o.zone == lane.path.zone_from]
-            bids = [o.price_micro for o in book.orders.values() if o.is_buy and o.zone == lane.path.zone_to]
+            resting = [o for o in book.orders.values() if o.level is not None]
+            asks = [o.price_micro for o in resting if not o.is_buy and o.zone == lane.path.zone_from]
+            bids = [o.price_micro for o in resting if o.is_buy and o.zone == lane.path.zone_to]
             if asks and bids and lane.left_wh:
                 assert landed(min(asks), lane.path, book.spec.tick_micro) > max(bids), entry
 
@@ -200,7 +204,10 @@ def test_a_post_only_order_never_takes(history: History) -> None:
 def test_market_ioc_and_fok_orders_never_rest(history: History) -> None:
     def check(book: OrderBook, entry: Entry, events: list[Event]) -> None:
         for order in book.orders.values():
-            assert order.placed.kind is OrderKind.LIMIT
+            if order.level is None:  # a stop order that waits
+                assert order.placed.kind in (OrderKind.STOP, OrderKind.STOP_LIMIT)
+                continue
+            assert order.placed.kind in (OrderKind.LIMIT, OrderKind.STOP_LIMIT)
             assert order.placed.time_in_force in (TimeInForce.GTC, TimeInForce.GTD)
 
     Told(*history, check)
@@ -209,13 +216,40 @@ def test_market_ioc_and_fok_orders_never_rest(history: History) -> None:
 @given(histories)
 def test_the_reference_price_is_that_of_the_last_hour_with_trades(history: History) -> None:
     told = Told(*history)
-    trades = [(entry.time_us // 60_000_000, e) for entry, e in told.told() if isinstance(e, Traded)]
+    trades: list[tuple[int, Traded]] = []
+    for entry, event in told.told():
+        if isinstance(event, HaltEnded):  # and after a volatility halt it begins anew
+            trades = []
+        elif isinstance(event, Traded):
+            trades.append((entry.time_us // 60_000_000, event))
     hour = [trade for minute, trade in trades if minute > trades[-1][0] - 60]
 
     if hour:
         average = Fraction(sum(t.price_micro * t.energy_wh for t in hour), sum(t.energy_wh for t in hour))
         assert 0 <= average - told.book.reference.price_micro < max(told.spec.tick_micro, told.book.spec.tick_micro)
         assert told.book.reference.last_price_micro == trades[-1][1].price_micro
+
+
+@given(volatile_storms)
+def test_no_order_trades_outside_the_band_it_came_into_and_nothing_trades_while_halted(history: History) -> None:
+    phase, reference = Phase.OPEN, 0
+
+    def check(book: OrderBook, entry: Entry, events: list[Event]) -> None:
+        nonlocal phase, reference
+        spec = book.spec
+        moved = False  # since the entry before, by somebody else
+        for event in events:
+            if isinstance(event, PhaseChanged):
+                phase = event.phase
+            moved |= isinstance(event, HaltEnded | SpecChanged)
+            if isinstance(event, Traded):
+                assert phase is Phase.OPEN, entry
+                moved |= event.taker_order_id != entry.sequence
+                if spec.halt_seconds and spec.band_bps and not moved:
+                    assert abs(event.price_micro - reference) <= Fraction(reference * spec.band_bps, 10_000), entry
+        reference = book.reference.price_micro
+
+    Told(*history, check)
 
 
 def _placed(told: Told) -> list[tuple["_Placing", list[Event]]]:

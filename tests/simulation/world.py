@@ -17,7 +17,7 @@ from actors.ports import Journal
 from engine.journal import Fenced, JournalRow, Snapshot
 from engine.market import MarketSpec, Phase
 from engine.projection import LedgerTransfer, ProjectionBatch
-from engine.records import Draw, MarketBalance, NumberTaken, TradeTotals, TrialLine, Want
+from engine.records import Draw, MarketBalance, NumberTaken, ParticipantRisk, TradeTotals, TrialLine, Want
 from engine.units import TimeUs
 from engine.views import OrderView
 
@@ -163,6 +163,9 @@ class World:
 
     async def current(self, market_id: int, now_us: TimeUs) -> tuple[MarketSpec, Phase]:
         return self.spec, Phase.OPEN
+
+    async def risks(self, market_id: int) -> dict[int, ParticipantRisk]:
+        return {}
 
     # --- Projections, and what the audit reads of them ------------------------------------------------------------
 

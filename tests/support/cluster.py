@@ -118,8 +118,8 @@ async def scenario(dsn: str, folder: Path) -> Facts:
     import ray
     from ray.cluster_utils import Cluster
 
-    from recipes import Wiring
     from seeding import first_rows
+    from wiring import Wiring
 
     wiring = Wiring(_settings(folder), dsn, "")
     await first_rows(wiring)
@@ -144,7 +144,7 @@ async def _lose_a_node(wiring: Any, cluster: Any, nodes: list[Any]) -> Facts:
     from actors import handles
     from actors.hosting import SupervisorActor
     from recipes import make_supervisor
-    from recipes import recipe as recipe_of
+    from wiring import recipe as recipe_of
 
     recipe = recipe_of(wiring, "supervisor", make_supervisor)
     handles.start(SupervisorActor, handles.Placement(handles.SUPERVISOR), recipe)

@@ -24,6 +24,7 @@ from persistence.journal import PostgresJournal
 from persistence.ledger import PostgresLedger
 from persistence.people import PostgresPeople
 from persistence.projections import PostgresProjections
+from persistence.risk import PostgresRisk
 from persistence.snapshots import PostgresSnapshots
 
 SECRET = Secret(b"s" * 32)
@@ -33,8 +34,9 @@ T = TypeVar("T")
 
 
 class CatalogueRules:
-    def __init__(self, catalogue: PostgresCatalogue) -> None:
-        self._catalogue = catalogue
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self._catalogue = PostgresCatalogue(pool)
+        self.risks = PostgresRisk(pool).of_market
 
     async def current(self, market_id: int, now_us: TimeUs) -> tuple[MarketSpec, Phase]:
         spec = next(spec for spec in await self._catalogue.markets() if spec.market_id == market_id)
@@ -82,7 +84,7 @@ class Exchange:
             journal or PostgresJournal(self.dsn),
             self.snapshots,
             draws or self.ledger,
-            CatalogueRules(self.catalogue),
+            CatalogueRules(self.pool),
             SECRET,
             clock,
             structs.replace(MarketOptions(idle_return_seconds=60.0), **options),

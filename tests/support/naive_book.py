@@ -30,8 +30,10 @@ from engine.messages import (
     EpochOpened,
     Event,
     FeesSet,
+    FireStop,
     Fund,
     Funded,
+    HaltEnded,
     OrderAccepted,
     OrderAmended,
     OrderEnded,
@@ -50,14 +52,18 @@ from engine.messages import (
     SetSpec,
     Side,
     SpecChanged,
+    StopMoved,
+    StopTriggered,
     Tick,
     TimeInForce,
     Traded,
+    VolatilityHalted,
 )
 
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US
 QUANTITY_WH_MAX = 1_000_000_000
+STOPS = (OrderKind.STOP, OrderKind.STOP_LIMIT)
 
 
 @cache
@@ -88,6 +94,7 @@ class NaiveOrder:
     priority: int
     filled: int = 0
     fee_exact: Fraction = Fraction(0)  # before rounding up
+    stop: int = 0  # 0: none, or triggered
     reason: EndReason | None = None
 
     @property
@@ -150,6 +157,10 @@ class NaiveBook:
     fees: int = 0
     grid: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     reference: int = 0
+    reference_since: int = 0  # trades before this one do not count
+    halted_until: int = 0  # because of the band; 0: not
+    reopens_at: int = 0
+    triggered: list[NaiveOrder] = field(default_factory=list)
     told: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -193,6 +204,11 @@ class NaiveBook:
                 self._set_fees(command)
             case SetRisk() as command:
                 self._set_risk(command)
+            case FireStop():
+                if self.triggered:
+                    order = self.triggered.pop(0)
+                    order.priority = self.sequence
+                    self._enter(order)
             case Tick():
                 pass
         return self.told
@@ -249,12 +265,17 @@ class NaiveBook:
             self.epoch = epoch
             self.told.append(EpochOpened(epoch))
             self._arrive_again()
+        if 0 < self.halted_until <= self.now:
+            self._set_phase(Phase.OPEN)
 
     def _arrive_again(self) -> None:
         if self.phase is not Phase.OPEN:
             return
         waiting, self.book = sorted(self.book, key=lambda o: o.priority), []
         for order in waiting:
+            if self.phase is not Phase.OPEN:  # one before it met somebody outside the band
+                self.book.append(order)
+                continue
             if order.placed.post_only and self._next_maker(order) is not None:
                 self._end(order, EndReason.POST_ONLY_WOULD_TRADE)
                 continue
@@ -274,7 +295,7 @@ class NaiveBook:
                         self._refuse(RejectCode.CLIENT_ORDER_ID_REUSED)
                     return None
         price = command.price_micro
-        if command.kind is OrderKind.MARKET and price == 0:
+        if command.kind in (OrderKind.MARKET, OrderKind.STOP) and price == 0:
             price = self.spec.price_micro_max if command.side is Side.BUY else self.spec.price_micro_min
         life_us = self.spec.order_life_seconds_max * SECOND_US
         bad_expiry = command.expires_us and not self.now < command.expires_us <= self.now + life_us
@@ -291,24 +312,35 @@ class NaiveBook:
             (self.phase is not Phase.OPEN, RejectCode.MARKET_NOT_OPEN),
             (command.zone not in self.spec.zones or bad_expiry, RejectCode.VALIDATION_FAILED),
             *self._broken_terms(price, command.quantity_wh, banded=command.kind is OrderKind.LIMIT),
+            *(self._broken_stop(order, command.stop_price_micro) if command.kind in STOPS else ()),
             (self._is_too_risky(order), RejectCode.RISK_LIMIT),
         ):
             if broken:
                 return self._refuse(code)
         if order.worst_cost() > self.free(order.owner, order.asset):
             return self._refuse_poor(order)
+        if command.kind in STOPS:
+            if sum(o.stop > 0 for o in self.open if o.owner == order.owner) >= 100:
+                return self._refuse(RejectCode.CONFLICT)
+            order.stop = command.stop_price_micro
         self.told.append(OrderAccepted(order.order_id))
         self.open.append(order)
+        return self._enter(order) if command.kind not in STOPS else None
+
+    def _enter(self, order: NaiveOrder) -> None:
+        command = order.placed
         if command.post_only and self._next_maker(order) is not None:
             return self._end(order, EndReason.POST_ONLY_WOULD_TRADE)
         if command.time_in_force is TimeInForce.FOK and not self._would_fill(order):
             return self._end(order, EndReason.FOK_UNFILLABLE)
-        self._trade(order)
+        if self.phase is Phase.OPEN:
+            self._trade(order)
         if order.reason is None:
-            if command.kind is OrderKind.LIMIT and command.time_in_force in (TimeInForce.GTC, TimeInForce.GTD):
+            may_rest = command.kind in (OrderKind.LIMIT, OrderKind.STOP_LIMIT)
+            if may_rest and command.time_in_force in (TimeInForce.GTC, TimeInForce.GTD):
                 self.book.append(order)
             else:
-                self._end(order, EndReason.IOC_REMAINDER)
+                self._end(order, EndReason.IOC_REMAINDER if self.phase is Phase.OPEN else EndReason.HALTED)
         return None
 
     def _broken_terms(self, price: int, quantity: int, banded: bool) -> list[tuple[bool, RejectCode]]:
@@ -324,6 +356,16 @@ class NaiveBook:
             (banded and spec.band_bps > 0 and abs(price - self.reference) > band, RejectCode.PRICE_OUTSIDE_BAND),
         ]
 
+    def _broken_stop(self, order: NaiveOrder, stop: int) -> list[tuple[bool, RejectCode]]:
+        spec, buys = self.spec, order.placed.side is Side.BUY
+        last = self.trades[-1].price if self.trades else stop + (1 if not buys else -1)
+        return [
+            (stop <= 0, RejectCode.VALIDATION_FAILED),
+            (stop % spec.tick_micro != 0, RejectCode.PRICE_OFF_TICK),
+            (stop < spec.price_micro_min or stop > spec.price_micro_max, RejectCode.PRICE_OUTSIDE_CORRIDOR),
+            (last >= stop if buys else last <= stop, RejectCode.CONFLICT),
+        ]
+
     def _is_too_risky(self, order: NaiveOrder, before: NaiveOrder | None = None) -> bool:
         """`before`: the same order as it is now. What new terms do not raise they do not break."""
         owner, placed = order.owner, order.placed
@@ -332,6 +374,7 @@ class NaiveBook:
         limits = self.own_limits.get(owner, self.spec.limits)
         others = [o for o in self.open if o.owner == owner and o is not before]
         may_rest = placed.kind is OrderKind.LIMIT and placed.time_in_force in (TimeInForce.GTC, TimeInForce.GTD)
+        may_rest |= placed.kind in STOPS
         worth, worth_before = (one.price * one.remaining // 1_000 if one else 0 for one in (order, before))
         open_worth = sum(o.price * o.remaining // 1_000 for o in others)
         sign = 1 if placed.side is Side.BUY else -1
@@ -361,7 +404,12 @@ class NaiveBook:
         price, quantity = command.price_micro or found.price, command.quantity_wh or found.quantity
         if quantity <= found.filled:
             return self._refuse(RejectCode.VALIDATION_FAILED)
-        for broken, code in self._broken_terms(price, quantity, banded=price != found.price):
+        stop = command.stop_price_micro
+        if stop and not found.stop:
+            return self._refuse(RejectCode.VALIDATION_FAILED)
+        banded = price != found.price and found.placed.kind is OrderKind.LIMIT
+        broken_stop = self._broken_stop(found, stop) if stop not in (0, found.stop) else []
+        for broken, code in self._broken_terms(price, quantity, banded) + broken_stop:
             if broken:
                 return self._refuse(code)
         changed = copy.copy(found)
@@ -370,12 +418,19 @@ class NaiveBook:
             return self._refuse(RejectCode.RISK_LIMIT)
         if changed.worst_cost() - found.worst_cost() > self.free(found.owner, found.asset):
             return self._refuse_poor(found)
-        if found.placed.post_only and price != found.price and self._next_maker(changed) is not None:
+        rests = found in self.book
+        if rests and found.placed.post_only and price != found.price and self._next_maker(changed) is not None:
             return self._refuse(RejectCode.CONFLICT)
         self.told.append(OrderAmended(found.order_id, price, quantity))
         keeps_place = price == found.price and quantity <= found.quantity
         found.price, found.quantity = price, quantity
-        if not keeps_place:
+        if not rests:
+            moved = stop not in (0, found.stop)
+            if found.stop and (moved or not keeps_place):
+                found.stop, found.priority = stop or found.stop, self.sequence
+            if moved:
+                self.told.append(StopMoved(found.order_id, stop))
+        elif not keeps_place:
             found.priority = self.sequence
             self.book.remove(found)
             self._trade(found)
@@ -393,6 +448,8 @@ class NaiveBook:
     def _end(self, order: NaiveOrder, reason: EndReason) -> None:
         order.reason = reason
         self.open.remove(order)
+        if order in self.triggered:
+            self.triggered.remove(order)
         if order in self.book:
             self.book.remove(order)
         self.closed.append(order)
@@ -431,18 +488,40 @@ class NaiveBook:
         return twin.filled == taker.quantity
 
     def _trade(self, taker: NaiveOrder) -> None:
+        reference = self.reference
+        width = Fraction(reference * self.spec.band_bps, 10_000)
         while taker.remaining:
             found = self._next_maker(taker)
             if found is None:
-                return
+                return None
             maker, path, price = found
             if maker.owner == taker.owner:
                 self._meet_oneself(taker, maker)
                 if taker.reason is not None:
-                    return
+                    return None
+            elif self.spec.halt_seconds and self.spec.band_bps and abs(maker.price - reference) > width:
+                return self._halt(maker.price, reference, width)
             else:
                 self._exchange(taker, maker, path, price)
-        self._end(taker, EndReason.FILLED)
+        return self._end(taker, EndReason.FILLED)
+
+    def _halt(self, price: int, reference: int, width: Fraction) -> None:
+        """Until then; afterwards the price that is nearest to the one that was not made, one band away or one tick."""
+        tick = self.spec.tick_micro
+        step = max(tick, math.floor(reference + width) // tick * tick - reference)
+        if price < reference:
+            step = max(tick, reference - math.ceil((reference - width) / tick) * tick)
+        sign = 1 if price > reference else -1
+        self.halted_until = self.now + self.spec.halt_seconds * SECOND_US
+        self.reopens_at = reference + sign * min(step, abs(price - reference))
+        self.phase = Phase.HALTED
+        self.told += [VolatilityHalted(price, self.halted_until), PhaseChanged(Phase.HALTED)]
+
+    def _end_halt(self) -> None:
+        if self.halted_until:
+            self.halted_until, self.reference = 0, self.reopens_at
+            self.reference_since = len(self.trades)
+            self.told.append(HaltEnded(self.reference))
 
     def _exchange(self, taker: NaiveOrder, maker: NaiveOrder, path: Path, taker_price: int) -> None:
         energy = min(taker.remaining, maker.remaining, self.left(path))
@@ -488,8 +567,18 @@ class NaiveBook:
                 seller_zone=seller.placed.zone,
             )
         )
+        self._trigger(maker.price)
         if not maker.remaining:
             self._end(maker, EndReason.FILLED)
+
+    def _trigger(self, price: int) -> None:
+        """Whichever waits and is reached: first those whose stop price is furthest from this one, then the oldest."""
+        for side, sign in ((Side.SELL, -1), (Side.BUY, 1)):
+            waiting = [o for o in self.open if o.stop and o.placed.side is side and sign * (price - o.stop) >= 0]
+            for order in sorted(waiting, key=lambda o: (sign * o.stop, o.priority)):
+                order.stop = 0
+                self.triggered.append(order)
+                self.told.append(StopTriggered(order.order_id))
 
     def _meet_oneself(self, taker: NaiveOrder, maker: NaiveOrder) -> None:
         rule = taker.placed.self_trade
@@ -513,7 +602,7 @@ class NaiveBook:
     def _set_reference(self) -> None:
         """Volume-weighted over the sixty minutes that end with the last trade's."""
         last_minute = self.trades[-1].time_us // MINUTE_US
-        hour = [t for t in self.trades if t.time_us // MINUTE_US > last_minute - 60]
+        hour = [t for t in self.trades[self.reference_since :] if t.time_us // MINUTE_US > last_minute - 60]
         average = Fraction(sum(t.price * t.energy for t in hour), sum(t.energy for t in hour))
         self.reference = math.floor(average / self.spec.tick_micro) * self.spec.tick_micro
 
@@ -539,10 +628,11 @@ class NaiveBook:
                 self.told.append(Defunded(self.defund_number, who, asset, amount))
 
     def _set_phase(self, phase: Phase) -> None:
-        if phase is self.phase:
+        if phase is self.phase and not self.halted_until:
             return None
         if self.phase is Phase.CLOSED:
             return self._refuse(RejectCode.CONFLICT)
+        self._end_halt()
         self.phase = phase
         self.told.append(PhaseChanged(phase))
         if phase is Phase.CLOSED:

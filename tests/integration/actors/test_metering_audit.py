@@ -81,7 +81,11 @@ async def test_sound_tables_have_no_violation(database: str, pool: "asyncpg.Pool
         ("UPDATE energy_windows SET owner_id = owner_id + 7 WHERE credited_wh > 0", "in the ledger"),
         ("DELETE FROM energy_adjustments WHERE counter = 4 AND export_wh = 40", "in the ledger"),
         ("UPDATE energy_debts SET debt_wh = debt_wh + 1", "owes"),
-        ("DELETE FROM outbox WHERE kind = 'energy_revoked'", "for the chain"),
+        (
+            "WITH told AS (DELETE FROM chain_submissions WHERE kind = 'energy_revoked') "
+            "DELETE FROM outbox WHERE kind = 'energy_revoked'",
+            "for the chain",
+        ),
         ("UPDATE outbox SET payload = payload || '{\"amount_wh\": 1}' WHERE kind = 'energy_retired'", "for the chain"),
         (
             "INSERT INTO readings SELECT meter, device, counter, start_us + 7, end_us + 7, 0, 0, NULL, NULL, NULL, 0, 0"

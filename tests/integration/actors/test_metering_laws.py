@@ -30,7 +30,12 @@ ADJUSTED = """
 """
 
 ROLLED = "SELECT coalesce(sum(export_wh), 0)::bigint, coalesce(sum(import_wh), 0)::bigint FROM energy_rollups"
-QUEUED = "SELECT kind, sum((payload ->> 'amount_wh')::bigint)::bigint AS amount FROM outbox GROUP BY kind"
+QUEUED = """
+    SELECT kind, sum((payload ->> 'amount_wh')::bigint)::bigint AS amount
+    FROM outbox
+    WHERE kind LIKE 'energy%'
+    GROUP BY kind
+"""
 
 
 def said(device: Device, dice: random.Random, start_us: int) -> list[Signed]:

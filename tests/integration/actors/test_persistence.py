@@ -5,15 +5,17 @@ snapshot and not from its cursor. Not for: a snapshot whose own hash is not chec
 """
 
 import asyncio
+from functools import partial
 
 import asyncpg
 import msgspec
 
+from actors.links import Links
 from actors.persistence import FollowerOptions, Persistence
 from engine.journal import seal
 from engine.messages import CancelAll, Entry, Side, Tick
 from engine.units import MICRO
-from engine.views import OrderStatus
+from engine.views import Applied, Await, Feed, OrderStatus
 from persistence.history import PostgresHistory
 from persistence.journal import PostgresJournal
 from tests.support.exchange import SECRET, Exchange, eventually, order
@@ -177,3 +179,22 @@ async def test_the_persistence_part_follows_markets_as_they_appear(exchange: Exc
     assert {name: one["state"] for name, one in part.status().items()} == {"M": "following", "N": "following"}
     assert max([one.sequence async for one in exchange.snapshots.newest_first(2)]) > 0
     assert repr(part) == "Persistence(M, N)"
+
+
+async def test_a_market_tells_its_followers_and_nobody_else_who_is_waited_for(exchange: Exchange) -> None:
+    await exchange.open_market("M")
+    exchange.start_market("M")
+    await exchange.known("M")
+    follower, watcher = Links(exchange.directory, SECRET), Links(exchange.directory, SECRET)
+    heard: dict[str, list[object]] = {"follower": [], "watcher": []}
+    for name, links in (("follower", follower), ("watcher", watcher)):
+        exchange.tasks[name] = asyncio.create_task(links.run())
+        await eventually(links.markets)
+        links.watch(1, frozenset(), name == "watcher", heard[name].append)
+        await eventually(partial(len, heard[name]))
+
+    assert isinstance(await exchange.links.ask(1, Await(77)), Applied)
+
+    feeds = await eventually(lambda: [one for one in heard["follower"] if isinstance(one, Feed) and one.is_awaited])
+    assert [one.sequence for one in feeds] == [77]
+    assert len(heard["watcher"]) == 1

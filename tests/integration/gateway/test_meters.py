@@ -36,9 +36,11 @@ from persistence.meters import PostgresMeters
 from persistence.oracle import PostgresOracle
 from persistence.people import PostgresPeople
 from persistence.rates import PostgresRates
+from persistence.risk import PostgresRisk
 from persistence.settlements import PostgresSettlements
 from persistence.wallets import PostgresWallets
 from tests.support.metering import NOW_US, SECRET, Metering, metering
+from tests.support.no_chain import NoChain
 
 PASSWORD = "sunny-roof-and-battery"
 
@@ -96,6 +98,8 @@ async def site(database: str, pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Pa
             ),
             settlements=PostgresSettlements(pool),
             oracle=PostgresOracle(pool),
+            risk=PostgresRisk(pool),
+            chain=NoChain(),
             clock=lambda: meters.now_us,
             settings=GatewaySettings(
                 key_directory=tmp_path / "keys",

@@ -45,9 +45,11 @@ from persistence.oracle import PostgresOracle
 from persistence.oracle_rounds import PostgresOracleRounds
 from persistence.people import PostgresPeople
 from persistence.projections import PostgresProjections
+from persistence.risk import PostgresRisk
 from persistence.settlements import PostgresSettlements, report
 from persistence.wallets import PostgresWallets
 from tests.support.metering import SECRET
+from tests.support.no_chain import NoChain
 from tests.support.oracle import Provider
 from tests.support.rows import MARKET_ID, THB, batch, trade_row, trade_transfer
 
@@ -120,8 +122,10 @@ async def site(pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Path) -> AsyncIte
         first_answers=PostgresFirstAnswers(pool, 100, 2**20),
         markets=Memory(nowhere, SECRET),
         metering=Metering(cast(Any, None), cast(Any, Silent()), cast(Any, None), cast(Any, None), cast(Any, None)),
+        chain=NoChain(),
         settlements=PostgresSettlements(pool),
         oracle=PostgresOracle(pool),
+        risk=PostgresRisk(pool),
         clock=lambda: made.now_us,
         settings=GatewaySettings(
             key_directory=tmp_path / "keys",

@@ -1,8 +1,10 @@
-"""How a follower shares the machine with the orders it follows: it rests between writes, unless too much is behind.
+"""How a follower shares the machine with orders and readers: it rests between writes, unless too much is behind.
 
-Seen to fail for: a follower that rests though nobody sends orders, that never rests, that rests whatever is behind.
+Seen to fail for: a follower that rests though nobody sends orders, that never rests, that rests whatever is behind; one
+that readers do not wake, that rests before it has written what they wait for, that any commit wakes.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,8 +13,9 @@ from actors.persistence import Follower, FollowerOptions
 from actors.recovery import Replica, snapshot_of
 from engine.book.order_book import OrderBook
 from engine.journal import GENESIS_HASH, JournalRow, Snapshot, seal
+from engine.market import Phase
 from engine.projection import ProjectionBatch
-from engine.views import BookView
+from engine.views import BookView, Feed
 from tests.support.builders import Desk, market
 
 ROWS = 6
@@ -88,3 +91,39 @@ async def test_it_rests_while_orders_come_and_the_journal_has_room_for_the_burst
     await follower.run()
 
     assert (follower.sequence, follower.rests) == (ROWS, rests)
+
+
+def feed(sequence: int, *, is_awaited: bool) -> Feed:
+    return Feed(1, sequence, (), (), (), Phase.OPEN, is_awaited=is_awaited)
+
+
+@pytest.fixture
+def tired() -> Follower:
+    """One that has just written for a minute, and would rest for an hour."""
+    books = Books(told=0)
+    follower = Follower(1, "CAMPUS", books, books, books, FollowerOptions(rest_seconds_max=3_600))
+    follower.sequence, follower._write_seconds = 10, 900
+    return follower
+
+
+async def test_who_waits_to_read_ends_its_rest(tired: Follower) -> None:
+    resting = asyncio.create_task(tired._rest())
+    await asyncio.sleep(0)
+    tired.notice(feed(12, is_awaited=False))
+    await asyncio.sleep(0.01)
+    assert not resting.done()
+
+    tired.notice(feed(11, is_awaited=True))
+
+    await asyncio.wait_for(resting, 10)
+
+
+async def test_it_does_not_rest_before_it_has_written_what_somebody_waits_for(tired: Follower) -> None:
+    tired.notice(feed(11, is_awaited=True))
+    await asyncio.wait_for(tired._rest(), 10)
+
+    tired.sequence = 11
+    resting = asyncio.create_task(tired._rest())
+    await asyncio.sleep(0.01)
+    assert not resting.done()
+    resting.cancel()

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,10 @@ def test_what_the_builder_gets_is_there_and_holds_no_secrets() -> None:
     lines = (DEPLOY / "Dockerfile.dockerignore").read_text("utf-8").splitlines()
     given = [line[1:] for line in lines if line.startswith("!")]
 
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+
     assert "*" in lines
+    assert set(wheel["only-include"]) <= set(given)
     assert [name for name in given if not (ROOT / name).exists()] == []
     assert not {"var", "deploy", "deploy/secrets", ".git", "tests"} & set(given)
 

@@ -4,6 +4,7 @@ When this test fails, either the change is a mistake, or old journals would now 
 goes up by one and the new hashes join the table. Process after process also means: another hash seed each time.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
@@ -19,7 +20,9 @@ from engine.messages import (
     CancelOrder,
     Command,
     Defund,
+    FireStop,
     Fund,
+    HaltEnded,
     OrderKind,
     PlaceOrder,
     SelfTrade,
@@ -28,12 +31,14 @@ from engine.messages import (
     SetRisk,
     SetSpec,
     Side,
+    StopMoved,
+    StopTriggered,
     Tick,
     TimeInForce,
 )
 from tests.support.builders import START_US, Desk, market, path
 
-KNOWN = {2: ("cbd4f7ec3516ee9a", "308a059ba1ca236d")}  # of the story below, by engine version
+KNOWN = {3: ("727b0174abcd85ac", "30223ec35d561ce7")}  # of the story below, by engine version
 
 SPEC = market(
     zones=("A", "B"),
@@ -46,7 +51,15 @@ SPEC = market(
     order_life_seconds_max=600,
     closed_orders_kept=20,
 )
-CHANGED = msgspec.structs.replace(SPEC, paths=SPEC.paths[:3], maker_fee_bps=5, quantity_wh_min=2)
+CHANGED = msgspec.structs.replace(
+    SPEC,
+    paths=SPEC.paths[:3],
+    maker_fee_bps=5,
+    quantity_wh_min=2,
+    reference_price_micro=4_000,
+    band_bps=2_500,
+    halt_seconds=3,
+)
 
 
 def numbers() -> Iterator[int]:
@@ -84,10 +97,15 @@ def command(draw: Iterator[int], desk: Desk) -> Command:
             return CancelOrder(recent.placed.participant_id, recent.order_id)
         case 12 | 13 | 14 | 15 if recent is not None:
             return AmendOrder(
-                recent.placed.participant_id, recent.order_id, (2 + next(draw) % 8) * 1_000, next(draw) % 9
+                recent.placed.participant_id,
+                recent.order_id,
+                (2 + next(draw) % 8) * 1_000,
+                next(draw) % 9,
+                recent.is_waiting * (next(draw) % 2) * 5_000,
             )
         case 16 | 17 | 18 | 19:
             return Fund(desk.book.fund_number + 1, who, ("", "A", "B")[next(draw) % 3], 500)
+    stop = 0 if next(draw) % 6 else (3 + next(draw) % 6) * 1_000
     return PlaceOrder(
         who,
         Side(next(draw) % 2),
@@ -95,11 +113,12 @@ def command(draw: Iterator[int], desk: Desk) -> Command:
         1 + next(draw) % 20,
         "AB"[next(draw) % 2],
         client_order_id="" if next(draw) % 3 else f"c{next(draw) % 9}",
-        kind=OrderKind.LIMIT if next(draw) % 12 else OrderKind.MARKET,
+        kind=OrderKind(1 + 2 * bool(stop) + (next(draw) % 12 == 0)),
         time_in_force=(TimeInForce.GTC, *TimeInForce, TimeInForce.GTC)[next(draw) % 6],
         expires_us=0 if next(draw) % 3 else desk.time_us + next(draw) % 90_000_000,
         post_only=next(draw) % 7 == 0,
         self_trade=SelfTrade(1 + next(draw) % 4),
+        stop_price_micro=stop,
     )
 
 
@@ -111,7 +130,11 @@ def test_the_story_of_two_thousand_commands_ends_as_it_always_did() -> None:
     for _ in range(2_000):
         desk.time_us += (next(draw) % 4_000_000) * (next(draw) % 3 == 0)
         desk.do(command(draw, desk))
+        while desk.book.stops.triggered:
+            desk.do(FireStop())
 
-    assert desk.book.trades > 100
+    assert desk.book.trades > 50
     assert desk.time_us > START_US
+    told = Counter(type(event) for events in desk.steps for event in events)
+    assert min(told[HaltEnded], told[StopTriggered], told[StopMoved]) > 0
     assert (events_hash(desk.steps).hex()[:16], state_hash(encode(desk.book)).hex()[:16]) == KNOWN[ENGINE_VERSION]

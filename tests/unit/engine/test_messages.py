@@ -11,6 +11,7 @@ from engine.messages import (
     Defund,
     Entry,
     Event,
+    FireStop,
     Fund,
     PlaceOrder,
     RejectCode,
@@ -28,7 +29,7 @@ from tests.support.builders import market
 def test_a_place_order_is_written_as_it_always_was() -> None:
     entry = Entry(7, 1_000, PlaceOrder(1, Side.SELL, 3_500_000, 250, "A", "mine"))
 
-    assert msgspec.msgpack.encode(entry) == bytes.fromhex("9307cd03e89c010101ce003567e0ccfaa141a46d696e65010100c201")
+    assert msgspec.msgpack.encode(entry) == bytes.fromhex("9307cd03e89d010101ce003567e0ccfaa141a46d696e65010100c20100")
 
 
 def test_an_entry_written_before_a_field_existed_takes_its_default() -> None:
@@ -40,11 +41,11 @@ def test_an_entry_written_before_a_field_existed_takes_its_default() -> None:
 def test_tags_of_commands_and_events_stay_what_they_are() -> None:
     commands = (
         PlaceOrder, AmendOrder, CancelOrder, CancelAll, CancelAllAt, Fund, Defund, SetPhase, SetSpec, SetFees, Tick,
-        SetRisk,
+        SetRisk, FireStop,
     )  # fmt: skip
 
-    assert [command.__struct_config__.tag for command in commands] == list(range(1, 13))
-    assert sorted(event.__struct_config__.tag for event in Event.__args__) == list(range(1, 16))
+    assert [command.__struct_config__.tag for command in commands] == list(range(1, 14))
+    assert sorted(event.__struct_config__.tag for event in Event.__args__) == list(range(1, 20))
     assert set(commands) == set(Command.__args__)
 
 

@@ -17,10 +17,12 @@ from gateway.context import Gateway
 from gateway.limits import SharedBuckets
 from gateway.ports import Directory, Probe, Supervision, not_supervised
 from gateway.settings import GatewaySettings
+from tests.support.no_chain import NoChain
 from tests.unit.gateway.access import MemoryApiKeys, MemoryAuditLog, MemoryPeople
 from tests.unit.gateway.memory_answers import MemoryFirstAnswers
 from tests.unit.gateway.memory_chain import NoOracle, NoSettlements
 from tests.unit.gateway.memory_meters import memory_metering
+from tests.unit.gateway.memory_risk import MemoryRisk
 from tests.unit.gateway.memory_wallets import MemoryWallets
 from tests.unit.gateway.ports import COSTS, Clock, MemoryCatalogue, MemoryExchange, MemoryHistory
 
@@ -67,6 +69,7 @@ class World:
         self.first_answers = MemoryFirstAnswers()
         self.catalogue = MemoryCatalogue(self.exchange)
         self.oracle: Any = NoOracle()
+        self.risk: Any = MemoryRisk(self.people)
         self.metering, self.meters, self.readings = memory_metering()
         self.settings = GatewaySettings(
             key_directory=directory / "keys",
@@ -110,6 +113,8 @@ class World:
             metering=self.metering,
             settlements=NoSettlements(),
             oracle=self.oracle,
+            risk=self.risk,
+            chain=NoChain(),
             clock=self.clock,
             settings=self.settings,
             shared=shared,

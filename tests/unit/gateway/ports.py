@@ -13,7 +13,7 @@ from engine.audit import SYSTEM, Origin
 from engine.book.answers import answer, level_changes, reply, trade_views, updates
 from engine.book.order_book import OrderBook
 from engine.market import MarketSpec, Path, Phase
-from engine.messages import CURRENCY, Command, Defunded, Entry, Fund, Tick
+from engine.messages import CURRENCY, Command, Defunded, Entry, FireStop, Fund, Tick
 from engine.records import (
     AccountBalance,
     CandleRecord,
@@ -33,7 +33,7 @@ from engine.records import (
     ZoneRecord,
 )
 from engine.units import value_micro
-from engine.views import Answer, BookView, Failed, Fault, Feed, FillView, OrderView, Query, TradeView, Watch
+from engine.views import Answer, Await, BookView, Failed, Fault, Feed, FillView, OrderView, Query, TradeView, Watch
 from gateway.ports import FeedListener
 
 COSTS = {(a, b): (500_000, 100) if a == b else (1_000_000, 300) for a in ("Z1", "Z2") for b in ("Z1", "Z2")}
@@ -73,6 +73,7 @@ class MemoryExchange:
         self.failing: Failed | None = None
         self.lag = False
         self.commands: list[Command] = []
+        self.awaited: list[int] = []
 
     def add(self, spec: MarketSpec, phase: Phase = Phase.OPEN) -> MarketSpec:
         spec = replace(spec, market_id=len(self.books) + 1)
@@ -103,7 +104,8 @@ class MemoryExchange:
                 self.main[key] = self.main.get(key, 0) + event.amount
         if listener is not None:
             told = tuple(updates(book, events, watched))
-            listener(Feed(market_id, book.sequence, level_changes(book), tuple(trades), told, book.phase))
+            feed = (market_id, book.sequence, level_changes(book), tuple(trades), told, book.phase, book.halt_until_us)
+            listener(Feed(*feed))
         return result
 
     # --- Markets
@@ -124,12 +126,17 @@ class MemoryExchange:
             if self.main.get(key, 0) >= amount:
                 self.main[key] -= amount
                 self.apply(book, Fund(book.fund_number + 1, participant_id, asset, amount))
-        return self.apply(book, command)
+        answer = self.apply(book, command)
+        while book.stops.triggered:
+            self.apply(book, FireStop())
+        return answer
 
     def submit_many(self, market_id: int, commands: Sequence[Command]) -> Awaitable[list[Answer]]:
         return answered([self._submit(market_id, command) for command in commands])
 
     def ask(self, market_id: int, query: Query) -> Awaitable[Answer]:
+        if isinstance(query, Await):
+            self.awaited.append(query.sequence)
         return answered(self.failing or reply(self.books[market_id], query))
 
     def watch(self, market_id: int, participants: frozenset[int], book: bool, listener: FeedListener) -> None:

@@ -27,6 +27,8 @@ async def test_an_order_shows_every_field_of_the_contract(world: World) -> None:
         "remaining_quantity": "12.250",
         "average_price": None,
         "status": "open",
+        "stop_price": None,
+        "triggered": None,
         "end_reason": None,
         "time_in_force": "gtc",
         "expires_at": "",
@@ -84,7 +86,7 @@ async def test_a_malformed_order_is_told_which_field_is_wrong(world: World) -> N
         ("quantity", 1),
         ("quantity", None),
         ("side", "long"),
-        ("type", "stop"),
+        ("type", "iceberg"),
         ("client_order_id", "a b"),
         ("client_order_id", "a" * 65),
         ("client_order_id", "a\n"),
@@ -309,6 +311,16 @@ async def test_reads_wait_for_ones_own_writes_and_say_when_they_lag(world: World
     assert "x-projection-lag" not in fresh.headers
     assert {one.headers.get("x-projection-lag") for one in answers} == {"1"}
     assert world.history.polls < 100  # twenty readers share one poller
+
+
+async def test_reads_that_must_wait_have_the_followers_told(world: World) -> None:
+    ann = await world.person()
+    world.exchange.lag = True
+    placed = await ann.placed("buy", "3.000", "1")
+
+    await asyncio.gather(*(ann.get("/api/v1/balances") for _ in range(20)))
+
+    assert world.exchange.awaited == [placed["sequence"]], "once for all of them"
 
 
 async def test_a_balance_is_available_plus_free_plus_reserved(world: World) -> None:

@@ -1,0 +1,437 @@
+"""The actor that makes effects happen on the chain, each once; engine/submission.py says what becomes of each.
+
+A lane is a queue of its own with a bound on what is under way, so that slow withdrawals hold up no mints. Each lane has
+a task that claims, looks, signs and sends; one task follows what was sent, sends it again, and tells its end. Memory
+holds nothing that the table does not: whoever comes after this process takes up its rows, and it can write no more.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable, Collection, Iterable, Sequence
+from time import monotonic
+from typing import Any, Final, Protocol
+
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from actors import metrics
+from engine.journal import Fenced
+from engine.submission import (
+    Absent,
+    ChainDown,
+    Change,
+    Declined,
+    Effect,
+    Found,
+    HandedOver,
+    Holdings,
+    Learnt,
+    Missing,
+    NotNow,
+    Packed,
+    Seen,
+    Signed,
+    State,
+    Statuses,
+    Submission,
+    delay_us,
+    others,
+    step,
+)
+from engine.units import TimeUs
+
+PART: Final = "submitter"
+STATUSES_MAX: Final = 256  # what one request may ask for
+SENDS_AT_ONCE: Final = 16
+BACKOFF_SECONDS_MAX: Final = 10.0
+
+log = structlog.get_logger()
+
+
+class Submissions(Protocol):
+    """The table. Every write raises Fenced when the rows are another submitter's."""
+
+    @property
+    def outages(self) -> tuple[type[Exception], ...]: ...
+    async def adopt(self, owner: str, now_us: int, *, everything: bool) -> list[Effect]: ...
+    async def claim(self, owner: str, lane: str, most: int, under_way_max: int, now_us: int) -> list[Effect]: ...
+    async def renew(self, owner: str, now_us: int) -> None: ...
+    async def record(self, owner: str, changes: Sequence[Change], now_us: int) -> None: ...
+    async def accounts(self, user_ids: Collection[int]) -> dict[int, str]: ...
+    async def open_account(self, user_id: int, holdings: Holdings, now_us: int) -> None: ...
+    async def say(self, part: str, said: dict[str, Any], now_us: int) -> None: ...
+    async def depths(self) -> dict[str, dict[str, int]]: ...
+
+
+class Addresses(Protocol):
+    async def of(self, user_id: int) -> str:
+        """This person's address on the chain, made if there is none; base58."""
+        ...
+
+
+class EndpointState(Protocol):
+    @property
+    def host(self) -> str: ...
+    @property
+    def circuit(self) -> int: ...
+
+
+class Chain(Protocol):
+    """Raises ChainDown when nobody answers. `plan`: what is there, what is signed, what is not, and why."""
+
+    async def prepare(self) -> None: ...
+    async def paused(self) -> bool: ...
+    async def lamports(self) -> dict[str, int]: ...
+    async def plan(self, effects: Sequence[Effect]) -> tuple[dict[int, Found], list[Packed], list[Declined]]: ...
+    async def look(self, effects: Sequence[Effect]) -> tuple[set[int], Found]: ...
+    async def send(self, raw: bytes) -> None: ...
+    async def statuses(self, sent: Sequence[tuple[str, bytes]]) -> Statuses: ...
+    def holdings(self, address: str) -> Holdings: ...
+    def endpoints(self) -> Sequence[EndpointState]: ...
+
+
+class Lane(Struct, frozen=True):
+    """under_way_max: effects that are built, signed or sent at once. pausable: stops while the chain is paused."""
+
+    name: str
+    under_way_max: int
+    pausable: bool = True
+
+
+LANES: Final = (
+    Lane("register", 256),
+    Lane("mint", 512),
+    Lane("burn", 512),
+    Lane("settle", 64),
+    Lane("withdraw", 128),
+    Lane("oracle", 32),
+    Lane("govern", 8, pausable=False),
+)
+
+
+class SubmitterOptions(Struct, frozen=True, kw_only=True):
+    lanes: tuple[Lane, ...] = LANES
+    claim_max: int = 64
+    idle_seconds: float = 0.5  # between two looks at an empty lane
+    follow_seconds: float = 0.4
+    confirmed_seconds: float = 2.0  # between two looks at what only waits to be final
+    resend_seconds: float = 2.0
+    say_seconds: float = 1.0
+    renew_seconds: float = 60.0
+    following_max: int = 20_000  # transactions that were sent and are not final
+
+
+class Flight(Struct):
+    """A transaction that was signed, or (signature "") an effect that was found, until it is final."""
+
+    signature: str
+    raw: bytes
+    members: list[Effect]
+    sent_at: float = 0.0
+    looked_at: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.signature or f"found {self.members[0].number}"
+
+    @property
+    def submission(self) -> Submission:
+        return self.members[0].submission
+
+
+class ChainSubmitter:
+    """`crash`: reached points, for tests that make it die there."""
+
+    def __init__(
+        self,
+        submissions: Submissions,
+        addresses: Addresses,
+        chain: Chain,
+        clock: Callable[[], TimeUs],
+        jitter: Callable[[], float],
+        options: SubmitterOptions | None = None,
+        crash: Callable[[str], None] | None = None,
+    ) -> None:
+        self._submissions, self._addresses, self._chain = submissions, addresses, chain
+        self._clock, self._jitter = clock, jitter
+        self._options = options or SubmitterOptions()
+        self._crash = crash or (lambda _: None)
+        self._outages: tuple[type[Exception], ...] = (ChainDown, *submissions.outages)
+        self._owner = ""
+        self._flights: dict[str, Flight] = {}  # by name
+        self._state, self._detail = "starting", ""
+        self._paused = False
+        self._stopping, self._learning = asyncio.Event(), asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return "ChainSubmitter()"
+
+    # --- life ---
+
+    async def run(self) -> None:
+        """Until drained. An outage of the table begins it anew, because nobody knows which writes were made.
+
+        Ends with Fenced when another submitter has taken over.
+        """
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                await self._live()
+                failures = 0
+            except* self._outages as group:
+                failures = 1 if self._state == "serving" else failures + 1
+                self._state, self._detail = "waiting", repr(group.exceptions[0])[:200]
+                metrics.CHAIN_FAULTS.labels(PART).inc()
+                log.warning("chain.not_ready", why=self._detail, failures=failures)
+                await self._rest(min(0.25 * 2**failures, BACKOFF_SECONDS_MAX))
+
+    async def _live(self) -> None:
+        self._flights, self._owner = {}, secrets.token_hex(8)  # an owner that may have writes on their way is nobody
+        await self._say()
+        await self._chain.prepare()
+        for effect in await self._submissions.adopt(self._owner, self._clock(), everything=True):
+            self._board(effect)
+        self._state, self._detail = "serving", ""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._every(self._options.say_seconds, self._say))
+            tasks.create_task(self._every(self._options.renew_seconds, self._renew))
+            tasks.create_task(self._every(self._options.follow_seconds, self._follow))
+            for lane in self._options.lanes:
+                tasks.create_task(self._every(self._options.idle_seconds, self._serve, lane))
+
+    async def drain(self) -> None:
+        """Take nothing more; what is under way is in the table, and goes on with the next start."""
+        self._stopping.set()
+
+    def status(self) -> dict[str, Any]:
+        return {"state": self._state, "detail": self._detail, "in_flight": len(self._flights), "paused": self._paused}
+
+    async def _every(self, seconds: float, act: Callable[..., Any], *arguments: Any) -> None:
+        """Act, again at once as long as it says that there is more, until drained."""
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                more = await act(*arguments)
+                failures = 0
+            except ChainDown as error:
+                more, failures = False, failures + 1
+                metrics.CHAIN_FAULTS.labels(PART).inc()
+                log.warning("chain.outage", doing=act.__name__, why=repr(error)[:300], failures=failures)
+            if not more:
+                await self._rest(min(seconds * 2**failures, max(seconds, BACKOFF_SECONDS_MAX)))
+
+    async def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    # --- a lane ---
+
+    async def _serve(self, lane: Lane) -> bool:
+        """One round; whether there may be more to do at once."""
+        if (self._paused and lane.pausable) or len(self._flights) >= self._options.following_max:
+            return False
+        options = self._options
+        claimed = await self._submissions.claim(
+            self._owner, lane.name, options.claim_max, lane.under_way_max, self._clock()
+        )
+        if not claimed:
+            return False
+        self._crash("claimed")
+        try:
+            effects = await self._with_accounts(claimed)
+            found, packed, declined = await self._chain.plan(effects)
+        except ChainDown as error:
+            await self._record(self._changes(claimed, NotNow(str(error) or "the chain is away")))
+            raise
+        await self._settle(effects, found, packed, declined)
+        return len(claimed) == options.claim_max and bool(packed or found)
+
+    async def _with_accounts(self, effects: Sequence[Effect]) -> list[Effect]:
+        """Who has no address on the chain gets one: it is the first thing of his that the chain hears of."""
+        further = {effect.number: others(effect) for effect in effects}
+        owners = {effect.user_id for effect in effects if effect.user_id and not effect.account}
+        people = owners.union(*further.values())
+        accounts = await self._submissions.accounts(people)
+        for user_id in sorted(people - accounts.keys()):
+            holdings = self._chain.holdings(await self._addresses.of(user_id))
+            await self._submissions.open_account(user_id, holdings, self._clock())
+            accounts[user_id] = holdings.account
+        return [
+            replace(
+                effect,
+                account=effect.account or accounts.get(effect.user_id, ""),
+                accounts={user_id: accounts[user_id] for user_id in further[effect.number]},
+            )
+            for effect in effects
+        ]
+
+    async def _settle(
+        self, effects: Sequence[Effect], found: dict[int, Found], packed: Sequence[Packed], declined: Sequence[Declined]
+    ) -> None:
+        """Write down what was found out, then send what was signed: never the other way round."""
+        by_number = {effect.number: effect for effect in effects}
+        changes = [change for one in declined for change in self._changes([by_number[n] for n in one.numbers], one.why)]
+        changes += [self._change(by_number[number], learnt) for number, learnt in found.items()]
+        flights = []
+        for each in packed:
+            learnt = Signed(each.signature, each.last_height)
+            signed = [self._change(by_number[number], learnt, raw=each.raw) for number in each.numbers]
+            changes += signed
+            flights.append(Flight(each.signature, each.raw, [_after(change) for change in signed]))
+        self._crash("signed")
+        await self._record(changes)
+        self._crash("recorded")
+        for change in changes:
+            if change.after.state is State.CONFIRMED:
+                self._board(_after(change))
+        for flight in flights:
+            self._flights[flight.name] = flight
+        await self._send(flights)
+
+    def _board(self, effect: Effect) -> None:
+        """Follow it from here on, together with the others of its transaction."""
+        signature = effect.submission.signature
+        known = self._flights.get(signature) if signature else None
+        if known is not None:
+            known.members.append(effect)
+        else:
+            flight = Flight(signature, effect.raw, [effect])
+            self._flights[flight.name] = flight
+
+    # --- what was sent ---
+
+    async def _send(self, flights: Sequence[Flight]) -> None:
+        """Hand them over, as often as it takes; who does not answer may have taken them."""
+        at_once = asyncio.Semaphore(SENDS_AT_ONCE)
+
+        async def one(flight: Flight) -> None:
+            async with at_once:
+                flight.sent_at = monotonic()
+                metrics.CHAIN_SENT.inc()
+                with contextlib.suppress(ChainDown):  # its status tells
+                    await self._chain.send(flight.raw)
+
+        await asyncio.gather(*(one(flight) for flight in flights))
+        self._crash("sent")
+        fresh = [flight for flight in flights if flight.submission.state is State.SIGNED]
+        await self._learn([(flight, HandedOver(), 0) for flight in fresh])
+
+    async def _follow(self) -> bool:
+        """Ask for what is due, and send again what no block has."""
+        now, options = monotonic(), self._options
+        due = [
+            flight
+            for flight in self._flights.values()
+            if flight.submission.state is not State.CONFIRMED or now - flight.looked_at >= options.confirmed_seconds
+        ]
+        for flight in due:
+            flight.looked_at = now
+        sent = [flight for flight in due if flight.signature]
+        for start in range(0, len(sent), STATUSES_MAX):
+            await self._ask(sent[start : start + STATUSES_MAX])
+        await self._look([flight for flight in due if not flight.signature])
+        return False
+
+    async def _ask(self, flights: Sequence[Flight]) -> None:
+        statuses = await self._chain.statuses([(flight.signature, flight.raw) for flight in flights])
+        news: list[tuple[Flight, Learnt, int]] = []
+        for flight, status in zip(flights, statuses.found, strict=True):
+            if status is None:
+                news.append((flight, Absent(statuses.height_final), 0))
+            else:
+                seen = Seen(status.level, status.error, status.permanent, len(flight.members))
+                news.append((flight, seen, status.slot))
+        await self._learn(news)
+        late = monotonic() - self._options.resend_seconds
+        absent = [
+            flight
+            for flight, status in zip(flights, statuses.found, strict=True)
+            if status is None and flight.name in self._flights and flight.sent_at <= late
+        ]
+        await self._send(absent)
+
+    async def _look(self, flights: Sequence[Flight]) -> None:
+        """At effects that were found: are they there still?"""
+        if not flights:
+            return
+        there, heights = await self._chain.look([flight.members[0] for flight in flights])
+        await self._learn([(one, heights if one.members[0].number in there else Missing(), 0) for one in flights])
+
+    async def _learn(self, news: Iterable[tuple[Flight, Learnt, int]]) -> None:
+        """Write down what changes, for all members of a transaction at once; the rest stays as it is."""
+        async with self._learning:  # a send and a look may learn of the same transaction at once
+            changed: list[tuple[Flight, list[Change]]] = []
+            for flight, learnt, slot in news:
+                if self._flights.get(flight.name) is not flight:
+                    continue
+                if isinstance(learnt, HandedOver) and flight.submission.state is not State.SIGNED:
+                    continue
+                changes = [self._change(member, learnt, slot=slot) for member in flight.members]
+                if changes[0].after is not changes[0].effect.submission:
+                    changed.append((flight, changes))
+            if changed:
+                self._crash("learnt")
+            await self._record([change for _, changes in changed for change in changes])
+            for flight, changes in changed:
+                flight.members = [_after(change) for change in changes]
+                if flight.submission.state not in (State.SIGNED, State.SENT, State.CONFIRMED):
+                    del self._flights[flight.name]
+
+    # --- writing down ---
+
+    def _changes(self, effects: Iterable[Effect], learnt: Learnt) -> list[Change]:
+        return [self._change(effect, learnt) for effect in effects]
+
+    def _change(self, effect: Effect, learnt: Learnt, *, raw: bytes = b"", slot: int = 0) -> Change:
+        after = step(effect.submission, learnt)
+        due_us = self._clock() + delay_us(after, self._jitter())
+        return Change(effect, after, raw, due_us, slot)
+
+    async def _record(self, changes: Sequence[Change]) -> None:
+        if not changes:
+            return
+        try:
+            await self._submissions.record(self._owner, changes, self._clock())
+        except Fenced:
+            self._state = "fenced"
+            raise
+        for change in changes:
+            if change.after.state is not change.effect.submission.state:
+                metrics.CHAIN_CHANGES.labels(change.effect.lane, change.after.state).inc()
+            if change.after.state is State.PARKED:
+                effect = change.effect
+                log.error(
+                    "chain.parked", number=effect.number, kind=effect.kind, key=effect.key, why=change.after.reason
+                )
+
+    # --- telling ---
+
+    async def _renew(self) -> bool:
+        await self._submissions.renew(self._owner, self._clock())
+        return False
+
+    async def _say(self) -> bool:
+        """How it is, for whoever asks; and whether the chain is paused, for the lanes."""
+        said: dict[str, Any] = {"state": self._state, "detail": self._detail, "in_flight": len(self._flights)}
+        said["endpoints"] = [{"host": one.host, "circuit": int(one.circuit)} for one in self._chain.endpoints()]
+        for one in self._chain.endpoints():
+            metrics.CHAIN_CIRCUIT.labels(one.host).set(int(one.circuit))
+        for lane, states in (await self._submissions.depths()).items():
+            for state, count in states.items():
+                metrics.CHAIN_QUEUE.labels(lane, state).set(count)
+        if self._state == "serving":
+            try:
+                self._paused = await self._chain.paused()
+                said["lamports"] = await self._chain.lamports()
+            except ChainDown as error:
+                said["detail"] = str(error)[:200]
+        said["paused"] = self._paused
+        await self._submissions.say(PART, said, self._clock())
+        return False
+
+
+def _after(change: Change) -> Effect:
+    return replace(change.effect, submission=change.after, raw=change.raw or change.effect.raw)

@@ -1,0 +1,159 @@
+"""How the parts that speak to the chain are made: submitter, listener, what the gateway sees of it. See recipes.py."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actors import crash_points
+from actors.hosting import clock_us
+from config.settings import Settings
+from engine.submission import ChainDown, Holdings
+from persistence.chain_desk import PostgresChainDesk
+from persistence.postgres import Pool
+from persistence.sealing import MasterKeys, Sealed, master_keys, seal, unseal
+from persistence.wallets import Vault
+from wiring import BACKGROUND_NICE, Wiring, pool_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from solders.pubkey import Pubkey
+
+    from actors.chain_listener import ChainListener
+    from actors.chain_submitter import ChainSubmitter, SubmitterOptions
+    from chain.client.effects import Effects
+    from chain.client.programs import Programs
+    from chain.client.rpc import RpcPool
+    from chain.client.wallets import Authorities, Role
+
+
+async def make_chain_submitter(wiring: Wiring) -> "ChainSubmitter":
+    import random
+
+    from actors.chain_submitter import ChainSubmitter
+    from chain.client.wallets import Role
+    from chain.client.writer import ChainWriter
+    from persistence.submissions import PostgresSubmissions
+
+    settings = wiring.settings
+    os.nice(BACKGROUND_NICE)
+    pool = await pool_of(wiring, "chain submitter", 8, nice=0 if settings.database_url else BACKGROUND_NICE)
+    keys = authorities(settings)
+    signers = {role: keys.signer(role) for role in Role}
+    effects = effects_of(settings, {role: signer.address for role, signer in signers.items()})
+    writer = ChainWriter(rpc_pool(wiring.chain_urls), effects, signers, settings.solana_priority_fee)
+    vault = Vault(pool, master_keys(settings.wallet_master_keys, settings.keys))
+    return ChainSubmitter(
+        PostgresSubmissions(pool),
+        WalletAddresses(vault),
+        writer,
+        clock_us,
+        random.random,
+        submitter_options(settings),
+        crash_points.of("submitter"),
+    )
+
+
+async def make_chain_listener(wiring: Wiring) -> "ChainListener":
+    from actors.chain_listener import ChainListener
+    from chain.client.history import ChainReader, stream_url
+    from persistence.chain_events import PostgresChainEvents
+
+    settings = wiring.settings
+    os.nice(BACKGROUND_NICE)
+    pool = await pool_of(wiring, "chain listener", 4, nice=0 if settings.database_url else BACKGROUND_NICE)
+    streams = settings.solana_ws_urls or tuple(map(stream_url, wiring.chain_urls))
+    reader = ChainReader(rpc_pool(wiring.chain_urls), programs_of(settings), streams)
+    return ChainListener(
+        PostgresChainEvents(pool, settings.currency), reader, clock_us, crash=crash_points.of("listener")
+    )
+
+
+class ChainView(PostgresChainDesk):
+    """The chain's tables, and the chain itself for the one question that only it can answer."""
+
+    def __init__(self, pool: Pool, urls: tuple[str, ...]) -> None:
+        super().__init__(pool)
+        self._urls = urls
+        self._rpc: RpcPool | None = None
+
+    async def tokens(self, holdings: Holdings) -> tuple[int, int]:
+        """Raises ChainDown."""
+        from chain.client.history import token_amounts
+
+        if not self._urls:
+            raise ChainDown("there is no chain")
+        self._rpc = self._rpc or rpc_pool(self._urls)  # made late: most gateways are never asked
+        energy_wh, currency_micro = await token_amounts(self._rpc, (holdings.energy, holdings.currency))
+        return energy_wh, currency_micro
+
+
+class WalletAddresses:
+    """Whose address on the chain is which: that of his platform wallet."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    async def of(self, user_id: int) -> str:
+        return await self._vault.address(user_id, clock_us())
+
+
+class MasterSealer:
+    """Seals keys of authorities with the master keys of wallets."""
+
+    def __init__(self, keys: MasterKeys) -> None:
+        self._keys = keys
+
+    def seal(self, secret: bytes, belongs_to: bytes) -> bytes:
+        return msgspec.msgpack.encode(seal(self._keys, secret, belongs_to))
+
+    def unseal(self, sealed: bytes, belongs_to: bytes) -> bytes:
+        return unseal(self._keys, msgspec.msgpack.decode(sealed, type=Sealed), belongs_to)
+
+
+def authorities(settings: Settings) -> "Authorities":
+    """The exchange's own keys on the chain, sealed in files of the data directory."""
+    from chain.client.wallets import Authorities
+
+    return Authorities(settings.keys / "chain", MasterSealer(master_keys(settings.wallet_master_keys, settings.keys)))
+
+
+def rpc_pool(urls: tuple[str, ...]) -> "RpcPool":
+    from chain.client.rpc import RpcPool, RpcSettings
+
+    return RpcPool(RpcSettings(urls=urls))
+
+
+def programs_of(settings: Settings) -> "Programs":
+    """Those of the settings. Raises OSError, ValueError, IdlUnusable for files that are none."""
+    from chain.client.programs import Programs, reference_programs
+    from chain.programs.interface import NAMES
+
+    if not settings.solana_idls:
+        return reference_programs()
+    folder = Path(settings.solana_idls)
+    return Programs([msgspec.json.decode((folder / f"{name}.json").read_bytes()) for name in NAMES])
+
+
+def effects_of(settings: Settings, addresses: "Mapping[Role, Pubkey]") -> "Effects":
+    from solders.pubkey import Pubkey
+
+    from chain.client.deployment import own_currency_mint
+    from chain.client.effects import Effects
+    from chain.client.wallets import Role
+
+    mint = settings.solana_currency_mint
+    currency = Pubkey.from_string(mint) if mint else own_currency_mint(addresses[Role.GOVERNANCE])
+    return Effects(programs_of(settings), addresses, currency)
+
+
+def submitter_options(settings: Settings) -> "SubmitterOptions":
+    from actors.chain_submitter import LANES, SubmitterOptions
+
+    given = dict(each.split(":") for each in settings.chain_lanes)
+    lanes = tuple(
+        msgspec.structs.replace(lane, under_way_max=int(given.get(lane.name, lane.under_way_max))) for lane in LANES
+    )
+    return SubmitterOptions(lanes=lanes)

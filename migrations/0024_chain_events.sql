@@ -1,0 +1,28 @@
+-- Why: what happened on the chain, each event once, as confirmed and later as final or dropped by a fork; and up to where
+-- the final history of each program has been read. A deposit is credited in the transaction in which its event becomes
+-- final, whose cursor moves in the same.
+-- Locks: none that matter, every table is new.
+
+CREATE TABLE chain_events (
+    signature text NOT NULL CHECK (length(signature) <= 88),
+    instruction integer NOT NULL CHECK (instruction >= 0),
+    index integer NOT NULL CHECK (index >= 0),
+    slot bigint NOT NULL,
+    program text NOT NULL,
+    name text NOT NULL,
+    fields jsonb NOT NULL,
+    state text NOT NULL CHECK (state IN ('confirmed', 'finalized', 'dropped')),
+    seen_us bigint NOT NULL,
+    final_us bigint,
+    CONSTRAINT chain_events_place PRIMARY KEY (signature, instruction, index)
+);
+CREATE INDEX chain_events_order ON chain_events (slot, signature, instruction, index);
+CREATE INDEX chain_events_unsure ON chain_events (slot) WHERE state = 'confirmed';
+CREATE INDEX chain_events_of_vault ON chain_events ((fields ->> 'vault'), slot) WHERE name = 'Deposited';
+
+CREATE TABLE chain_cursors (
+    program text PRIMARY KEY,
+    signature text NOT NULL, -- the last one of the final history that was taken up
+    slot bigint NOT NULL,
+    at_us bigint NOT NULL
+);

@@ -1,0 +1,2 @@
+DROP TABLE chain_cursors;
+DROP TABLE chain_events;

@@ -1,0 +1,9 @@
+DROP TABLE blocks;
+DROP TABLE risk_limits;
+ALTER TABLE markets
+    DROP COLUMN quantity_wh_max,
+    DROP COLUMN orders_max,
+    DROP COLUMN value_micro_max,
+    DROP COLUMN position_wh_max,
+    DROP COLUMN messages_per_second,
+    DROP COLUMN halt_seconds;

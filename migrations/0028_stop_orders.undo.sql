@@ -1,0 +1,3 @@
+ALTER TABLE orders
+    DROP COLUMN stop_price_micro,
+    DROP COLUMN is_waiting;
