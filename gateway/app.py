@@ -57,8 +57,10 @@ from gateway.ports import (
     Risk,
     Settlements,
     Stages,
+    Supervision,
     Vault,
     Wallets,
+    not_supervised,
 )
 from gateway.rates import RateController
 from gateway.readings import ReadingController
@@ -69,6 +71,7 @@ from gateway.requests import GatewayRequest, WireResponse
 from gateway.risk import KillController, RiskController
 from gateway.settings import GatewaySettings
 from gateway.settlements import SettlementController, TradeSettlementController
+from gateway.status import exchange_status, status_page
 from gateway.stream import stream
 from gateway.users import AuthController, ProfileController, UserAdminController
 from gateway.wallets import WalletController
@@ -105,11 +108,13 @@ def create_app(
     registry: CollectorRegistry | None = None,
     stages: Stages | None = None,
     gather: Gather = at_once,
+    supervision: Supervision = not_supervised,
     outages: tuple[type[Exception], ...] = (),
     not_needed: frozenset[str] = frozenset({"redis", "directory", "chain", "books"}),
 ) -> Litestar:
     """`probes`: dependencies by name, for health, of which readiness ignores those that are `not_needed` to trade;
-    `outages`: what ports raise when a dependency is down; `answers_in`: where computed answers are kept, if anywhere.
+    `outages`: what ports raise when a dependency is down; `answers_in`: where computed answers are kept, if anywhere;
+    `supervision`: how the actors are, for operators.
     """
     gateway = Gateway(
         people=people,
@@ -136,6 +141,7 @@ def create_app(
         probes=probes or {},
         registry=registry or CollectorRegistry(),
         gather=gather,
+        supervision=supervision,
         outages=outages,
         not_needed=not_needed,
         settings=settings,
@@ -175,7 +181,7 @@ def create_app(
         ],
     )
     app = Litestar(
-        route_handlers=[api, health, live, ready, jwks, stream],
+        route_handlers=[api, health, live, ready, exchange_status, status_page, jwks, stream],
         middleware=[Guard, Repeats],
         request_class=GatewayRequest,
         response_class=WireResponse,

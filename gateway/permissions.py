@@ -178,6 +178,8 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("GET", "/api/v1/withdrawals"): _OWN,
     ("POST", "/api/v1/withdrawals"): Permission(TRADERS),  # money leaves: never with a key
     # operations
+    ("GET", "/status"): _FREE,  # a page without anything in it; it asks for the next as the admin who logs in
+    ("GET", "/api/v1/admin/status"): _ADMIN,
     ("GET", "/health"): _FREE,
     ("GET", "/health/live"): _FREE,
     ("GET", "/health/ready"): _FREE,

@@ -6,7 +6,7 @@ analytics_ports.py.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from engine.audit import AuditRow, Origin
 from engine.market import MarketSpec, Path, Phase
@@ -544,3 +544,16 @@ class NoStages:
     def authenticate(self, seconds: float) -> None: ...
 
     def answer(self, seconds: float) -> None: ...
+
+
+class Supervision(Protocol):
+    """What the supervisor knows: by actor a dictionary with at least `up`, `state` and `faults`; and `recent_faults`, a
+    list of `{actor, at_us, back_us, why}`. Empty when it does not answer.
+    """
+
+    async def __call__(self) -> Mapping[str, Any]: ...
+
+
+async def not_supervised() -> Mapping[str, Any]:
+    """Where nobody supervises."""
+    return {}

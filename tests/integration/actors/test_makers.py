@@ -135,11 +135,11 @@ async def test_the_chain_hears_of_a_rebate_with_the_settlement_of_its_trades_and
     await epoch_passes(exchange, clock, maker, taker)
     settlements = PostgresSettlements(exchange.pool)
     rule = Rule(every_us=EPOCH_US, trades_max=1, part_accounts=6)
-    reconciliation = PostgresReconciliation(exchange.pool)
+    reconciliation = PostgresReconciliation(exchange.pool, CURRENCY)
 
     async def agrees() -> None:
         """The chain has nothing yet: what the fees have is what it is still to hear of."""
-        books = await reconciliation.books(CURRENCY)
+        books = await reconciliation.books()
         assert books.ledger["fees"] == books.pending["fees"]
 
     await agrees()
