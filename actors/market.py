@@ -21,6 +21,7 @@ from actors.clearing import Aside, Clearing
 from actors.crash_points import Reached
 from actors.dataplane import Connection, Secret
 from actors.feed import Newsroom
+from actors.market_figures import MarketFigures
 from actors.parking import Item, Parking
 from actors.ports import Draws, Journal, Rules, Snapshots
 from actors.recovery import NothingToRecover, Replica, newest_snapshot, recover, snapshot_of
@@ -31,6 +32,7 @@ from engine.book import state
 from engine.book.answers import answer, reply
 from engine.book.order_book import OrderBook
 from engine.journal import GENESIS_HASH, NOT_HASHED, seal
+from engine.market import Phase
 from engine.messages import (
     TRADES,
     AmendOrder,
@@ -79,6 +81,8 @@ _decoder: msgspec.msgpack.Decoder[list[tuple[int, Any]]] = msgspec.msgpack.Decod
 _encode = msgspec.msgpack.Encoder().encode
 _ARRAY_OF_3: Final = b"\x93"  # an encoded pair becomes a triple: the time is known only when the answer leaves
 
+_TAKES_ORDERS: Final = (Phase.OPEN, Phase.AUCTION_CALL)
+
 log = structlog.get_logger()
 
 
@@ -106,6 +110,7 @@ class Draft:
         self.turns: list[tuple[int, float, float]] = []  # of the engine: its first letter, when it began and ended
         self.hash_state = False
         self.step_of_us: TimeUs = 0  # the epoch of whose auction it has trades
+        self.trades = self.volume_wh = self.turnover_micro = 0
 
 
 class Market(Shell):
@@ -147,6 +152,7 @@ class Market(Shell):
         self._batch_entries = metrics.BATCH_ENTRIES.labels(symbol)
         self._active: set[ParticipantId] = set()  # who did something, or traded, since idle ones were looked for
         self._idle: dict[ParticipantId, float] = {}  # participants without open orders, since when
+        self._figures = MarketFigures(symbol)
         self._risk_told: set[ParticipantId] = set()  # of whom the journal has learned since the tables were last read
         self._recovered_seconds = 0.0
         self._commits = 0
@@ -179,6 +185,11 @@ class Market(Shell):
             "commits": self._commits,
             "recovered_seconds": round(self._recovered_seconds, 3),
         }
+
+    def measure(self) -> dict[str, float]:
+        """Sampled twice a second: the gauges of this market, and the few that Ray's dashboard shows."""
+        is_open = self._state == "serving" and self._book is not None and self._book.phase in _TAKES_ORDERS
+        return self._figures.look(self._book, self._load, is_open=is_open)
 
     def __repr__(self) -> str:
         return f"Market({self.symbol})"
@@ -359,6 +370,7 @@ class Market(Shell):
         self._commits += 1
         self._clearing.committed(book, draft.step_of_us)
         self._measure(draft, began, perf_counter())
+        self._figures.count(draft.trades, draft.volume_wh, draft.turnover_micro)
         if self._crash is not None:
             await self._answer_some(draft, self._crash)
         self._send(draft.letters)
@@ -456,6 +468,9 @@ class Market(Shell):
             if type(event) in TRADES:
                 assert isinstance(event, Traded)
                 self._active.update((event.buyer_id, event.seller_id))
+                draft.trades += 1
+                draft.volume_wh += event.energy_wh
+                draft.turnover_micro += event.seller_value_micro
         return events
 
     # --- funds ----------------------------------------------------------------------------------------------------

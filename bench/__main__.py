@@ -28,6 +28,7 @@ TOGETHER: Final = (
     "bench.bench_commit",
     "bench.bench_energy_queries",
     "bench.bench_epoch",
+    "bench.bench_settlement",
     "bench.bench_recovery",
 )
 MICRO: Final = ("--benchmark-enable", "--benchmark-columns=median,ops,rounds", "--benchmark-warmup=on")
