@@ -1,7 +1,6 @@
 """Epochs over the API: an admin makes a market of auctions, people place orders, everybody sees what came of it.
 
-Seen to fail for: a certificate with participants' ids, an epoch of next month that is called scheduled, a fill called
-maker, phases that the API does not name.
+Seen to fail for: a certificate with participants' ids, an epoch of next month that is called scheduled.
 """
 
 from typing import get_args
