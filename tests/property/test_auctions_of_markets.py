@@ -1,7 +1,7 @@
 """Markets whose epochs end with an auction: what holds whatever people do, and whenever the clearing comes.
 
-Seen to fail for: a command that clears another epoch than it names, a snapshot without the steps that are done, one with
-what was worked out ahead, orders left apart after the clearing, an end deferred past its order's release.
+Seen to fail for: a command that clears another epoch than it names, a snapshot without the steps that are done, one
+with what was worked out ahead, orders left apart after the clearing, an end deferred past its order's release.
 """
 
 from collections import Counter

@@ -1,8 +1,8 @@
 """Auctions of a market, by hand: who collects, what an epoch's end does, what each order gets and pays.
 
-Seen to fail for: orders of the next epoch let into the auction, an expired order that trades, a fee of the taker instead
-of the auction's, a reservation without it, a cancel that takes effect amid the clearing, ends that never come, an
-auction with a line's whole capacity.
+Seen to fail for: orders of the next epoch let into the auction, an expired order that trades, a fee of the taker
+instead of the auction's, a reservation without it, a cancel that takes effect amid the clearing, ends that never come,
+an auction with a line's whole capacity.
 """
 
 import pytest
