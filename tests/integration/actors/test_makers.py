@@ -1,7 +1,7 @@
 """The programme from the book to the ledger: presence by the follower, one reward per epoch, within the fees.
 
-Seen to fail for: a rebate beyond the fees, one without the presence that was promised, presence that a follower's
-restart counts twice, taker trades that earn.
+Seen to fail for: a rebate beyond the fees, one without the presence that was promised, presence that is
+counted twice, taker trades that earn, a reward paid twice, a rebate settled before its fees.
 """
 
 import asyncio

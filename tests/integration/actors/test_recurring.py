@@ -1,7 +1,7 @@
 """Recurring orders with a real market and real tables: one order per period, whatever asks how often and what dies.
 
-Seen to fail for: a client_order_id without its period, a period that was missed and is placed late, a rule that is
-resurrected by its own note, one that goes on after its count, a suspended user's that goes on.
+Seen to fail for: a client_order_id without its period, a note that goes back to an earlier period, a refusal that is
+not noted, a rule that its own note resurrects, one that goes on after its count, a suspended user's that goes on.
 """
 
 import asyncio

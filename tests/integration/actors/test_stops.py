@@ -1,7 +1,8 @@
 """Stop orders through the market's shell: in the book before anybody's next command, in the tables as in the book, and
 once whatever dies between the trade and the order that it triggers.
 
-Seen to fail for: a shell that fires none, one that forgets those of the process before, a table without stop prices.
+Seen to fail for: a shell that fires none, one that forgets those of the process before, a table that does not hear of
+the trigger.
 """
 
 from actors.audit import audit

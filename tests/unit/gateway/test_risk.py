@@ -1,6 +1,6 @@
 """Limits, the kill switch and rates of messages over the API, with real order books behind it.
 
-Seen to fail for: a rate that counts amends apart from orders, a kill that leaves a market out, an order of a batch
+Seen to fail for: amends that do not count against the rate, a kill that leaves a market out, an order of a batch
 beyond the rate that ends the batch, own limits that do not take the place of the market's rate.
 """
 

@@ -1,4 +1,4 @@
-"""Averages and results by hand. Seen to fail for: a cost rounded down, an average over both sides."""
+"""Averages and results by hand. Seen to fail for: a cost rounded down."""
 
 from engine.analytics.positions import average_price_micro, realised_micro
 

@@ -1,7 +1,7 @@
 """How long somebody quoted: the border of spread and size, the split by epochs, orders that come and go.
 
-Seen to fail for: a spread of the bid instead of the middle, sizes added up over orders, an epoch that gets the time of
-the one before, time that is counted twice, stops that wait taken for quotes.
+Seen to fail for: a spread of the bid instead of the middle, an order's size before its fills, an epoch that gets the
+time of the one before, time that is counted twice, stops that wait taken for quotes.
 """
 
 from engine.analytics.presence import Obligation, Presence, PresenceChange, presence_bps, rebate_micro

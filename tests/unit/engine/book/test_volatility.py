@@ -1,7 +1,8 @@
 """The dynamic band's halt: what it stops, what becomes of the order that would have traded, when and where it ends.
 
-Seen to fail for: a band that moves while one order trades, a market order that rests, an instant late, a reference
-that jumps to the price itself, a halt that an admin's halt does not replace, one that a snapshot forgets.
+Seen to fail for: a band that moves while one order trades, a market order that ends as if nothing had happened, a halt
+that ends an instant late, a reference that jumps to the price itself, a halt that an admin's halt does not replace, one
+that a snapshot forgets, orders that trade on after one of them halted the market.
 """
 
 from engine.book.state import decode, encode
