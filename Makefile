@@ -58,6 +58,8 @@ lock: $(READY)  ## Pin dependencies anew after a change of pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --group demo --group dev \
 		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --group image \
+		--constraint requirements.lock --custom-compile-command "make lock" pyproject.toml --output-file deploy/requirements.lock
 
 clean:  ## Remove the environment and all data
 	rm -rf $(VENV) var

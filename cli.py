@@ -12,6 +12,7 @@ from commands import (
     keys,
     look,
     meters,
+    metrics,
     migrations,
     oracle,
     proof,
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for group in (look, devnet, replay, traffic):
+for group in (look, devnet, metrics, replay, traffic):
     app.add_typer(group.app)
 app.add_typer(migrations.app, name="migrate")
 app.add_typer(audit.audits, name="audit")

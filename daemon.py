@@ -226,7 +226,7 @@ class Daemon:
         settings = self._settings
         for name, host, port in (
             ("WATTBOOK_HTTP_PORT", settings.http_host, settings.http_port),
-            ("WATTBOOK_METRICS_PORT", "127.0.0.1", settings.metrics_port),
+            ("WATTBOOK_METRICS_PORT", settings.metrics_host, settings.metrics_port),
             ("WATTBOOK_RAY_DASHBOARD_PORT", "127.0.0.1", settings.ray_dashboard_port),
         ):
             with socket.socket() as probe:
@@ -248,7 +248,7 @@ class Daemon:
         folder.mkdir(parents=True)
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        server, thread = start_http_server(self._settings.metrics_port, "127.0.0.1", registry)
+        server, thread = start_http_server(self._settings.metrics_port, self._settings.metrics_host, registry)
 
         def stop() -> None:
             server.shutdown()
@@ -276,8 +276,16 @@ class Daemon:
         return True
 
     async def _until_ready(self) -> str:
-        """Wait until orders can be placed in every open market. Raises CannotStart with the last reasons."""
+        """Wait until orders can be placed in every open market. Raises CannotStart with the last reasons.
+
+        In a cluster the gateways run on other machines, so there the supervisor is asked.
+        """
         deadline, last = monotonic() + READY_SECONDS_MAX, "the gateway does not listen yet"
+        while self._settings.ray_address and monotonic() < deadline and not self._gave_up:
+            last = await self._what_is_down()
+            if not last:
+                return "all actors answer"
+            await asyncio.sleep(0.2)
         async with httpx.AsyncClient(base_url=self._settings.url, timeout=2) as client:
             while monotonic() < deadline and not self._gave_up:
                 with contextlib.suppress(httpx.TransportError):
@@ -289,6 +297,20 @@ class Daemon:
         raise CannotStart(
             self._gave_up or f"not ready after {READY_SECONDS_MAX:.0f} s: {last}; see {self._settings.folder / 'logs'}"
         )
+
+    async def _what_is_down(self) -> str:
+        """Names of the actors that do not answer the supervisor; empty when all do."""
+        from actors import handles
+
+        try:
+            supervisor = await asyncio.to_thread(handles.find, handles.SUPERVISOR)
+            status: dict[str, Any] = await handles.call(supervisor, "status")
+        except handles.Unreachable as error:
+            return f"supervisor: {error}"
+        seen = {name: one for name, one in status.items() if isinstance(one, dict)}
+        if not any(name.startswith("gateway") for name in seen):  # it starts them last
+            return "the supervisor is starting the others"
+        return ", ".join(name for name, one in seen.items() if not one["up"])
 
     async def _drain(self) -> None:
         from actors import handles
@@ -332,7 +354,7 @@ class Daemon:
         rows = [
             ("API", f"{url}/api/v1"),
             ("Documentation", f"{url}/schema"),
-            ("Metrics", f"http://127.0.0.1:{settings.metrics_port}/metrics"),
+            ("Metrics", f"http://{settings.metrics_host}:{settings.metrics_port}/metrics"),
         ]
         if not settings.ray_address:
             rows.append(

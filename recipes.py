@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from actors import crash_points
+from actors import crash_points, metrics
 from actors.hosting import ChainListenerActor, ChainSubmitterActor, Host, Recipe, clock_us
 from actors.market import Market, MarketOptions
 from actors.persistence import FollowerOptions, Persistence
 from chain_recipes import ChainView, make_chain_listener, make_chain_submitter
-from config.settings import Settings
+from config.settings import OF_THE_NODE, Settings
 from engine.market import MarketSpec, Phase
 from engine.settlement.netting import Rule
 from engine.units import SECOND_US, TimeUs
@@ -24,10 +24,12 @@ from persistence.api_keys import PostgresApiKeys
 from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
 from persistence.energy import PostgresEnergy
+from persistence.figures import PostgresFigures
 from persistence.first_answers import PostgresFirstAnswers
 from persistence.history import PostgresHistory
 from persistence.journal import PostgresJournal
 from persistence.ledger import PostgresLedger
+from persistence.makers import PostgresMakers
 from persistence.meters import PostgresMeters
 from persistence.oracle import PostgresOracle
 from persistence.people import PostgresPeople
@@ -35,6 +37,7 @@ from persistence.postgres import OUTAGES, Pool
 from persistence.projections import PostgresProjections
 from persistence.rates import PostgresRates
 from persistence.readings import PostgresReadings
+from persistence.recurring import PostgresRecurring
 from persistence.risk import PostgresRisk
 from persistence.sealing import master_keys
 from persistence.settlements import PostgresSettlements
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from gateway.server import GatewayServer
 
 VERSION: Final = version("wattbook")
+FIGURES_SECONDS: Final = 15.0
 
 
 class CatalogueRules:
@@ -81,7 +85,7 @@ async def make_market(wiring: Wiring, market_id: int, symbol: str) -> Market:
         wiring.cluster_secret,
         clock_us,
         MarketOptions(
-            host=settings.dataplane_host,
+            host=dataplane_host(settings),
             currency=settings.currency,
             batch_max=settings.batch_max,
             waiting_max=settings.waiting_max,
@@ -89,6 +93,13 @@ async def make_market(wiring: Wiring, market_id: int, symbol: str) -> Market:
         ),
         crash_points.of(f"market.{symbol}"),
     )
+
+
+def dataplane_host(settings: Settings) -> str:
+    """Where the actors of this process listen: as set, or at the address of the node that Ray has placed them on."""
+    from actors import handles
+
+    return handles.node_address() if settings.dataplane_host == OF_THE_NODE else settings.dataplane_host
 
 
 async def make_persistence(wiring: Wiring) -> Persistence:
@@ -126,7 +137,7 @@ async def make_meters(wiring: Wiring, shard: int) -> "MeterAggregator":
         wiring.cluster_secret,
         clock_us,
         AggregatorOptions(
-            host=settings.dataplane_host,
+            host=dataplane_host(settings),
             keep_readings_days=settings.readings_kept_days,
             keep_verdicts_days=settings.reading_verdicts_kept_days,
         ),
@@ -137,6 +148,7 @@ async def make_epoch_clock(wiring: Wiring) -> "EpochClock":
     from actors import handles
     from actors.duties import Duty
     from actors.epoch_clock import EpochClock
+    from actors.recurring import RecurringOrders
     from persistence.oracle_rounds import PostgresOracleRounds
 
     settings, pool = wiring.settings, await pool_of(wiring, "epoch clock", 2)
@@ -148,8 +160,24 @@ async def make_epoch_clock(wiring: Wiring) -> "EpochClock":
     duties = (
         Duty("settlements", 1.0, partial(PostgresSettlements(pool).settle_due, rule=rule)),
         Duty("oracle rounds", 1.0, PostgresOracleRounds(pool).close_due),
+        Duty("figures", FIGURES_SECONDS, partial(look_at_database, PostgresFigures(pool))),
     )
-    return EpochClock(handles.directory, wiring.cluster_secret, clock_us, duties)
+    clock = EpochClock(handles.directory, wiring.cluster_secret, clock_us, duties)
+    clock.add(Duty("rebates", 5.0, PostgresMakers(pool, settings.currency).reward_due))
+    clock.add(Duty("recurring orders", 1.0, RecurringOrders(PostgresRecurring(pool), clock.links).place_due))
+    return clock
+
+
+async def look_at_database(figures: PostgresFigures, _now_us: TimeUs) -> int:
+    """A duty: what the database says of itself becomes metrics. Never more than nothing is due."""
+    seen = await figures.look()
+    for state, sessions in (("active", seen.active), ("in_transaction", seen.in_transaction), ("idle", seen.idle)):
+        metrics.POSTGRES_SESSIONS.labels(state).set(sessions)
+    metrics.POSTGRES_SESSIONS_MAX.set(seen.connections_max)
+    metrics.POSTGRES_TRANSACTION_SECONDS.set(seen.oldest_seconds)
+    metrics.POSTGRES_SIZE_BYTES.set(seen.size_bytes)
+    metrics.LEDGER_TRANSFERS.set(seen.transfers)
+    return 0
 
 
 async def make_gateway(wiring: Wiring, number: int) -> "GatewayServer":
@@ -170,6 +198,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
     import redis.asyncio
     from prometheus_client import REGISTRY
 
+    from actors import handles
     from actors.stages import Stages, gathered
     from gateway.app import create_app
     from gateway.chain import probe_of, probe_of_books
@@ -245,6 +274,8 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
         oracle=PostgresOracle(pool),
         risk=PostgresRisk(pool),
         chain=desk,
+        recurring=PostgresRecurring(pool),
+        makers=PostgresMakers(pool, options.currency),
         clock=clock_us,
         settings=options,
         shared=RedisBuckets(cache),
@@ -254,6 +285,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
         registry=REGISTRY,
         stages=Stages(),
         gather=gathered,
+        supervision=handles.supervision,
         outages=OUTAGES,
     )
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from actors.dataplane import Secret
 from actors.hosting import Recipe
+from actors.sampling import sample_part, sample_pool
 from config.logs import log_to
 from config.settings import Settings
 from persistence.postgres import Pool, open_pool
@@ -45,8 +46,11 @@ def recipe(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], *argu
 
 
 async def _make(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    from actors.dashboard import teller
+
     log_to(wiring.settings.logs, name, wiring.settings.log_level)
     part = await make(wiring, *arguments)
+    sample_part(name, part, teller(name))
     gc.collect()
     gc.freeze()  # what was imported stays: no collection need walk through it, and none come often
     gc.set_threshold(*GC_THRESHOLDS)
@@ -55,4 +59,6 @@ async def _make(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], 
 
 @stamina.retry(on=(OSError, asyncpg.PostgresError, TimeoutError), attempts=30, timeout=60.0, wait_max=2.0)
 async def pool_of(wiring: Wiring, name: str, size_max: int, *, waits: bool = True, nice: int = 0) -> Pool:
-    return await open_pool(wiring.dsn, size_max, name, waits=waits, nice=nice)
+    pool = await open_pool(wiring.dsn, size_max, name, waits=waits, nice=nice)
+    sample_pool(name, pool)
+    return pool

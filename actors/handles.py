@@ -21,6 +21,7 @@ from actors.links import Place
 NAMESPACE: Final = "wattbook"
 SUPERVISOR: Final = "supervisor"
 CALL_SECONDS_MAX: Final = 5.0
+LOOK_SECONDS_MAX: Final = 2.0  # a person waits
 CPUS: Final = 0.01  # an actor waits most of the time; real load is spread by the placement below
 
 _decode_place = msgspec.msgpack.Decoder(Place).decode
@@ -61,6 +62,11 @@ def start_cluster(folder: Path, dashboard_port: int) -> None:
         logging_level=logging.ERROR,
         _temp_dir=str(folder),
     )
+
+
+def node_address() -> str:
+    """Of the node that this process runs on, as the others reach it."""
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
 def leave_cluster() -> None:
@@ -110,6 +116,15 @@ async def directory() -> list[Place]:
     """Every market and where it listens, as the supervisor knows it. Raises Unreachable."""
     supervisor = await asyncio.to_thread(find, SUPERVISOR)  # Ray's look-up by name blocks
     return [_decode_place(place) for place in await call(supervisor, "directory")]
+
+
+async def supervision() -> dict[str, Any]:
+    """What the supervisor knows of every actor, for operators; empty when it does not answer."""
+    try:
+        supervisor = await asyncio.to_thread(find, SUPERVISOR)  # Ray's look-up by name blocks
+        return dict(await call(supervisor, "status", LOOK_SECONDS_MAX))
+    except Unreachable:
+        return {}
 
 
 async def meter_directory() -> list[str]:

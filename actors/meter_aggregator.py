@@ -7,8 +7,9 @@ duplicate then. Windows close between batches.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 from time import perf_counter
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -20,10 +21,10 @@ from actors import metrics
 from actors.dataplane import Connection, Secret
 from actors.judging import Batch, History, Judge, Meters
 from actors.shell import Shell
-from engine.metering.messages import Judged, Submit, Watching, WatchWindows, WindowNews
-from engine.metering.readings import Stored, slot_of
+from engine.metering.messages import ACCEPTED, DUPLICATE, Judged, Submit, Watching, WatchWindows, WindowNews
+from engine.metering.readings import ReadingCode, Stored, slot_of
 from engine.metering.records import PostedWindow, Refused
-from engine.metering.windows import Adjustment, Closing
+from engine.metering.windows import WINDOW_US, Adjustment, Closing
 from engine.units import SECOND_US, TimeUs
 from engine.views import Failed, Fault
 
@@ -268,6 +269,10 @@ class MeterAggregator(Shell):
         self._adjusted.update(one.meter for one in batch.adjustments)
         metrics.METER_BATCH_SECONDS.labels(str(self.shard)).observe(perf_counter() - began)
         metrics.METER_READINGS.labels(str(self.shard)).inc(len(batch.accepted))
+        for code, count in Counter(chain.from_iterable(batch.codes)).items():
+            if code != ACCEPTED:
+                verdict = "duplicate" if code == DUPLICATE else ReadingCode(code).name.lower()
+                metrics.METER_REJECTED.labels(str(self.shard), verdict).inc(count)
         for place, item in enumerate(items):
             if item.connection.is_open:
                 answer = Judged(batch.codes[place], batch.details[place], batch.flags[place])
@@ -298,6 +303,7 @@ class MeterAggregator(Shell):
         await self._keep_partitions()
         now_us, more = self._now(), True
         closings: list[Closing] = []
+        metrics.METER_WINDOW_LAG_SECONDS.labels(str(self.shard)).set(self._window_lag_us(now_us) / SECOND_US)
         for known in self._judge.known.values():
             if len(closings) >= CLOSINGS_MAX:
                 break
@@ -315,6 +321,17 @@ class MeterAggregator(Shell):
             closings, more = [], not all_posted
         self._is_posting = False
         return all_closed
+
+    def _window_lag_us(self, now_us: TimeUs) -> int:
+        """How long ago the oldest window that is still open ended, by the meters' time; 0: none is late."""
+        starts = (min(known.state.windows.open) for known in self._judge.known.values() if known.state.windows.open)
+        oldest = min(starts, default=now_us)
+        return max(0, now_us - oldest - WINDOW_US)
+
+    def measure(self) -> dict[str, float]:
+        """Sampled twice a second."""
+        metrics.METER_WAITING.labels(str(self.shard)).set(self._readings_waiting)
+        return {"waiting": self._readings_waiting}
 
     def _tell(self, posted: list[PostedWindow]) -> None:
         if posted and self._watchers:

@@ -6,13 +6,14 @@ could not ask for again.
 """
 
 import asyncio
+from collections import deque
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import msgspec
 import structlog
 
-from actors import handles
+from actors import handles, metrics
 from actors.handles import Placement, Unreachable
 from actors.hosting import (
     EpochClockActor,
@@ -22,13 +23,16 @@ from actors.hosting import (
     MeterAggregatorActor,
     PersistenceActor,
     Recipe,
+    clock_us,
 )
 from actors.links import Place
 from engine.market import MarketSpec
+from engine.units import TimeUs
 
 WATCH_SECONDS = 1.0
 WATCH_SECONDS_WHILE_DOWN = 0.1
 DRAIN_SECONDS_MAX = 6.0
+FAULTS_KEPT = 50
 
 log = structlog.get_logger()
 _encode = msgspec.msgpack.Encoder().encode
@@ -49,10 +53,20 @@ class Recipes(Protocol):
     def chain(self) -> list[tuple[str, type[Host], Recipe]]: ...
 
 
-class Watched:
-    """One actor as the supervisor sees it."""
+class Absence(TypedDict):
+    """An actor did not answer from `at_us` on; `back_us`: until when, if it is over."""
 
-    def __init__(self, placement: Placement, kind: type[Host], recipe: Recipe) -> None:
+    actor: str
+    at_us: TimeUs
+    back_us: TimeUs | None
+    why: str
+
+
+class Watched:
+    """One actor as the supervisor sees it; `absences` is the supervisor's, for all of them."""
+
+    def __init__(self, placement: Placement, kind: type[Host], recipe: Recipe, absences: deque[Absence]) -> None:
+        self._absences = absences
         self.name = placement.name
         self._start = partial(handles.start, kind, placement, recipe)
         self.actor = self._start()
@@ -68,13 +82,19 @@ class Watched:
             self.status = await handles.call(self.actor, "status")
             if not self.is_up:
                 log.info("supervisor.up", actor=self.name, address=self.address)
+                for absence in self._absences:
+                    if absence["actor"] == self.name and absence["back_us"] is None:
+                        absence["back_us"] = clock_us()
             self.is_up = True
         except Unreachable as error:
             if self.is_up:
                 self.faults += 1
+                metrics.ACTOR_FAULTS.labels(self.name).inc()
+                self._absences.append(Absence(actor=self.name, at_us=clock_us(), back_us=None, why=str(error)))
                 log.warning("supervisor.down", actor=self.name, why=str(error))
             self.address, self.status, self.is_up = "", {"state": "unreachable", "detail": str(error)}, False
             self.actor = self._start()  # the same actor by its name; a new one if it was ended for good
+        metrics.ACTOR_UP.labels(self.name).set(self.is_up)
 
 
 class Supervisor:
@@ -86,6 +106,7 @@ class Supervisor:
         self._specs: dict[int, MarketSpec] = {}
         self._markets: dict[int, Watched] = {}
         self._others: dict[str, Watched] = {}
+        self._absences: deque[Absence] = deque(maxlen=FAULTS_KEPT)
         self._draining = False
 
     async def run(self) -> None:
@@ -96,7 +117,7 @@ class Supervisor:
             self._watch(f"meters-{shard}", MeterAggregatorActor, self._recipes.meters(shard))
         await self._start_markets()
         for number in range(1, self._gateways + 1):
-            self._watch(f"gateway-{number}", GatewayActor, self._recipes.gateway(number))
+            self._watch(f"gateway-{number}", GatewayActor, self._recipes.gateway(number), spread=True)
         for name, kind, recipe in self._recipes.chain():  # last: trading waits for no chain
             self._watch(name, kind, recipe)
         looking: dict[str, asyncio.Task[None]] = {}
@@ -147,10 +168,11 @@ class Supervisor:
             handles.end(watched.actor)
 
     def status(self) -> dict[str, Any]:
-        return {
+        seen: dict[str, Any] = {
             watched.name: {**watched.status, "up": watched.is_up, "faults": watched.faults}
             for watched in (*self._markets.values(), *self._others.values())
         }
+        return {**seen, "recent_faults": list(self._absences)}
 
     async def _start_markets(self) -> None:
         try:
@@ -163,10 +185,10 @@ class Supervisor:
             if spec.market_id not in self._markets:
                 recipe = self._recipes.market(spec.market_id, spec.symbol)
                 placement = Placement(f"market-{spec.symbol}", spread=True)
-                self._markets[spec.market_id] = Watched(placement, MarketActor, recipe)
+                self._markets[spec.market_id] = Watched(placement, MarketActor, recipe, self._absences)
 
-    def _watch(self, name: str, kind: type[Host], recipe: Recipe) -> None:
-        self._others[name] = Watched(Placement(name), kind, recipe)
+    def _watch(self, name: str, kind: type[Host], recipe: Recipe, *, spread: bool = False) -> None:
+        self._others[name] = Watched(Placement(name, spread), kind, recipe, self._absences)
 
     def __repr__(self) -> str:
         return "Supervisor()"

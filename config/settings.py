@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 PASSWORD_LENGTH_MIN: Final = 12
 PASSWORD_LENGTH_MAX: Final = 128
 SECRET_LENGTH_MIN: Final = 32
+OF_THE_NODE: Final = "node"  # as dataplane_host: where the actor runs, as Ray knows it
 
 # Never shown, may be given as WATTBOOK_NAME_FILE: a file that holds the value.
 SECRETS: Final = frozenset(
@@ -102,6 +103,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # what listens where
     http_host: Host
     http_port: Port
+    metrics_host: Host
     metrics_port: Port
     ray_dashboard_port: Port
     dataplane_host: Host

@@ -27,6 +27,7 @@ from gateway.edge import READS, Edge, request_id_of
 from gateway.energy import EnergyController, MeterReadingController
 from gateway.errors import GatewayCode, Problem, problem_of
 from gateway.limits import NotShared, SharedBuckets
+from gateway.makers import MakerController, MakerReportController
 from gateway.market_admin import MarketAdminController, ZoneController
 from gateway.markets import MarketController
 from gateway.meters import MeterController
@@ -45,26 +46,32 @@ from gateway.ports import (
     FirstAnswers,
     History,
     Ledger,
+    Makers,
     Markets,
     Metering,
     NoStages,
     Oracle,
     People,
     Probe,
+    Recurring,
     Risk,
     Settlements,
     Stages,
+    Supervision,
     Vault,
     Wallets,
+    not_supervised,
 )
 from gateway.rates import RateController
 from gateway.readings import ReadingController
+from gateway.recurring import RecurringController
 from gateway.repeats import Repeats
 from gateway.reports import ReportController
 from gateway.requests import GatewayRequest, WireResponse
 from gateway.risk import KillController, RiskController
 from gateway.settings import GatewaySettings
 from gateway.settlements import SettlementController, TradeSettlementController
+from gateway.status import exchange_status, status_page
 from gateway.stream import stream
 from gateway.users import AuthController, ProfileController, UserAdminController
 from gateway.wallets import WalletController
@@ -90,6 +97,8 @@ def create_app(
     oracle: Oracle,
     risk: Risk,
     chain: ChainDesk,
+    recurring: Recurring,
+    makers: Makers,
     clock: Clock,
     settings: GatewaySettings,
     shared: SharedBuckets | None = None,
@@ -99,11 +108,13 @@ def create_app(
     registry: CollectorRegistry | None = None,
     stages: Stages | None = None,
     gather: Gather = at_once,
+    supervision: Supervision = not_supervised,
     outages: tuple[type[Exception], ...] = (),
     not_needed: frozenset[str] = frozenset({"redis", "directory", "chain", "books"}),
 ) -> Litestar:
     """`probes`: dependencies by name, for health, of which readiness ignores those that are `not_needed` to trade;
-    `outages`: what ports raise when a dependency is down; `answers_in`: where computed answers are kept, if anywhere.
+    `outages`: what ports raise when a dependency is down; `answers_in`: where computed answers are kept, if anywhere;
+    `supervision`: how the actors are, for operators.
     """
     gateway = Gateway(
         people=people,
@@ -122,12 +133,15 @@ def create_app(
         settlements=settlements,
         oracle=oracle,
         risk=risk,
+        recurring=recurring,
+        makers=makers,
         answers_in=answers_in,
         chain=chain,
         clock=clock,
         probes=probes or {},
         registry=registry or CollectorRegistry(),
         gather=gather,
+        supervision=supervision,
         outages=outages,
         not_needed=not_needed,
         settings=settings,
@@ -144,9 +158,12 @@ def create_app(
             AuditController,
             MarketController,
             MarketAdminController,
+            MakerController,
+            MakerReportController,
             ZoneController,
             OrderController,
             DeadManController,
+            RecurringController,
             RiskController,
             KillController,
             AccountController,
@@ -164,7 +181,7 @@ def create_app(
         ],
     )
     app = Litestar(
-        route_handlers=[api, health, live, ready, jwks, stream],
+        route_handlers=[api, health, live, ready, exchange_status, status_page, jwks, stream],
         middleware=[Guard, Repeats],
         request_class=GatewayRequest,
         response_class=WireResponse,

@@ -37,13 +37,16 @@ from gateway.ports import (
     FirstAnswers,
     History,
     Ledger,
+    Makers,
     Markets,
     Metering,
     Oracle,
     People,
     Probe,
+    Recurring,
     Risk,
     Settlements,
+    Supervision,
     Vault,
     Wallets,
 )
@@ -72,12 +75,15 @@ class Gateway:
         settlements: Settlements,
         oracle: Oracle,
         risk: Risk,
+        recurring: Recurring,
+        makers: Makers,
         answers_in: Redis | None,
         chain: ChainDesk,
         clock: Clock,
         probes: Mapping[str, Probe],
         registry: CollectorRegistry,
         gather: Gather,
+        supervision: Supervision,
         outages: tuple[type[Exception], ...],
         not_needed: frozenset[str],
         settings: GatewaySettings,
@@ -86,10 +92,11 @@ class Gateway:
         self.wallets, self.vault = wallets, vault
         self.api_keys, self.audit, self.first_answers = api_keys, audit, first_answers
         self.metering, self.chain = metering, chain
-        self.settlements, self.oracle, self.risk = settlements, oracle, risk
+        self.settlements, self.oracle, self.risk, self.recurring = settlements, oracle, risk, recurring
+        self.makers = makers
         self.head_ends = HeadEnds(api_keys, clock, settings.callers_fresh_seconds, settings.head_end_keys_max)
         self.markets, self.clock, self.settings = markets, clock, settings
-        self.outages = outages
+        self.outages, self.supervision = outages, supervision
         self.metrics = GatewayMetrics(registry, gather)
         self.limits = Limits(settings, shared)
         self.keys = open_keys(settings.key_directory)
@@ -171,11 +178,20 @@ class Gateway:
             ("feeds", self.feeds.run),
             ("answers", self.answers.run),
             ("flows", self.flows.run),
+            ("health", self._watch_health),
             ("message rates", self.message_rates.run),
         ):
             task = asyncio.create_task(run(), name=name)
             task.add_done_callback(self.health.task_ended)
             self._tasks.append(task)
+
+    async def _watch_health(self) -> None:
+        """Health as metrics, whether or not anybody asks for it."""
+        while True:
+            report = await self.health.report()
+            states = {name: (one.state == "up", one.latency_ms / 1_000) for name, one in report.dependencies.items()}
+            self.metrics.healthy(states, is_ready=not report.reasons)
+            await asyncio.sleep(self.settings.health_seconds)
 
     def _windows_closed(self, windows: list[PostedWindow]) -> None:
         self.answers.windows_closed(windows)

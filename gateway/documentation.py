@@ -48,7 +48,8 @@ WebSocket `/ws`: text frames are JSON, binary frames msgpack. `{"op": "auth", "t
 own channels and orders. Requests carry `id`, answers are `{"id", "ok": true, ...}` or `{"id", "ok": false, "error":
 problem}`. Operations: `place` (`order`), `place_batch` (`orders`, `cancels`), `amend` (`order_id`, `price`,
 `quantity`), `cancel` (`order_id`), `cancel_all` (`market`), `cancel_all_after` (`seconds`), `subscribe` and
-`unsubscribe` (`channel` or `channels`, `market` or `markets`), `ping`. Channels: `book`, `trades`, `ticker`, `epochs`
+`unsubscribe` (`channel` or `channels`, `market` or `markets`), `alert` (`market`, `price`, `when`: at_or_above or
+at_or_below) and `drop_alert` (`alert_id`), `ping`. Channels: `book`, `trades`, `ticker`, `epochs`
 of a market, and one's own `orders`, `fills`, `balances`, `energy`. A book begins with a `snapshot`; each `delta` goes
 from `previous_sequence` to `sequence`, and the quantity `0.000` means that the level is gone. After `gap` read again
 what it names. A connection that reads too slowly is told `lagged` and closed with 4008; one whose login is over, with
@@ -196,18 +197,23 @@ class DocumentationPage(OpenAPIRenderPlugin):
     def __init__(self) -> None:
         super().__init__(path="/")
         self._page = _PAGE.read_bytes()
-        sources = {"script": "", "style": ""}
-        for kind, text in _INLINE.findall(self._page.decode()):
-            digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-            sources[kind] += f" 'sha256-{digest}'"
-        self._policy = (
-            f"default-src 'none'; script-src{sources['script']}; style-src{sources['style']}; "
-            "connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-        ).encode()
+        self._policy = policy_of(self._page)
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002
         open_document(request.scope, self._policy)
         return self._page
+
+
+def policy_of(page: bytes) -> bytes:
+    """The content security policy of a page of ours: its own inline scripts and styles, questions to its own host."""
+    sources = {"script": "", "style": ""}
+    for kind, text in _INLINE.findall(page.decode()):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        sources[kind] += f" 'sha256-{digest}'"
+    return (
+        f"default-src 'none'; script-src{sources['script']}; style-src{sources['style']}; "
+        "connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ).encode()
 
 
 def openapi_config(version: str) -> OpenAPIConfig:

@@ -1,6 +1,6 @@
 """The gateway's Prometheus metrics, with their units. Labels are bounded: route templates, methods, statuses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -44,8 +44,35 @@ class GatewayMetrics:
         self.answers = Counter(
             "wattbook_answers", "Analytics and reports by where they came from", ["source"], registry=registry
         )
+        self._up = Gauge(
+            "wattbook_dependency_up",
+            "1 while it answers as it should",
+            ["dependency"],
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._up_seconds = Gauge(
+            "wattbook_dependency_seconds",
+            "How long its last answer took",
+            ["dependency"],
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._ready = Gauge(
+            "wattbook_ready",
+            "1 while orders can be placed in every open market",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
         self.received = self.socket_messages.labels("in")
         self.sent = self.socket_messages.labels("out")
+
+    def healthy(self, dependencies: Mapping[str, tuple[bool, float]], *, is_ready: bool) -> None:
+        """By dependency: whether it is up, and the seconds of its last answer."""
+        self._ready.set(is_ready)
+        for name, (is_up, seconds) in dependencies.items():
+            self._up.labels(name).set(is_up)
+            self._up_seconds.labels(name).set(seconds)
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
         key = (route, method if method in _METHODS else "OTHER", status)

@@ -6,7 +6,7 @@ analytics_ports.py.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from engine.audit import AuditRow, Origin
 from engine.market import MarketSpec, Path, Phase
@@ -35,8 +35,12 @@ from engine.records import (
     FirstAnswer,
     Holding,
     LedgerLine,
+    MakerRecord,
+    NewRecurring,
     OwnLimits,
     PositionRecord,
+    RecurringRecord,
+    RewardRecord,
     RiskRecord,
     RotateOutcome,
     SessionRecord,
@@ -352,6 +356,44 @@ class Risk(Protocol):
         ...
 
 
+class Recurring(Protocol):
+    """Raises TooManyRecurring. None: the user has no such rule."""
+
+    async def add(self, new: NewRecurring, now_us: int, origin: Origin) -> RecurringRecord: ...
+
+    async def page(self, user_id: int, before_id: int, limit: int) -> list[RecurringRecord]: ...
+
+    async def one(self, recurring_id: int, user_id: int) -> RecurringRecord | None: ...
+
+    async def stop(self, recurring_id: int, user_id: int, origin: Origin) -> RecurringRecord | None: ...
+
+
+class Makers(Protocol):
+    """The market maker programme."""
+
+    async def of_market(self, market_id: int) -> list[MakerRecord]: ...
+
+    async def put(self, maker: MakerRecord, origin: Origin) -> MakerRecord | None:
+        """None: there is no such user. Who was a maker already is one since then."""
+        ...
+
+    async def remove(self, market_id: int, user_id: int, origin: Origin) -> bool:
+        """False: he was none."""
+        ...
+
+    async def rewards(
+        self,
+        user_id: int | None,
+        market_id: int | None,
+        from_us: int,
+        to_us: int,
+        before: tuple[int, int, int],
+        limit: int,
+    ) -> list[RewardRecord]:
+        """Newest epoch first; `before` is the (epoch_start_us, market_id, user_id) of the last one that was seen."""
+        ...
+
+
 class Meters(Protocol):
     """Errors are those of engine/metering/records.py."""
 
@@ -502,3 +544,16 @@ class NoStages:
     def authenticate(self, seconds: float) -> None: ...
 
     def answer(self, seconds: float) -> None: ...
+
+
+class Supervision(Protocol):
+    """What the supervisor knows: by actor a dictionary with at least `up`, `state` and `faults`; and `recent_faults`, a
+    list of `{actor, at_us, back_us, why}`. Empty when it does not answer.
+    """
+
+    async def __call__(self) -> Mapping[str, Any]: ...
+
+
+async def not_supervised() -> Mapping[str, Any]:
+    """Where nobody supervises."""
+    return {}

@@ -70,6 +70,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     tokens_max: int = 50_000  # verified access tokens that are remembered
     answers_seconds: int = 60  # how old a kept answer of analytics may be, if nothing makes it stale before
     revocations_seconds: float = 2.0  # how often ended sessions are read
+    health_seconds: float = 5.0  # how often health becomes metrics
 
     orders_limit: Limit = Limit(2_000, 5_000)  # per participant; a batch counts each of its orders
     requests_limit: Limit = Limit(1_000, 3_000)  # per participant, or per address without a login

@@ -42,7 +42,7 @@ LIVE = """
     FROM accounts
     WHERE kind IN ('generation', 'retired', 'issuance')
 """
-# What engine/settlement/netting.py makes of each trade that no settlement has taken.
+# What engine/settlement/netting.py makes of each trade, and each rebate, that no settlement has taken.
 UNSETTLED = """
     /* reconciliation.unsettled */
     SELECT account, sum(gain_wh)::bigint AS energy_wh, sum(gain_micro)::bigint AS currency_micro
@@ -55,6 +55,13 @@ UNSETTLED = """
             ('grid', 0, buyer_value_micro - seller_value_micro),
             ('fees', 0, buyer_fee_micro + seller_fee_micro)
     ) AS d (account, gain_wh, gain_micro)
+    GROUP BY account
+    UNION ALL
+    SELECT account, 0, sum(gain_micro)::bigint
+    FROM maker_rewards
+    CROSS JOIN LATERAL (VALUES ('user:' || user_id, rebate_micro), ('fees', -rebate_micro)) AS d (account, gain_micro)
+    WHERE settlement IS NULL
+        AND rebate_micro > 0
     GROUP BY account
 """
 OPEN_PARTS = """
@@ -170,7 +177,9 @@ class PostgresReconciliation:
         ):
             ledger = {row[0]: Amounts(row[1], row[2]) for row in await connection.fetch(LEDGER, self._currency)}
             live = await connection.fetchrow(LIVE, self._currency)
-            pending = {row[0]: Amounts(row[1], row[2]) for row in await connection.fetch(UNSETTLED)}
+            pending: dict[str, Amounts] = {}
+            for account, energy_wh, currency_micro in await connection.fetch(UNSETTLED):
+                pending[account] = pending.get(account, NOTHING) + Amounts(energy_wh, currency_micro)
             parts = await connection.fetch(OPEN_PARTS, SETTLE)
             moving = await connection.fetch(ON_THE_WAY)
             unsure = await connection.fetch(UNSURE_DEPOSITS)

@@ -15,13 +15,15 @@ from engine.market import Path as GridPath
 from gateway.app import create_app
 from gateway.context import Gateway
 from gateway.limits import SharedBuckets
-from gateway.ports import Directory, Probe
+from gateway.ports import Directory, Probe, Supervision, not_supervised
 from gateway.settings import GatewaySettings
 from tests.support.no_chain import NoChain
 from tests.unit.gateway.access import MemoryApiKeys, MemoryAuditLog, MemoryPeople
 from tests.unit.gateway.memory_answers import MemoryFirstAnswers
 from tests.unit.gateway.memory_chain import NoOracle, NoSettlements
+from tests.unit.gateway.memory_makers import MemoryMakers
 from tests.unit.gateway.memory_meters import memory_metering
+from tests.unit.gateway.memory_recurring import MemoryRecurring
 from tests.unit.gateway.memory_risk import MemoryRisk
 from tests.unit.gateway.memory_wallets import MemoryWallets
 from tests.unit.gateway.ports import COSTS, Clock, MemoryCatalogue, MemoryExchange, MemoryHistory
@@ -70,6 +72,8 @@ class World:
         self.catalogue = MemoryCatalogue(self.exchange)
         self.oracle: Any = NoOracle()
         self.risk: Any = MemoryRisk(self.people)
+        self.recurring: Any = MemoryRecurring()
+        self.makers: Any = MemoryMakers(self.people)
         self.metering, self.meters, self.readings = memory_metering()
         self.settings = GatewaySettings(
             key_directory=directory / "keys",
@@ -94,6 +98,7 @@ class World:
         registry: CollectorRegistry | None = None,
         shared: SharedBuckets | None = None,
         directory: Directory | None = None,
+        supervision: Supervision = not_supervised,
         **changes: Any,
     ) -> Litestar:
         """A new application with these settings changed; what it stands on stays."""
@@ -114,12 +119,15 @@ class World:
             oracle=self.oracle,
             risk=self.risk,
             chain=NoChain(),
+            recurring=self.recurring,
+            makers=self.makers,
             clock=self.clock,
             settings=self.settings,
             shared=shared,
             directory=directory,
             probes=probes,
             registry=registry,
+            supervision=supervision,
         )
         transport = httpx.ASGITransport(cast(Any, self.app), raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://exchange")
