@@ -20,6 +20,7 @@ from time import monotonic, time
 from typing import Any
 
 import httpx
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -33,8 +34,11 @@ from bench.machine import machine, percentile
 from bench.meters import ReadingLog, install
 from config.settings import Settings
 from engine.metering.windows import WINDOW_US
+from engine.settlement.proofs import Proof, verify
 
 SIGN_UPS_AT_ONCE = 4
+SETTLED_SECONDS = 15  # from settlement to settlement, as the day has two minutes
+FINAL_SECONDS_MAX = 90.0  # for settlements to become final on the chain, which takes 13 s at least
 CLOSING_SECONDS_MAX = 30.0  # for the last windows to be credited
 MARKET_SECONDS_MAX = 30.0  # for a new market to answer
 IDLE_SECONDS = 0.1  # a quarter takes seconds: what was bought must be home, and be used, before it is over
@@ -132,10 +136,14 @@ async def _day(
         await asyncio.gather(*(bot.count(hour_of) for bot in bots))
     for one in logs:
         one.close()
-    pool.close()
     _print(console, settings, tariffs, tally, elapsed)
     _print_mechanisms(console, tariffs, tally, settings.currency)
     _print_energy(console, before, after, logs[1].count, len(bots))
+    if settings.has_private_chain or settings.solana_rpc_urls:
+        with console.status("Waiting until the settlements are final on the chain"):
+            lines = await _settled(traders)
+        console.print("\n".join(lines))
+    pool.close()
 
 
 async def _closed(bots: list[Bot], people: list[Home], before: Energy) -> Energy:
@@ -148,6 +156,30 @@ async def _closed(bots: list[Bot], people: list[Home], before: Energy) -> Energy
             if after.generated >= produced and _lost_wh(before, after) == 0:
                 return after
             await asyncio.sleep(0.2)
+
+
+async def _settled(traders: list[Trader]) -> list[str]:
+    """How far the chain is with what was traded, and one trade's proof, checked against its settlement's root."""
+    deadline = monotonic() + FINAL_SECONDS_MAX
+    while True:
+        settlements = (await traders[0].call("GET", "/chain/settlements?limit=1000"))["items"]
+        final = [one for one in settlements if one["status"] == "finalized"]
+        if len(final) == len(settlements) or monotonic() > deadline:
+            break
+        await asyncio.sleep(0.5)
+    trades = sum(one["trades"] for one in final)
+    lines = [f" final on the chain         {trades} trades in {len(final)} of {len(settlements)} settlements"]
+    roots = {one["settlement_id"]: one["root"] for one in final}
+    for trader in traders:
+        for fill in (await trader.call("GET", "/fills?limit=1000"))["items"]:
+            told = await trader.call("GET", f"/trades/{fill['trade_id']}/settlement")
+            if told["settlement_id"] in roots:
+                verify(msgspec.convert(told["proof"], Proof), bytes.fromhex(roots[told["settlement_id"]]))
+                return [
+                    *lines,
+                    f" proof of trade {fill['trade_id']:<12}verified against settlement {told['settlement_id']}",
+                ]
+    return [*lines, " no trade is final there yet: `wattbook status` and docs/chain.md tell why"]
 
 
 def _lost_wh(before: Energy, after: Energy) -> int:
@@ -271,7 +303,11 @@ def _exchange(console: Console, url: str) -> Iterator[None]:
     console.print("The exchange does not run; starting it for the demo")
     daemon = subprocess.Popen(
         [Path(sys.executable).with_name("wattbookd")],
-        env=os.environ | {"WATTBOOK_IDLE_RETURN_SECONDS": f"{IDLE_SECONDS}"},
+        env=os.environ
+        | {
+            "WATTBOOK_IDLE_RETURN_SECONDS": f"{IDLE_SECONDS}",
+            "WATTBOOK_SETTLEMENT_EVERY_SECONDS": f"{SETTLED_SECONDS}",
+        },
         stdout=subprocess.PIPE,
         start_new_session=True,
         text=True,

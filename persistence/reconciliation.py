@@ -19,6 +19,7 @@ from persistence.audit_log import append
 from persistence.postgres import OUTAGES, AnyConnection, Pool
 
 FOREIGN: Final = 2**62  # of a currency that others make, any amount may be outside
+COMPARISONS_KEPT_MAX: Final = 10_000  # a week of one a minute; what they found is in the audit log, too
 DIFFERENCES_KEPT_MAX: Final = 100  # of one comparison; when everything differs, the first ones tell enough
 
 LEDGER = """
@@ -141,7 +142,9 @@ ADD = """
     INSERT INTO reconciliations (settlement, at_us, differences)
     SELECT number, $1, $2::jsonb
     FROM settlement_head
+    RETURNING number
 """
+FORGET = "/* reconciliation.forget */ DELETE FROM reconciliations WHERE number <= $1"
 LAST = "/* reconciliation.last */ SELECT at_us, differences::text FROM reconciliations ORDER BY number DESC LIMIT 1"
 
 
@@ -216,7 +219,8 @@ class PostgresReconciliation:
         async with self._pool.acquire() as connection, connection.transaction():
             was = await last(connection)
             turned = bool(differences) is not bool(was is not None and was.differences)
-            await connection.execute(ADD, now_us, msgspec.json.encode(shown).decode())
+            number = await connection.fetchval(ADD, now_us, msgspec.json.encode(shown).decode())
+            await connection.execute(FORGET, number - COMPARISONS_KEPT_MAX)
             if turned:
                 action = "books.differ" if differences else "books.agree"
                 await append(connection, SYSTEM, action, "chain", None, {"differences": shown})

@@ -3,9 +3,11 @@
 After each trouble everything is compared: what people own in the ledger with what their vaults hold, custody, supplies,
 and the events of the chain with the effects that were asked for.
 
-Seen to fail for: a write that names no owner, a bound that is not counted, a batch that is not halved. Found while they
+Seen to fail for: a write that names no owner, a bound that is not counted, a batch that is not halved, parts of
+settlements that are not reported, one vault for fees and grid, the bit of another part looked at. Found while they
 were made: two lanes that open one person's account at once, the runtime's errors in JSON, a payload that an encoder
-refuses. Not for bytes that are sent before they are stored: the guard makes that harmless.
+refuses. Not for bytes that are sent before they are stored: the guard makes that harmless; nor for rounds of the oracle
+that do not wait for the one before: they share a transaction, in order.
 """
 
 import asyncio

@@ -100,3 +100,15 @@ async def test_a_difference_stops_withdrawals_until_there_is_none(pool: "asyncpg
     assert [row.action for row in log] == ["books.differ", "books.agree"]
     assert json.loads(log[0].after or "") == {"differences": [msgspec.to_builtins(difference)]}
     assert len(json.loads(await pool.fetchval("SELECT differences FROM reconciliations WHERE number = 3"))) == 100
+
+
+async def test_comparisons_of_long_ago_are_forgotten(
+    pool: "asyncpg.Pool[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("persistence.reconciliation.COMPARISONS_KEPT_MAX", 3)
+    reconciliation = PostgresReconciliation(pool, THB)
+
+    for now_us in range(5):
+        await reconciliation.keep([], now_us)
+
+    assert [row[0] for row in await pool.fetch("SELECT at_us FROM reconciliations ORDER BY number")] == [2, 3, 4]

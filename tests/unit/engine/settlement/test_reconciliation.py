@@ -1,5 +1,5 @@
 """A planted difference is found wherever it is. Seen to fail for: pools or supply not looked at, pending ignored, gifts
-that stop everybody, thefts taken for gifts, what moved between two readings taken for a difference.
+that stop everybody, gifts without a bound, what moved between two readings taken for a difference, one look for two.
 """
 
 import msgspec
