@@ -99,7 +99,7 @@ async def test_the_page_holds_nothing_and_loads_nothing(world: World) -> None:
 
     policy = answer.headers["content-security-policy"]
     assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/html")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert "//" not in answer.text.replace("// The access token lives", "")  # no address of another host
