@@ -58,16 +58,27 @@ async def make_chain_submitter(wiring: Wiring) -> "ChainSubmitter":
 
 async def make_chain_listener(wiring: Wiring) -> "ChainListener":
     from actors.chain_listener import ChainListener
+    from actors.duties import Duty
+    from actors.reconciliation import Reconciler, ReconcilerOptions
+    from chain.client.balances import ChainBalances
     from chain.client.history import ChainReader, stream_url
     from persistence.chain_events import PostgresChainEvents
+    from persistence.reconciliation import PostgresReconciliation
 
     settings = wiring.settings
     os.nice(BACKGROUND_NICE)
     pool = await pool_of(wiring, "chain listener", 4, nice=0 if settings.database_url else BACKGROUND_NICE)
     streams = settings.solana_ws_urls or tuple(map(stream_url, wiring.chain_urls))
-    reader = ChainReader(rpc_pool(wiring.chain_urls), programs_of(settings), streams)
+    rpc, programs = rpc_pool(wiring.chain_urls), programs_of(settings)
+    books = PostgresReconciliation(pool, settings.currency, currency_is_ours=not settings.solana_currency_mint)
+    options = ReconcilerOptions(every_seconds=settings.reconciliation_every_seconds)
+    reconciler = Reconciler(books, ChainBalances(rpc, programs), options)
     return ChainListener(
-        PostgresChainEvents(pool, settings.currency), reader, clock_us, crash=crash_points.of("listener")
+        PostgresChainEvents(pool, settings.currency),
+        ChainReader(rpc, programs, streams),
+        clock_us,
+        crash=crash_points.of("listener"),
+        duties=[Duty("reconciliation", 1.0, reconciler.compare_due)],
     )
 
 

@@ -29,6 +29,7 @@ from persistence.first_answers import PostgresFirstAnswers
 from persistence.history import PostgresHistory
 from persistence.journal import PostgresJournal
 from persistence.ledger import PostgresLedger
+from persistence.makers import PostgresMakers
 from persistence.meters import PostgresMeters
 from persistence.oracle import PostgresOracle
 from persistence.people import PostgresPeople
@@ -36,6 +37,7 @@ from persistence.postgres import OUTAGES, Pool
 from persistence.projections import PostgresProjections
 from persistence.rates import PostgresRates
 from persistence.readings import PostgresReadings
+from persistence.recurring import PostgresRecurring
 from persistence.risk import PostgresRisk
 from persistence.sealing import master_keys
 from persistence.settlements import PostgresSettlements
@@ -146,6 +148,7 @@ async def make_epoch_clock(wiring: Wiring) -> "EpochClock":
     from actors import handles
     from actors.duties import Duty
     from actors.epoch_clock import EpochClock
+    from actors.recurring import RecurringOrders
     from persistence.oracle_rounds import PostgresOracleRounds
 
     settings, pool = wiring.settings, await pool_of(wiring, "epoch clock", 2)
@@ -159,7 +162,10 @@ async def make_epoch_clock(wiring: Wiring) -> "EpochClock":
         Duty("oracle rounds", 1.0, PostgresOracleRounds(pool).close_due),
         Duty("figures", FIGURES_SECONDS, partial(look_at_database, PostgresFigures(pool))),
     )
-    return EpochClock(handles.directory, wiring.cluster_secret, clock_us, duties)
+    clock = EpochClock(handles.directory, wiring.cluster_secret, clock_us, duties)
+    clock.add(Duty("rebates", 5.0, PostgresMakers(pool, settings.currency).reward_due))
+    clock.add(Duty("recurring orders", 1.0, RecurringOrders(PostgresRecurring(pool), clock.links).place_due))
+    return clock
 
 
 async def look_at_database(figures: PostgresFigures, _now_us: TimeUs) -> int:
@@ -195,7 +201,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
     from actors import handles
     from actors.stages import Stages, gathered
     from gateway.app import create_app
-    from gateway.chain import probe_of
+    from gateway.chain import probe_of, probe_of_books
     from gateway.directory.ldap import LdapDirectory
     from gateway.ports import Metering
     from gateway.settings import GatewaySettings, Limit
@@ -241,9 +247,13 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
     async def chain_answers() -> None:
         probe_of(await desk.parts(), clock_us())
 
+    async def books_agree() -> None:
+        probe_of_books(await desk.compared())
+
     probes = {"postgres": postgres_answers, "redis": redis_answers}
     if wiring.chain_urls:
         probes["chain"] = chain_answers
+        probes["books"] = books_agree
     if directory is not None:
         probes["directory"] = directory.answers
     return create_app(
@@ -264,6 +274,8 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
         oracle=PostgresOracle(pool),
         risk=PostgresRisk(pool),
         chain=desk,
+        recurring=PostgresRecurring(pool),
+        makers=PostgresMakers(pool, options.currency),
         clock=clock_us,
         settings=options,
         shared=RedisBuckets(cache),

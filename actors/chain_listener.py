@@ -15,6 +15,7 @@ import structlog
 from msgspec import Struct
 
 from actors import metrics
+from actors.duties import Duty, keep
 from engine.submission import ChainDown, ChainEvent, Mention
 from engine.units import TimeUs
 
@@ -72,8 +73,10 @@ class ChainListener:
         clock: Callable[[], TimeUs],
         options: ListenerOptions | None = None,
         crash: Callable[[str], None] | None = None,
+        duties: Sequence[Duty] = (),
     ) -> None:
-        self._events, self._chain, self._clock = events, chain, clock
+        """`duties`: what else is due every so often, and needs events to be known."""
+        self._events, self._chain, self._clock, self._duties = events, chain, clock, duties
         self._options = options or ListenerOptions()
         self._crash = crash or (lambda _: None)
         self._outages: tuple[type[Exception], ...] = (ChainDown, TimeoutError, *events.outages)
@@ -91,6 +94,8 @@ class ChainListener:
             hearing = tasks.create_task(self._again("hear", 0.1, self._hear))
             tasks.create_task(self._again("take up", self._options.final_seconds, self._take_up))
             tasks.create_task(self._again("say", self._options.say_seconds, self._say))
+            for duty in self._duties:
+                tasks.create_task(keep(duty, self._clock, self._stopping), name=duty.name)
             await self._stopping.wait()
             hearing.cancel()
 

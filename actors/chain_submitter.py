@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from time import monotonic
 from typing import Any, Final, Protocol
 
+import msgspec
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
@@ -25,6 +26,7 @@ from engine.submission import (
     Declined,
     Effect,
     Found,
+    Governance,
     HandedOver,
     Holdings,
     Learnt,
@@ -63,6 +65,8 @@ class Submissions(Protocol):
     async def open_account(self, user_id: int, holdings: Holdings, now_us: int) -> None: ...
     async def say(self, part: str, said: dict[str, Any], now_us: int) -> None: ...
     async def depths(self) -> dict[str, dict[str, int]]: ...
+    async def is_suspended(self) -> bool: ...
+    async def heirs(self) -> list[str]: ...
 
 
 class Addresses(Protocol):
@@ -81,8 +85,8 @@ class EndpointState(Protocol):
 class Chain(Protocol):
     """Raises ChainDown when nobody answers. `plan`: what is there, what is signed, what is not, and why."""
 
-    async def prepare(self) -> None: ...
-    async def paused(self) -> bool: ...
+    async def prepare(self, heirs: Collection[str]) -> None: ...
+    async def governance(self) -> Governance: ...
     async def lamports(self) -> dict[str, int]: ...
     async def plan(self, effects: Sequence[Effect]) -> tuple[dict[int, Found], list[Packed], list[Declined]]: ...
     async def look(self, effects: Sequence[Effect]) -> tuple[set[int], Found]: ...
@@ -93,11 +97,15 @@ class Chain(Protocol):
 
 
 class Lane(Struct, frozen=True):
-    """under_way_max: effects that are built, signed or sent at once. pausable: stops while the chain is paused."""
+    """under_way_max: effects that are built, signed or sent at once. pausable: stops while the chain is paused.
+
+    careful: stops while books and chain differ.
+    """
 
     name: str
     under_way_max: int
     pausable: bool = True
+    careful: bool = False
 
 
 LANES: Final = (
@@ -105,7 +113,7 @@ LANES: Final = (
     Lane("mint", 512),
     Lane("burn", 512),
     Lane("settle", 64),
-    Lane("withdraw", 128),
+    Lane("withdraw", 128, careful=True),
     Lane("oracle", 32),
     Lane("govern", 8, pausable=False),
 )
@@ -162,7 +170,7 @@ class ChainSubmitter:
         self._owner = ""
         self._flights: dict[str, Flight] = {}  # by name
         self._state, self._detail = "starting", ""
-        self._paused = False
+        self._paused = self._suspended = False
         self._stopping, self._learning = asyncio.Event(), asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -190,7 +198,7 @@ class ChainSubmitter:
     async def _live(self) -> None:
         self._flights, self._owner = {}, secrets.token_hex(8)  # an owner that may have writes on their way is nobody
         await self._say()
-        await self._chain.prepare()
+        await self._chain.prepare(await self._submissions.heirs())
         for effect in await self._submissions.adopt(self._owner, self._clock(), everything=True):
             self._board(effect)
         self._state, self._detail = "serving", ""
@@ -231,7 +239,9 @@ class ChainSubmitter:
 
     async def _serve(self, lane: Lane) -> bool:
         """One round; whether there may be more to do at once."""
-        if (self._paused and lane.pausable) or len(self._flights) >= self._options.following_max:
+        if (self._paused and lane.pausable) or (self._suspended and lane.careful):
+            return False
+        if len(self._flights) >= self._options.following_max:
             return False
         options = self._options
         claimed = await self._submissions.claim(
@@ -424,10 +434,12 @@ class ChainSubmitter:
                 metrics.CHAIN_QUEUE.labels(lane, state).set(count)
         if self._state == "serving":
             try:
-                self._paused = await self._chain.paused()
+                governance = await self._chain.governance()
+                self._paused, said["governance"] = governance.paused, msgspec.to_builtins(governance)
                 said["lamports"] = await self._chain.lamports()
             except ChainDown as error:
                 said["detail"] = str(error)[:200]
+        self._suspended = await self._submissions.is_suspended()
         said["paused"] = self._paused
         await self._submissions.say(PART, said, self._clock())
         return False

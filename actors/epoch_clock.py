@@ -29,10 +29,19 @@ class EpochClock:
         every_seconds: float = 0.5,
     ) -> None:
         self._links = Links(directory, secret)
-        self._duties, self._clock = duties, clock
+        self._duties, self._clock = [*duties], clock
         self._every_seconds = every_seconds
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
+
+    @property
+    def links(self) -> Links:
+        """The way to the markets, for duties that need one."""
+        return self._links
+
+    def add(self, duty: Duty) -> None:
+        """One more duty, before the clock runs."""
+        self._duties.append(duty)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -75,6 +75,11 @@ CHAIN_CIRCUIT = Gauge(
 CHAIN_LAG_SLOTS = Gauge(
     "wattbook_chain_lag_slots", "Slots between the chain and what was read of it", multiprocess_mode="mostrecent"
 )
+CHAIN_DIFFERENCES = Gauge(
+    "wattbook_chain_differences",
+    "Differences between books and chain that the last comparison found",
+    multiprocess_mode="mostrecent",
+)
 CHAIN_EVENTS = Counter("wattbook_chain_events_total", "Events of the programs", ["state"])
 
 # Of each process, and of what all stand on.

@@ -44,6 +44,7 @@ class FollowerOptions(Struct, frozen=True):
     burst_max: int = 100_000
     partition_ahead: int = 2_000_000
     backoff_seconds_max: float = 5.0
+    obligations_every_seconds: float = 10.0
 
 
 class Follower:
@@ -118,7 +119,11 @@ class Follower:
         self.sequence = self._snapshot_sequence = replica.book.sequence
         self.state, self.detail = "following", ""
         last_snapshot = monotonic()
+        looked = float("-inf")
         while True:
+            if monotonic() - looked > self._options.obligations_every_seconds:
+                projection.presence.oblige(await self._projections.obligations(self.market_id))
+                looked = monotonic()
             rows = await self._journal.rows(self.market_id, replica.book.sequence, ROWS_AT_ONCE)
             for row in rows:
                 advance(replica, row, projection.add)

@@ -3,11 +3,12 @@
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from engine.analytics.presence import Obligation
 from engine.journal import JournalRow, Snapshot
 from engine.market import MarketSpec, Phase
 from engine.messages import ParticipantId
 from engine.projection import ProjectionBatch
-from engine.records import Draw, ParticipantRisk, Want
+from engine.records import Draw, DueOrder, ParticipantRisk, Want
 from engine.units import TimeUs
 
 
@@ -44,6 +45,13 @@ class Rules(Protocol):
         ...
 
 
+class Recurring(Protocol):
+    async def due(self, now_us: TimeUs, after_id: int, limit: int) -> list[DueOrder]: ...
+    async def done(self, recurring_id: int, period: int, outcome: str) -> None: ...
+    async def end_old(self, now_us: TimeUs) -> None: ...
+
+
 class Projections(Protocol):
     async def cursor(self, market_id: int) -> int: ...
     async def write(self, batch: ProjectionBatch) -> None: ...
+    async def obligations(self, market_id: int) -> list[Obligation]: ...

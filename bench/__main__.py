@@ -27,6 +27,7 @@ TOGETHER: Final = (
     "bench.bench_readings",
     "bench.bench_commit",
     "bench.bench_energy_queries",
+    "bench.bench_settlement",
     "bench.bench_recovery",
 )
 MICRO: Final = ("--benchmark-enable", "--benchmark-columns=median,ops,rounds", "--benchmark-warmup=on")

@@ -164,6 +164,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     settlement_every_seconds: Annotated[int, _between(1, 86_400)]
     settlement_trades_max: Annotated[int, _between(1, 10_000)]
     settlement_part_accounts: Annotated[int, _between(4, 18)]
+    reconciliation_every_seconds: Annotated[int, _between(1, 86_400)]
     snapshot_every: Annotated[int, _between(100, 100_000_000)]
     snapshots_kept: Annotated[int, _between(1, 100)]
     idle_return_seconds: Annotated[float, _between(0.1, 86_400)]

@@ -8,7 +8,7 @@ from enum import IntEnum
 from msgspec import Struct
 
 from engine.market import RiskLimits
-from engine.messages import ParticipantId
+from engine.messages import ParticipantId, Side
 from engine.units import EnergyWh, MoneyMicro, PriceMicro, TimeUs
 from engine.views import FillView, OrderView
 
@@ -132,6 +132,57 @@ class WalletRecord(Struct, frozen=True):
     kind: str
     primary: bool
     created_us: TimeUs
+
+
+class TooManyRecurring(Exception):
+    """This person has as many active recurring orders as one may have."""
+
+
+class NewRecurring(Struct, frozen=True):
+    """A limit order in each period from first_us on; none that begins at ends_us or later. count_max 0: no limit."""
+
+    user_id: ParticipantId
+    market_id: int
+    side: Side
+    price_micro: PriceMicro
+    quantity_wh: EnergyWh
+    every_seconds: int
+    first_us: TimeUs
+    ends_us: TimeUs
+    count_max: int
+
+
+class RecurringRecord(Struct, frozen=True):
+    """As NewRecurring. placed: orders so far; outcome: empty, or why the last period has none."""
+
+    recurring_id: int
+    user_id: ParticipantId
+    market_id: int
+    side: Side
+    price_micro: PriceMicro
+    quantity_wh: EnergyWh
+    every_seconds: int
+    first_us: TimeUs
+    ends_us: TimeUs
+    count_max: int
+    placed: int
+    outcome: str
+    active: bool
+    created_us: TimeUs
+
+
+class DueOrder(Struct, frozen=True):
+    """The order of one period of a recurring order; until_us: when the next period begins."""
+
+    recurring_id: int
+    user_id: ParticipantId
+    market_id: int
+    side: Side
+    price_micro: PriceMicro
+    quantity_wh: EnergyWh
+    zone: str
+    period: int
+    until_us: TimeUs
 
 
 class ParticipantRisk(Struct, frozen=True):
@@ -279,6 +330,31 @@ class PositionRecord(Struct, frozen=True):
     received_micro: MoneyMicro
     fees_micro: MoneyMicro
     trades: int
+    charges_micro: MoneyMicro = 0
+
+
+class MakerRecord(Struct, frozen=True):
+    """What a market maker has promised: see migrations/0029, whose columns these are."""
+
+    market_id: int
+    user_id: ParticipantId
+    spread_bps_max: int
+    size_wh_min: EnergyWh
+    presence_bps_min: int
+    rebate_bps: int
+    since_us: TimeUs
+
+
+class RewardRecord(Struct, frozen=True):
+    """What a market maker did in an epoch, and got for it. value_micro: traded with his resting orders."""
+
+    market_id: int
+    epoch_start_us: TimeUs
+    user_id: ParticipantId
+    presence_bps: int
+    presence_bps_min: int
+    value_micro: MoneyMicro
+    rebate_micro: MoneyMicro
 
 
 class StatsRecord(Struct, frozen=True):

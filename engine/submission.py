@@ -296,6 +296,15 @@ class Statuses(Struct, frozen=True):
     found: list[Status | None]
 
 
+class Governance(Struct, frozen=True):
+    """authority: who may pause, name operators and propose another authority; ours: its key is one of our own."""
+
+    authority: str
+    proposed: str
+    ours: bool
+    paused: bool
+
+
 class Holdings(Struct, frozen=True):
     """Where a participant's tokens are: base58 addresses."""
 

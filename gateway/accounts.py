@@ -7,14 +7,15 @@ from litestar import Controller, get, post
 from litestar.params import FromQuery, JSONBody, QueryParameter
 from msgspec import Struct
 
+from engine.analytics.positions import average_price_micro, realised_micro
 from engine.records import DepositRecord, LedgerLine, PositionRecord
 from engine.submission import PendingDeposit
 from engine.units import FOREVER_US
-from gateway.decimals import format_energy, format_money, parse_energy_amount, parse_money
+from gateway.decimals import format_energy, format_money, format_price, parse_energy_amount, parse_money
 from gateway.errors import GatewayCode, Problem, invalid
 from gateway.instants import INSTANT_US_MAX, format_instant, parse_instant
 from gateway.requests import LIMIT_DEFAULT, Cursor, GatewayRequest, Limit, Page, cursor_of, parse_cursor
-from gateway.wire import Balance, Instant, OwnFill, show_amount, show_balance, show_own_fill
+from gateway.wire import Balance, Instant, OwnFill, Price, show_amount, show_balance, show_own_fill
 
 ENERGY = "energy:"
 _PENDING_MAX: Final = 100
@@ -54,7 +55,8 @@ class Line(Struct, frozen=True):
 
 
 class Position(Struct, frozen=True):
-    """What the participant bought and sold in one epoch of one market."""
+    """What the participant bought and sold in one epoch of one market. `realised`: by what was bought and sold again,
+    at average prices, before fees; `charges`: what of the money paid was the grid's."""
 
     market: str
     epoch: Instant
@@ -65,6 +67,10 @@ class Position(Struct, frozen=True):
     received: str
     fees: str
     trades: int
+    average_buy: Price | None
+    average_sell: Price | None
+    realised: str
+    charges: str
 
 
 class TrialBalance(Struct, frozen=True):
@@ -254,4 +260,12 @@ def _show_position(row: PositionRecord, symbol: str) -> Position:
         received=format_money(row.received_micro),
         fees=format_money(row.fees_micro),
         trades=row.trades,
+        average_buy=_price(average_price_micro(row.paid_micro, row.bought_wh)),
+        average_sell=_price(average_price_micro(row.received_micro, row.sold_wh)),
+        realised=format_money(realised_micro(row.bought_wh, row.sold_wh, row.paid_micro, row.received_micro)),
+        charges=format_money(row.charges_micro),
     )
+
+
+def _price(price_micro: int | None) -> str | None:
+    return None if price_micro is None else format_price(price_micro)

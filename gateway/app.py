@@ -27,6 +27,7 @@ from gateway.edge import READS, Edge, request_id_of
 from gateway.energy import EnergyController, MeterReadingController
 from gateway.errors import GatewayCode, Problem, problem_of
 from gateway.limits import NotShared, SharedBuckets
+from gateway.makers import MakerController, MakerReportController
 from gateway.market_admin import MarketAdminController, ZoneController
 from gateway.markets import MarketController
 from gateway.meters import MeterController
@@ -45,12 +46,14 @@ from gateway.ports import (
     FirstAnswers,
     History,
     Ledger,
+    Makers,
     Markets,
     Metering,
     NoStages,
     Oracle,
     People,
     Probe,
+    Recurring,
     Risk,
     Settlements,
     Stages,
@@ -61,6 +64,7 @@ from gateway.ports import (
 )
 from gateway.rates import RateController
 from gateway.readings import ReadingController
+from gateway.recurring import RecurringController
 from gateway.repeats import Repeats
 from gateway.reports import ReportController
 from gateway.requests import GatewayRequest, WireResponse
@@ -93,6 +97,8 @@ def create_app(
     oracle: Oracle,
     risk: Risk,
     chain: ChainDesk,
+    recurring: Recurring,
+    makers: Makers,
     clock: Clock,
     settings: GatewaySettings,
     shared: SharedBuckets | None = None,
@@ -104,7 +110,7 @@ def create_app(
     gather: Gather = at_once,
     supervision: Supervision = not_supervised,
     outages: tuple[type[Exception], ...] = (),
-    not_needed: frozenset[str] = frozenset({"redis", "directory", "chain"}),
+    not_needed: frozenset[str] = frozenset({"redis", "directory", "chain", "books"}),
 ) -> Litestar:
     """`probes`: dependencies by name, for health, of which readiness ignores those that are `not_needed` to trade;
     `outages`: what ports raise when a dependency is down; `answers_in`: where computed answers are kept, if anywhere;
@@ -127,6 +133,8 @@ def create_app(
         settlements=settlements,
         oracle=oracle,
         risk=risk,
+        recurring=recurring,
+        makers=makers,
         answers_in=answers_in,
         chain=chain,
         clock=clock,
@@ -150,9 +158,12 @@ def create_app(
             AuditController,
             MarketController,
             MarketAdminController,
+            MakerController,
+            MakerReportController,
             ZoneController,
             OrderController,
             DeadManController,
+            RecurringController,
             RiskController,
             KillController,
             AccountController,

@@ -5,14 +5,16 @@ Nothing here waits for the chain but the question for tokens: a withdrawal is an
 
 import re
 from collections.abc import Awaitable
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import uuid4
 
 from litestar import Controller, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta, Struct
+from solders.pubkey import Pubkey
 
 from engine.messages import RejectCode
+from engine.settlement.reconciliation import BooksDiffer, Compared
 from engine.submission import (
     ChainDown,
     ChainOff,
@@ -46,6 +48,33 @@ class Endpoint(Struct, frozen=True):
     circuit: str
 
 
+class GovernanceState(Struct, frozen=True):
+    """Who has the authority over the programs. `ours`: its key is the exchange's; else pauses are not ours to ask."""
+
+    authority: str
+    proposed: str | None
+    ours: bool
+
+
+class BookDifference(Struct, frozen=True):
+    """In Wh or millionths of the currency. `stops`: withdrawals wait until it is gone."""
+
+    what: str
+    asset: str
+    expected: int
+    found: int
+    stops: bool
+
+
+class Reconciliation(Struct, frozen=True):
+    """What the last comparison of books and chain found. `details`: for admins, the first hundred."""
+
+    at: Instant
+    differences: int
+    withdrawals_suspended: bool
+    details: list[BookDifference]
+
+
 class ChainStatus(Struct, frozen=True):
     """`state`: up, paused, down (an actor is silent, or waits), off (there is none). `queues`: lane, state, count."""
 
@@ -57,6 +86,8 @@ class ChainStatus(Struct, frozen=True):
     lag_slots: int
     queues: dict[str, dict[str, int]]
     lamports: dict[str, int]
+    governance: GovernanceState | None
+    reconciliation: Reconciliation | None
 
 
 class ChainTransaction(Struct, frozen=True):
@@ -78,6 +109,10 @@ class ChainTransaction(Struct, frozen=True):
 
 class ParkRequest(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class ProposalRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    address: Base58
 
 
 class WithdrawalRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -170,6 +205,22 @@ class ChainController(Controller):
         """Let them go on."""
         return await _govern(request, "unpause")
 
+    @post("/chain/governance/propose", status_code=202)
+    async def propose(self, request: GatewayRequest, data: JSONBody[ProposalRequest]) -> ChainTransaction:
+        """Offer the authority over the programs to another key, which has it when it has accepted on the chain."""
+        try:
+            heir = Pubkey.from_string(data.address)  # a program may stand behind it, as that of a multisig
+        except ValueError:
+            raise invalid("address", "is no base58 Solana address") from None
+        if heir == Pubkey.default():
+            raise invalid("address", "is nobody's")
+        return await _govern(request, "propose", str(heir))
+
+    @post("/chain/governance/accept", status_code=202)
+    async def accept(self, request: GatewayRequest) -> ChainTransaction:
+        """Take the authority back that somebody has offered to the exchange's own key."""
+        return await _govern(request, "accept")
+
     @get("/chain/tokens")
     async def tokens(self, request: GatewayRequest) -> Tokens:
         """What one's vault holds, as the chain says at this moment."""
@@ -197,6 +248,9 @@ class ChainController(Controller):
         state, detail = _state(await gateway.chain.parts(), gateway.clock())
         if state != "up":
             raise Problem(GatewayCode.WITHDRAWAL_SUSPENDED, f"the chain is {state}: {detail or 'see /chain/status'}")
+        compared = await gateway.chain.compared()
+        if compared is not None and compared.stops:
+            raise Problem(GatewayCode.WITHDRAWAL_SUSPENDED, "books and chain differ; an admin must look")
         reference = f"withdrawal:{user_id}:{request.idempotency_key or uuid4().hex}"
         order = (user_id, data.asset, amount, data.address, reference, gateway.clock(), request.origin)
         try:
@@ -234,7 +288,20 @@ async def chain_status(request: GatewayRequest) -> ChainStatus:
         lag_slots=listener.get("lag_slots", 0),
         queues=await chain.depths(),
         lamports=submitter.get("lamports", {}),
+        governance=_show_governance(submitter.get("governance")),
+        reconciliation=_show_compared(await chain.compared(), for_admin=request.caller.role == ADMIN),
     )
+
+
+def _show_governance(said: dict[str, Any] | None) -> GovernanceState | None:
+    return GovernanceState(said["authority"], said["proposed"] or None, said["ours"]) if said else None
+
+
+def _show_compared(found: Compared | None, *, for_admin: bool) -> Reconciliation | None:
+    if found is None:
+        return None
+    details = [BookDifference(d.what, d.asset, d.expected, d.found, d.stops) for d in found.differences]
+    return Reconciliation(format_instant(found.at_us), len(details), found.stops, details if for_admin else [])
 
 
 def _state(parts: dict[str, PartReport], now_us: int) -> tuple[Literal["up", "paused", "down", "off"], str]:
@@ -257,11 +324,18 @@ def probe_of(parts: dict[str, PartReport], now_us: int) -> None:
         raise ChainOff(detail)
 
 
-async def _govern(request: GatewayRequest, action: str) -> ChainTransaction:
+def probe_of_books(compared: Compared | None) -> None:
+    """For health. Raises BooksDiffer."""
+    if compared is not None and compared.differences:
+        first = compared.differences[0]
+        raise BooksDiffer(f"{len(compared.differences)} differences between books and chain, the first: {first.what}")
+
+
+async def _govern(request: GatewayRequest, action: str, address: str | None = None) -> ChainTransaction:
     gateway = request.gateway
     if not await gateway.chain.parts():
         raise Problem(RejectCode.CONFLICT, "there is no chain")
-    return _show(await gateway.chain.govern(action, gateway.clock(), request.origin))
+    return _show(await gateway.chain.govern(action, address, gateway.clock(), request.origin))
 
 
 async def _wished(change: Awaitable[SubmissionRecord | None]) -> SubmissionRecord | None:

@@ -37,11 +37,13 @@ from gateway.ports import (
     FirstAnswers,
     History,
     Ledger,
+    Makers,
     Markets,
     Metering,
     Oracle,
     People,
     Probe,
+    Recurring,
     Risk,
     Settlements,
     Supervision,
@@ -73,6 +75,8 @@ class Gateway:
         settlements: Settlements,
         oracle: Oracle,
         risk: Risk,
+        recurring: Recurring,
+        makers: Makers,
         answers_in: Redis | None,
         chain: ChainDesk,
         clock: Clock,
@@ -88,7 +92,8 @@ class Gateway:
         self.wallets, self.vault = wallets, vault
         self.api_keys, self.audit, self.first_answers = api_keys, audit, first_answers
         self.metering, self.chain = metering, chain
-        self.settlements, self.oracle, self.risk = settlements, oracle, risk
+        self.settlements, self.oracle, self.risk, self.recurring = settlements, oracle, risk, recurring
+        self.makers = makers
         self.head_ends = HeadEnds(api_keys, clock, settings.callers_fresh_seconds, settings.head_end_keys_max)
         self.markets, self.clock, self.settings = markets, clock, settings
         self.outages, self.supervision = outages, supervision

@@ -48,7 +48,8 @@ WebSocket `/ws`: text frames are JSON, binary frames msgpack. `{"op": "auth", "t
 own channels and orders. Requests carry `id`, answers are `{"id", "ok": true, ...}` or `{"id", "ok": false, "error":
 problem}`. Operations: `place` (`order`), `place_batch` (`orders`, `cancels`), `amend` (`order_id`, `price`,
 `quantity`), `cancel` (`order_id`), `cancel_all` (`market`), `cancel_all_after` (`seconds`), `subscribe` and
-`unsubscribe` (`channel` or `channels`, `market` or `markets`), `ping`. Channels: `book`, `trades`, `ticker`, `epochs`
+`unsubscribe` (`channel` or `channels`, `market` or `markets`), `alert` (`market`, `price`, `when`: at_or_above or
+at_or_below) and `drop_alert` (`alert_id`), `ping`. Channels: `book`, `trades`, `ticker`, `epochs`
 of a market, and one's own `orders`, `fills`, `balances`, `energy`. A book begins with a `snapshot`; each `delta` goes
 from `previous_sequence` to `sequence`, and the quantity `0.000` means that the level is gone. After `gap` read again
 what it names. A connection that reads too slowly is told `lagged` and closed with 4008; one whose login is over, with

@@ -19,6 +19,7 @@ from engine.records import (
     ReferenceReused,
     SymbolTaken,
     TooManyKeys,
+    TooManyRecurring,
     WalletsFull,
 )
 from engine.views import Failed, Fault, Refusal
@@ -177,6 +178,7 @@ _CONFLICTS: Final[Mapping[type[Exception], str]] = {
     ReferenceReused: "the Idempotency-Key belongs to a request with other contents",
     SymbolTaken: "another market has this symbol",
     TooManyKeys: "there are as many API keys as there may be: revoke one first",
+    TooManyRecurring: "there are as many recurring orders as there may be: stop one first",
     WalletsFull: "no more wallets, or open challenges, than you have",
 }
 

@@ -10,16 +10,16 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Protocol
 
-import msgspec
-
 from engine.market import MarketSpec, Phase
 from engine.metering.records import PostedWindow
 from engine.units import epoch_start_us
 from engine.views import BookView, Feed, Level, LevelChange, OrderUpdate, TradeView
+from gateway.alerts import Alerts
 from gateway.barrier import Barrier
 from gateway.decimals import format_price
 from gateway.instants import format_instant
 from gateway.levels import BookReplica, show_changes
+from gateway.message import Message
 from gateway.ports import Clock, Markets
 from gateway.wire import PHASE_NAMES, show_level, show_order, show_own_fill, show_posted, show_trade
 
@@ -29,32 +29,6 @@ _SNAPSHOT_LEVELS: Final = 1_000
 
 BOOK, TRADES, TICKER, EPOCHS = "book", "trades", "ticker", "epochs"
 ORDERS, FILLS, BALANCES, ENERGY = "orders", "fills", "balances", "energy"
-
-_encode_json = msgspec.json.Encoder().encode
-_encode_msgpack = msgspec.msgpack.Encoder().encode
-
-
-class Message:
-    """Something to tell, encoded when the first reader of an encoding needs it."""
-
-    __slots__ = ("_binary", "_body", "_text")
-
-    def __init__(self, body: Any) -> None:
-        self._body = body
-        self._text: str | None = None
-        self._binary: bytes | None = None
-
-    @property
-    def text(self) -> str:
-        if self._text is None:
-            self._text = _encode_json(self._body).decode()
-        return self._text
-
-    @property
-    def binary(self) -> bytes:
-        if self._binary is None:
-            self._binary = _encode_msgpack(self._body)
-        return self._binary
 
 
 class Reader(Protocol):
@@ -89,6 +63,7 @@ class Feeds:
         self._markets, self._clock, self._barrier = markets, clock, barrier
         self._feeds: dict[int, MarketFeed] = {}
         self._own: dict[tuple[str, int], dict[Reader, None]] = {}  # (channel, participant) -> who reads it
+        self.alerts = Alerts()
         self._rewatch: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -157,6 +132,7 @@ class Feeds:
 
     def forget(self, reader: Reader, participant_id: int | None) -> None:
         """The connection is gone."""
+        self.alerts.forget(reader)
         for feed in self._feeds.values():
             for readers in feed.readers.values():
                 readers.pop(reader, None)
@@ -223,6 +199,8 @@ class Feeds:
         self._tell_book(feed, news.sequence, news.changes)
         for trade in news.trades:
             feed.last = trade
+        if news.trades:
+            self.alerts.traded(feed.spec, news.trades)
         if news.trades and feed.readers[TRADES]:
             _push(feed.readers[TRADES], _trades(feed, news.trades))
         if (news.phase, news.halted_until_us) != (feed.phase, feed.halted_until_us):

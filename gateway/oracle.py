@@ -98,7 +98,9 @@ class RoundPart(Struct, frozen=True):
 
 
 class RoundView(Struct, frozen=True):
-    """`status`: `published`, or `below_quorum` without a value."""
+    """`status`: `published`, or `below_quorum` without a value. `chain_status`: of its transaction, see
+    `/chain/transactions`.
+    """
 
     round: int
     at: Instant
@@ -107,6 +109,8 @@ class RoundView(Struct, frozen=True):
     spread: Value | None
     quorum: int
     submissions: list[RoundPart]
+    chain_status: str | None
+    transaction_signature: str | None
 
 
 class ProviderRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -302,6 +306,8 @@ def _show_round(row: RoundRecord, decimals: int) -> RoundView:
             )
             for one in row.heard
         ],
+        chain_status=row.chain_state,
+        transaction_signature=row.signature or None,
     )
 
 

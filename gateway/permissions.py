@@ -95,6 +95,9 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("POST", "/api/v1/markets/{symbol}/halt"): _ADMIN,
     ("POST", "/api/v1/markets/{symbol}/resume"): _ADMIN,
     ("POST", "/api/v1/markets/{symbol}/cancel-all"): _ADMIN,
+    ("GET", "/api/v1/markets/{symbol}/makers"): _ADMIN,
+    ("PUT", "/api/v1/markets/{symbol}/makers/{user_id}"): _ADMIN,
+    ("DELETE", "/api/v1/markets/{symbol}/makers/{user_id}"): _ADMIN,
     ("GET", "/api/v1/zones"): _ADMIN,
     ("PUT", "/api/v1/zones"): _ADMIN,
     ("GET", "/api/v1/zones/costs"): _ADMIN,
@@ -110,6 +113,10 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("PATCH", "/api/v1/orders/{order_id}"): _ORDER,
     ("DELETE", "/api/v1/orders/{order_id}"): _ORDER,
     ("GET", "/api/v1/orders/by-client-id/{client_order_id}"): _OWN,
+    ("POST", "/api/v1/recurring-orders"): _TRADE,
+    ("GET", "/api/v1/recurring-orders"): _OWN,
+    ("GET", "/api/v1/recurring-orders/{recurring_id}"): _OWN,
+    ("DELETE", "/api/v1/recurring-orders/{recurring_id}"): _TRADE,
     ("GET", "/api/v1/risk/limits"): _OWN,
     ("GET", "/api/v1/risk/limits/{user_id}"): _ADMIN,
     ("PUT", "/api/v1/risk/limits/{user_id}"): _ADMIN,
@@ -152,6 +159,7 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("GET", "/api/v1/analytics/earnings"): _OWN,
     ("GET", "/api/v1/analytics/performance"): _OWN,
     ("GET", "/api/v1/analytics/recommendations"): _OWN,
+    ("GET", "/api/v1/analytics/market-makers"): _OWN,
     ("GET", "/api/v1/reports/daily"): _OWN,
     ("GET", "/api/v1/reports/monthly"): _OWN,
     ("GET", "/api/v1/rates"): _OWN,
@@ -164,6 +172,8 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     ("POST", "/api/v1/chain/transactions/{id}/park"): _ADMIN,
     ("POST", "/api/v1/chain/governance/pause"): _ADMIN,
     ("POST", "/api/v1/chain/governance/unpause"): _ADMIN,
+    ("POST", "/api/v1/chain/governance/propose"): _ADMIN,
+    ("POST", "/api/v1/chain/governance/accept"): _ADMIN,
     ("GET", "/api/v1/chain/tokens"): _OWN,
     ("GET", "/api/v1/withdrawals"): _OWN,
     ("POST", "/api/v1/withdrawals"): Permission(TRADERS),  # money leaves: never with a key
@@ -197,6 +207,8 @@ OPERATIONS: Final[Mapping[str, Permission]] = {
     "cancel": _TRADE,
     "cancel_all": _TRADE,
     "cancel_all_after": _TRADE,
+    "alert": _OWN,
+    "drop_alert": _OWN,
 }
 
 CHANNELS: Final[Mapping[str, Permission]] = {

@@ -35,8 +35,12 @@ from engine.records import (
     FirstAnswer,
     Holding,
     LedgerLine,
+    MakerRecord,
+    NewRecurring,
     OwnLimits,
     PositionRecord,
+    RecurringRecord,
+    RewardRecord,
     RiskRecord,
     RotateOutcome,
     SessionRecord,
@@ -48,6 +52,7 @@ from engine.records import (
     WalletRecord,
     ZoneRecord,
 )
+from engine.settlement.reconciliation import Compared
 from engine.settlement.records import SettlementRecord, TradeSettlement
 from engine.submission import Holdings, PartReport, PendingDeposit, SubmissionRecord, WithdrawalRecord
 from engine.views import Answer, BookView, Failed, Feed, Query, TradeView
@@ -351,6 +356,44 @@ class Risk(Protocol):
         ...
 
 
+class Recurring(Protocol):
+    """Raises TooManyRecurring. None: the user has no such rule."""
+
+    async def add(self, new: NewRecurring, now_us: int, origin: Origin) -> RecurringRecord: ...
+
+    async def page(self, user_id: int, before_id: int, limit: int) -> list[RecurringRecord]: ...
+
+    async def one(self, recurring_id: int, user_id: int) -> RecurringRecord | None: ...
+
+    async def stop(self, recurring_id: int, user_id: int, origin: Origin) -> RecurringRecord | None: ...
+
+
+class Makers(Protocol):
+    """The market maker programme."""
+
+    async def of_market(self, market_id: int) -> list[MakerRecord]: ...
+
+    async def put(self, maker: MakerRecord, origin: Origin) -> MakerRecord | None:
+        """None: there is no such user. Who was a maker already is one since then."""
+        ...
+
+    async def remove(self, market_id: int, user_id: int, origin: Origin) -> bool:
+        """False: he was none."""
+        ...
+
+    async def rewards(
+        self,
+        user_id: int | None,
+        market_id: int | None,
+        from_us: int,
+        to_us: int,
+        before: tuple[int, int, int],
+        limit: int,
+    ) -> list[RewardRecord]:
+        """Newest epoch first; `before` is the (epoch_start_us, market_id, user_id) of the last one that was seen."""
+        ...
+
+
 class Meters(Protocol):
     """Errors are those of engine/metering/records.py."""
 
@@ -412,7 +455,11 @@ class ChainDesk(Protocol):
 
     async def park(self, number: int, reason: str, now_us: int, origin: Origin) -> SubmissionRecord | None: ...
 
-    async def govern(self, action: str, now_us: int, origin: Origin) -> SubmissionRecord: ...
+    async def govern(self, action: str, address: str | None, now_us: int, origin: Origin) -> SubmissionRecord: ...
+
+    async def compared(self) -> Compared | None:
+        """What the last comparison of books and chain found."""
+        ...
 
     async def holdings(self, user_id: int) -> Holdings | None: ...
 

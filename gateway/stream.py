@@ -20,8 +20,8 @@ from litestar.exceptions import WebSocketDisconnect
 from engine.messages import RejectCode
 from gateway.context import Gateway
 from gateway.errors import GatewayCode, Problem, invalid, problem_of
-from gateway.feed import Message
 from gateway.limits import Buckets
+from gateway.message import Message
 from gateway.stream_ops import Operations, is_compact, market_of, problem_answer
 
 _log = structlog.get_logger(__name__)

@@ -11,7 +11,7 @@ Which role may use which operation and channel is in permissions.py.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol
 
 from msgspec import Meta, Struct
 
@@ -20,9 +20,11 @@ from engine.units import ENERGY_WH_MAX, PRICE_MICRO_MAX
 from engine.views import ListOpenOrders, Orders
 from gateway.auth.callers import Caller
 from gateway.context import Gateway
-from gateway.errors import GatewayCode, Problem, invalid
-from gateway.feed import BALANCES, ENERGY, ORDERS, Message
+from gateway.decimals import parse_price
+from gateway.errors import GatewayCode, Problem, invalid, not_found
+from gateway.feed import BALANCES, ENERGY, ORDERS
 from gateway.instants import format_instant
+from gateway.message import Message
 from gateway.permissions import ADMIN, CHANNELS, OPERATIONS, ROUTES, Permission, check
 from gateway.requests import CLIENT_ID, convert
 from gateway.trading import BATCH_MAX, DEAD_MAN_SECONDS_MAX, AmendRequest, OrderRequest, Placement
@@ -87,6 +89,18 @@ class CancelAllAfterOp(Struct, frozen=True):
     seconds: Annotated[int, Meta(ge=0, le=DEAD_MAN_SECONDS_MAX)]
 
 
+class AlertOp(Struct, frozen=True):
+    """Tell once when the market trades at this price or beyond."""
+
+    market: str
+    price: str
+    when: Literal["at_or_above", "at_or_below"]
+
+
+class DropAlertOp(Struct, frozen=True):
+    alert_id: str
+
+
 class Operations:
     """Who is logged in on one connection, what he subscribed to, and what he asks for."""
 
@@ -106,6 +120,8 @@ class Operations:
             "cancel": self._cancel,
             "cancel_all": self._cancel_all,
             "cancel_all_after": self._cancel_all_after,
+            "alert": self._alert,
+            "drop_alert": self._drop_alert,
         }
 
     async def serve(self, request: Any, *, binary: bool) -> dict[str, Any]:
@@ -285,6 +301,23 @@ class Operations:
         seconds = convert(request, CancelAllAfterOp).seconds
         at_us = await self._gateway.trading.cancel_all_after(caller, seconds)
         return {"cancel_at": format_instant(at_us) if at_us else None}
+
+    # --- alerts ------------------------------------------------------------------------------------------------------
+
+    async def _alert(self, request: dict[str, Any], binary: bool) -> dict[str, Any]:
+        caller = await self._trader()
+        op = convert(request, AlertOp)
+        price, spec = parse_price(op.price, "price"), self._gateway.trading.spec(op.market)
+        self._client.binary = binary
+        alerts, rises = self._gateway.feeds.alerts, op.when == "at_or_above"
+        return {"alert_id": str(alerts.set(spec, caller.user_id, price, rises, self._client))}
+
+    async def _drop_alert(self, request: dict[str, Any], _: bool) -> dict[str, Any]:
+        caller, alert_id = await self._trader(), convert(request, DropAlertOp).alert_id
+        known = alert_id.isascii() and alert_id.isdigit() and len(alert_id) <= 18
+        if not known or not self._gateway.feeds.alerts.drop(caller.user_id, int(alert_id)):
+            raise not_found("alert")
+        return {}
 
     async def serve_burst(self, burst: list[list[Any]]) -> None:
         """Answer compact orders for one market that arrived together: integers and arrays, not decimals and objects.

@@ -1,7 +1,8 @@
 -- Why: what happened on the chain, each event once, as confirmed and later as final or dropped by a fork; and up to where
 -- the final history of each program has been read. A deposit is credited in the transaction in which its event becomes
 -- final, whose cursor moves in the same.
--- Locks: none that matter, every table is new.
+-- Reconciliation asks which settlements are open, and which became final since it looked last.
+-- Locks: two indexes on settlements, which is small and written by one process.
 
 CREATE TABLE chain_events (
     signature text NOT NULL CHECK (length(signature) <= 88),
@@ -26,3 +27,6 @@ CREATE TABLE chain_cursors (
     slot bigint NOT NULL,
     at_us bigint NOT NULL
 );
+
+CREATE INDEX settlements_open ON settlements (number) WHERE status <> 4;
+CREATE INDEX settlements_final ON settlements (changed_us) WHERE status = 4;

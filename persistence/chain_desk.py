@@ -11,6 +11,7 @@ import msgspec
 
 from engine.audit import Origin
 from engine.records import ReferenceReused
+from engine.settlement.reconciliation import Compared
 from engine.submission import (
     SETTLE,
     Holdings,
@@ -33,6 +34,7 @@ from persistence.accounts import CUSTODY, MAIN, AccountKey, AccountNumbers
 from persistence.audit_log import append
 from persistence.outbox import Order
 from persistence.postgres import Pool
+from persistence.reconciliation import last
 from persistence.submissions import DEPTHS, report_part
 
 _RECORD: Final = """
@@ -149,15 +151,23 @@ class PostgresChainDesk:
         """Leave it alone until it is retried. Raises Underway for one that may land."""
         return await self._change(number, Parked(reason), "chain.parked", now_us, origin)
 
-    async def govern(self, action: str, now_us: int, origin: Origin) -> SubmissionRecord:
-        """Have the chain paused or unpaused."""
-        order = Order("governance", f"{action}:{uuid4()}", {"action": action})
+    async def govern(self, action: str, address: str | None, now_us: int, origin: Origin) -> SubmissionRecord:
+        """Have the chain paused or unpaused, or its authority handed over: proposed to an address, or accepted."""
+        order = Order(
+            "governance", f"{action}:{uuid4()}", {"action": action} | ({"address": address} if address else {})
+        )
         async with self._pool.acquire() as connection, connection.transaction():
             [number] = await outbox.add(connection, [order], now_us)
-            await append(connection, origin, f"chain.{action}_asked", "chain", None, {"submission": number})
+            await append(
+                connection, origin, f"chain.{action}_asked", "chain", None, {"submission": number, **order.payload}
+            )
         made = await self.submission(number)
         assert made is not None, "the outbox has made it"
         return made
+
+    async def compared(self) -> Compared | None:
+        """What the last comparison of books and chain found; None before the first."""
+        return await last(self._pool)
 
     async def holdings(self, user_id: int) -> Holdings | None:
         row = await self._pool.fetchrow(HOLDINGS, user_id)

@@ -159,7 +159,7 @@ STATS = """
 """
 POSITIONS = """
     /* history.positions */
-    SELECT market_id, epoch_start_us, bought_wh, sold_wh, paid_micro, received_micro, fees_micro, trades
+    SELECT market_id, epoch_start_us, bought_wh, sold_wh, paid_micro, received_micro, fees_micro, trades, charges_micro
     FROM positions
     WHERE participant_id = $1
         AND ($2::integer IS NULL OR market_id = $2)

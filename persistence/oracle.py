@@ -105,8 +105,11 @@ SUBMITTED = """
 """
 ROUNDS = """
     /* oracle.rounds */
-    SELECT feed, round, at_us, status, value, spread, quorum, heard
-    FROM oracle_rounds
+    SELECT feed, round, at_us, status, value, spread, quorum, heard, s.state AS chain_state, s.signature
+    FROM oracle_rounds r
+    LEFT JOIN LATERAL (
+        SELECT state, signature FROM chain_submissions WHERE kind = 'oracle' AND key = r.feed || ':' || r.round
+    ) AS s ON true
     WHERE feed = $1
         AND round < $2
     ORDER BY round DESC

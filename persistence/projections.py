@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from engine.analytics.presence import Obligation
 from engine.projection import ProjectionBatch, TradeRow
 from engine.units import value_micro
 from engine.views import OrderView
 from persistence.accounts import MARKET, AccountKey, AccountNumbers, account_key
+from persistence.makers import obligations
 from persistence.postgres import Pool, PooledConnection
 
 START_CURSOR = """
@@ -60,17 +62,26 @@ TRADE_COLUMNS = ("market_id", *TradeRow.__struct_fields__)
 ADD_POSITIONS = """
     /* projections.add_positions */
     INSERT INTO positions AS p (market_id, participant_id, epoch_start_us, bought_wh, sold_wh, paid_micro,
-        received_micro, fees_micro, trades)
+        received_micro, fees_micro, trades, charges_micro)
     SELECT $1, c.*
     FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-        $9::bigint[]) AS c
+        $9::bigint[], $10::bigint[]) AS c
     ON CONFLICT (participant_id, epoch_start_us, market_id) DO UPDATE
         SET bought_wh = p.bought_wh + EXCLUDED.bought_wh,
             sold_wh = p.sold_wh + EXCLUDED.sold_wh,
             paid_micro = p.paid_micro + EXCLUDED.paid_micro,
             received_micro = p.received_micro + EXCLUDED.received_micro,
             fees_micro = p.fees_micro + EXCLUDED.fees_micro,
-            trades = p.trades + EXCLUDED.trades
+            trades = p.trades + EXCLUDED.trades,
+            charges_micro = p.charges_micro + EXCLUDED.charges_micro
+"""
+ADD_PRESENCE = """
+    /* projections.add_presence */
+    INSERT INTO maker_presence AS p (market_id, user_id, epoch_start_us, quoted_us)
+    SELECT $1, c.*
+    FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS c
+    ON CONFLICT (market_id, epoch_start_us, user_id) DO UPDATE
+        SET quoted_us = p.quoted_us + EXCLUDED.quoted_us
 """
 MERGE_CANDLES = """
     /* projections.merge_candles */
@@ -114,6 +125,10 @@ class PostgresProjections:
         """The sequence up to which the market's journal has been written; 0 at its start."""
         return await self._pool.fetchval(CURSOR, market_id) or 0
 
+    async def obligations(self, market_id: int) -> list[Obligation]:
+        """What the market's makers have promised now."""
+        return await obligations(self._pool, market_id)
+
     async def write(self, batch: ProjectionBatch) -> None:
         """Write all of the batch or nothing. Raises CursorMoved when it does not begin where the last one ended."""
         market_id = batch.market_id
@@ -139,6 +154,7 @@ class PostgresProjections:
             await _copy(connection, "orders", ORDER_COLUMNS, market_id, batch.accepted)
             await _merge(connection, ADD_POSITIONS, market_id, batch.positions)
             await _merge(connection, MERGE_CANDLES, market_id, batch.candles)
+            await _merge(connection, ADD_PRESENCE, market_id, batch.presence)
             if batch.trades:
                 await connection.execute(ADD_EPOCHS, market_id, *_columns(_epochs(batch.trades)))
                 await _copy(connection, "trades", TRADE_COLUMNS, market_id, batch.trades)

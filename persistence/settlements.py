@@ -13,7 +13,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from engine.settlement.netting import Rule, Settlement, choose, is_due, settle
+from engine.settlement.netting import Rule, Settlement, accounts_of, choose, is_due, settle
 from engine.settlement.proofs import prove
 from engine.settlement.records import PartRecord, SettlementRecord, TradeSettlement
 from engine.settlement.states import News, Status, advance, overall
@@ -91,6 +91,26 @@ ADD = """
         changed_us)
     VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $8)
 """
+REBATES_MAX: Final = 50  # in one settlement
+
+# Of epochs all of whose trades are settled with this one: their fees are there to be paid back.
+TAKE_REBATES = """
+    /* settlements.take_rebates */
+    UPDATE maker_rewards r
+    SET settlement = $1
+    FROM (
+        SELECT market_id, epoch_start_us, user_id
+        FROM maker_rewards
+        WHERE settlement IS NULL
+            AND rebate_micro > 0
+            AND epoch_end_us <= $2
+        ORDER BY epoch_end_us, market_id, user_id
+        LIMIT $3
+        FOR UPDATE
+    ) AS due
+    WHERE (r.market_id, r.epoch_start_us, r.user_id) = (due.market_id, due.epoch_start_us, due.user_id)
+    RETURNING r.user_id, r.rebate_micro
+"""
 ADD_PARTS = """
     /* settlements.add_parts */
     INSERT INTO settlement_parts (settlement, part, key, status, changed_us)
@@ -160,7 +180,9 @@ class PostgresSettlements:
             if not trades:
                 return 0
             salt = self._salt(SALT_BYTES)
-            settlement = settle(trades, number, salt, rule.part_accounts)
+            room = min(REBATES_MAX, rule.accounts_max - accounts_of(trades))
+            rebates = [tuple(row) for row in await connection.fetch(TAKE_REBATES, number, trades[-1].time_us, room)]
+            settlement = settle(trades, number, salt, rule.part_accounts, rebates)
             await connection.execute(MOVE_HEAD, number)
             await _move_cursors(connection, trades)
             await connection.execute(

@@ -17,6 +17,7 @@ from engine.submission import FREE, SETTLE, Change, Effect, Holdings, State, Sub
 from engine.units import SECOND_US
 from persistence.accounts import CURRENCY_ISSUED, CUSTODY, ENERGY_GENERATED, AccountKey, AccountNumbers, is_energy
 from persistence.postgres import OUTAGES, AnyConnection, Pool, PooledConnection
+from persistence.reconciliation import is_suspended
 from persistence.settlements import report
 
 LEASE_US: Final = 300 * SECOND_US
@@ -137,6 +138,14 @@ ACCOUNTS = """
     FROM chain_accounts
     WHERE user_id = ANY($1::bigint[])
 """
+HEIRS = """
+    /* submissions.heirs */
+    SELECT DISTINCT payload ->> 'address'
+    FROM chain_submissions
+    JOIN outbox USING (number)
+    WHERE lane = 'govern'
+        AND payload ->> 'action' = 'propose'
+"""
 SAY = """
     /* submissions.say */
     INSERT INTO chain_parts (part, at_us, said)
@@ -211,6 +220,14 @@ class PostgresSubmissions:
     async def say(self, part: str, said: dict[str, Any], now_us: int) -> None:
         """What a part has to say of itself, for those who ask how the chain is."""
         await self._pool.execute(SAY, part, now_us, msgspec.json.encode(said).decode())
+
+    async def heirs(self) -> list[str]:
+        """To whom an admin has proposed to hand the authority over the programs."""
+        return [address for (address,) in await self._pool.fetch(HEIRS)]
+
+    async def is_suspended(self) -> bool:
+        """Do withdrawals wait, because books and chain differ?"""
+        return await is_suspended(self._pool)
 
     async def depths(self) -> dict[str, dict[str, int]]:
         """How many by lane and state, those that are done left out."""

@@ -5,7 +5,7 @@ that somebody else has initialized is refused: its authority or operators are no
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from solana.rpc.commitment import Confirmed
@@ -71,8 +71,11 @@ class Deployment:
     def __repr__(self) -> str:
         return f"Deployment({self._pool!r})"
 
-    async def prepare(self) -> None:
-        """Until everything is there. Raises NotOurs; NotReady and ChainUnavailable, after which it can go on."""
+    async def prepare(self, heirs: Collection[str] = ()) -> None:
+        """Until everything is there. Raises NotOurs; NotReady and ChainUnavailable, after which it can go on.
+
+        `heirs`: addresses to whom we have proposed to hand the authority over.
+        """
         programs, effects = self._programs, self._effects
         governance = self._signers[Role.GOVERNANCE].address
         operators = {role.value: self._signers[role].address for role in OPERATORS}
@@ -81,7 +84,7 @@ class Deployment:
             "governance",
             programs.governance.instruction("initialize", operators, {"authority": governance}),
         )
-        await self._check_operators(operators)
+        await self._check_operators(operators, heirs)
         authority = {"authority": governance}
         for program, account in (
             (programs.registry, "registry"),
@@ -131,13 +134,15 @@ class Deployment:
         becoming = initialize_mint(InitializeMintParams(CURRENCY_DECIMALS, TOKEN_PROGRAM_ID, mint, minter))
         await self._make(mint, "the currency's mint", creating, becoming)
 
-    async def _check_operators(self, operators: Mapping[str, Pubkey]) -> None:
+    async def _check_operators(self, operators: Mapping[str, Pubkey], heirs: Collection[str]) -> None:
         found = (await read_accounts(self._pool, [self._effects.config]))[self._effects.config]
         if found is None:
             raise NotReady("governance was dropped by a fork")
         config = self._programs.governance.account(bytes(found.data), "Config")
-        expected = {"authority": self._signers[Role.GOVERNANCE].address, **operators}
-        if others := [name for name, key in expected.items() if config[name] != key]:
+        others = [name for name, key in operators.items() if config[name] != key]
+        if config["authority"] != self._signers[Role.GOVERNANCE].address and str(config["authority"]) not in heirs:
+            others = ["authority", *others]
+        if others:
             raise NotOurs(f"the governance program names other keys than ours for {', '.join(others)}")
 
     async def _check_mints(self, market: Pubkey) -> None:

@@ -23,7 +23,7 @@ from spl.token.instructions import (
 
 from chain.client.judgements import UNITS_OF_CALL, Accounts, Done, Judgement, Participant, Plan
 from chain.client.programs import CannotDecode, CannotEncode, Program, Programs
-from chain.client.publishing import Parts, Rounds, tokens
+from chain.client.publishing import Parts, Rounds, house_address, tokens
 from chain.client.wallets import Role
 from engine.submission import SETTLE, Effect, NotNow, Refused
 from engine.units import SECOND_US
@@ -63,9 +63,8 @@ class Effects:
         }
 
     def house(self, name: str) -> Participant:
-        """The exchange's own account of that name, at an address that nobody has a key of."""
-        address, _ = Pubkey.find_program_address([b"house", name.encode()], self.programs.trading.id)
-        return self.participant(str(address))
+        """The exchange's own account of that name."""
+        return self.participant(str(house_address(self.programs.trading, name)))
 
     def _participant(self, address: str) -> Participant:
         """Raises ValueError for what is no address."""
@@ -242,11 +241,25 @@ class Effects:
     # --- governance ---
 
     def _govern(self, effect: Effect, accounts: Accounts) -> Judgement:
-        wanted = effect.payload["action"]
-        if self._config(accounts)["paused"] == (wanted == "pause"):
-            return Done()
-        call = self.programs.governance.instruction(wanted, {}, {"authority": self.signers[Role.GOVERNANCE]})
-        return Plan((Role.GOVERNANCE,), UNITS_OF_CALL, (call,))
+        """The state that is wanted is the guard: what is so already is done."""
+        config, wanted, own = self._config(accounts), effect.payload["action"], self.signers[Role.GOVERNANCE]
+        program, given = self.programs.governance, {"authority": own}
+        match wanted:
+            case "pause" | "unpause":
+                done, call = config["paused"] == (wanted == "pause"), program.instruction(wanted, {}, given)
+            case "propose":
+                proposed = Pubkey.from_string(effect.payload["address"])
+                done = proposed in (config["proposed"], config["authority"])
+                call = program.instruction("propose_authority", {"proposed": proposed}, given)
+            case "accept":
+                done, call = config["authority"] == own, program.instruction("accept_authority", {}, {"proposed": own})
+                if not done and config["proposed"] != own:
+                    return Refused(f"{config['authority']} has not proposed {own}", permanent=True)
+            case _:
+                return Refused(f"there is no {wanted}", permanent=True)
+        if not done and wanted != "accept" and config["authority"] != own:
+            return Refused(f"the authority is {config['authority']}, whose key is not here", permanent=True)
+        return Done() if done else Plan((Role.GOVERNANCE,), UNITS_OF_CALL, (call,))
 
     # --- parts of the above ---
 

@@ -12,6 +12,7 @@ from solders.token.state import TokenAccount
 from spl.token.constants import TOKEN_PROGRAM_ID
 
 from chain.client.judgements import UNITS_OF_CALL, Accounts, Done, Judgement, Participant, Plan
+from chain.client.programs import Program
 from chain.client.wallets import Role
 from engine.settlement.netting import USER
 from engine.submission import Effect, NotNow, Refused
@@ -103,6 +104,11 @@ class Rounds:
     def _address(self, effect: Effect, account: str) -> Pubkey:
         given = {"publisher": self._effects.signers[Role.PUBLISHER]}
         return self._oracle.address("publish", account, self._values(effect), given)
+
+
+def house_address(trading: Program, name: str) -> Pubkey:
+    """Of an account of the exchange's own: nobody has a key of it."""
+    return Pubkey.find_program_address([b"house", name.encode()], trading.id)[0]
 
 
 def tokens(account: Account | None) -> int:

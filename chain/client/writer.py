@@ -5,7 +5,7 @@ here and do not leave.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from solana.rpc.async_api import AsyncClient
@@ -45,6 +45,7 @@ from engine.submission import (
     Declined,
     Effect,
     Found,
+    Governance,
     Holdings,
     Level,
     NotNow,
@@ -76,14 +77,13 @@ class ChainWriter:
     def __init__(self, pool: RpcPool, effects: Effects, signers: Mapping[Role, Signer], price: int = 0) -> None:
         self._pool, self._effects, self._signers, self._price = pool, effects, signers, price
         self._programs = effects.programs
-        self._deployment = Deployment(pool, effects, signers)
 
     def __repr__(self) -> str:
         return f"ChainWriter({self._pool!r})"
 
-    async def prepare(self) -> None:
-        """Make the deployment ready. Raises NotOurs, ChainDown."""
-        await self._deployment.prepare()
+    async def prepare(self, heirs: Collection[str] = ()) -> None:
+        """Make the deployment ready; `heirs`: to whom we would hand governance over. Raises NotOurs, ChainDown."""
+        await Deployment(self._pool, self._effects, self._signers).prepare(heirs)
 
     def endpoints(self) -> list[EndpointState]:
         return self._pool.states()
@@ -92,11 +92,15 @@ class ChainWriter:
         """Where a participant's tokens are."""
         return self._effects.participant(address).holdings
 
-    async def paused(self) -> bool:
+    async def governance(self) -> Governance:
+        """Who has the authority, and whether it has paused the chain."""
         found = (await read_accounts(self._pool, [self._effects.config]))[self._effects.config]
         if found is None:
             raise ChainDown("the governance program is not initialized")
-        return bool(self._programs.governance.account(bytes(found.data), "Config")["paused"])
+        config = self._programs.governance.account(bytes(found.data), "Config")
+        proposed = "" if config["proposed"] == Pubkey.default() else str(config["proposed"])
+        ours = config["authority"] == self._signers[Role.GOVERNANCE].address
+        return Governance(str(config["authority"]), proposed, ours=ours, paused=bool(config["paused"]))
 
     async def lamports(self) -> dict[str, int]:
         """What each role has for fees and rent."""

@@ -102,7 +102,7 @@ class Heard(Struct, frozen=True):
 
 
 class RoundRecord(Struct, frozen=True):
-    """value, spread: None below the quorum."""
+    """value, spread: None below the quorum. chain_state: of its submission, None when the chain is told nothing."""
 
     feed: str
     round: int
@@ -112,6 +112,8 @@ class RoundRecord(Struct, frozen=True):
     spread: int | None
     quorum: int
     heard: tuple[Heard, ...]
+    chain_state: str | None = None
+    signature: str | None = None
 
 
 class Latest(Struct, frozen=True):

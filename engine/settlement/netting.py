@@ -88,6 +88,11 @@ def choose(waiting: Sequence[SettledTrade], now_us: TimeUs, rule: Rule) -> list[
     return chosen
 
 
+def accounts_of(trades: Iterable[SettledTrade]) -> int:
+    """How many accounts their settlement changes at most."""
+    return 2 + len({side.participant_id for trade in trades for side in (trade.buyer, trade.seller)})
+
+
 def net(trades: Iterable[SettledTrade]) -> dict[tuple[str, str], int]:
     """What each (account, asset) gains, in micro-currency or Wh; of each asset the sum is zero.
 
@@ -132,17 +137,30 @@ def split(changes: Sequence[Delta], part_accounts: int) -> list[Part]:
     return parts
 
 
-def settle(trades: Sequence[SettledTrade], number: int, salt: bytes, part_accounts: int) -> Settlement:
-    """Everything about the settlement of these trades; salt: its secret, of SALT_BYTES."""
+def settle(
+    trades: Sequence[SettledTrade],
+    number: int,
+    salt: bytes,
+    part_accounts: int,
+    rebates: Sequence[tuple[ParticipantId, MoneyMicro]] = (),
+) -> Settlement:
+    """Everything about the settlement of these trades; salt: its secret, of SALT_BYTES.
+
+    rebates: what market makers got out of the fees of trades that are settled now or before; the root knows none.
+    """
     assert len(salt) == SALT_BYTES, "a salt that is too short hides nothing"
     leaves = leaves_of(trades, salt)
     root = Tree(leaves).root
+    gains = net(trades)
+    for participant_id, amount in rebates:
+        for account, change in ((user(participant_id), amount), (FEES, -amount)):
+            gains[account, CURRENCY] = gains.get((account, CURRENCY), 0) + change
     return Settlement(
         number=number,
         settlement_id=settlement_id(number, len(leaves), root),
         root=root,
         leaves=leaves,
-        parts=split(deltas(net(trades)), part_accounts),
+        parts=split(deltas(gains), part_accounts),
         energy_wh=sum(trade.energy_wh for trade in trades),
         value_micro=sum(trade.buyer.value_micro for trade in trades),
     )

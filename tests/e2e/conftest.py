@@ -4,12 +4,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.chain import Chain
 from tests.e2e.sockets import Socket
 from tests.support.installation import Installation, Person, installation
 
 __all__ = ["installation"]
 
 PLENTY = {"THB": "1000000", "energy_Z1": "100000"}
+
+
+@pytest.fixture
+def chain(installation: Installation) -> Chain:
+    return Chain(installation)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from bench.__main__ import ALONE, TOGETHER
 from tests.support.installation import Installation
 
 TIMES = r"p50=\d+\.\d\dms p99=\d+\.\d\dms p99\.9=\d+\.\d\dms max=\d+\.\d\dms"
+TIMES_OF_ORDERS = r"orders alone: p50=\d+\.\d\dms p99=\d+\.\d\dms; beside settlements, parts=\d+: p50="
 SAYS = {
     "bench.bench_rest": ["answers=100 ", r"late=0 repeats=0", TIMES],
     "bench.bench_rest_closed": ["acknowledged=200 checksum=48fa74c9", r"ratio=\d\.\d+", TIMES],
@@ -28,6 +29,11 @@ SAYS = {
     ],
     "bench.bench_commit": ["rows=1 commits=20 checksum=2b0e50ef", "rows=200 commits=20 checksum=7b51bc40", TIMES],
     "bench.bench_energy_queries": ["windows=59520 ", "month of a meter, by days: asked=20 checksum=51c1e09a", TIMES],
+    "bench.bench_settlement": [
+        r"queue: effects=\d+ in \d+ transactions",
+        r"settled=1000 checksum=[0-9a-f]{8} ",
+        TIMES_OF_ORDERS,
+    ],
     "bench.bench_users": ["answers=200 ", "acknowledged=33 checksum=50911f4e", r"errors=0\.0000%", TIMES],
     "bench.bench_recovery": [r"commands=6000 checksum=[0-9a-f]{16} replay=\d+/s", r"ready=\d+\.\d\ds"],
     "bench.bench_kill": [r"kills=1 acknowledged=250 ", "audit: no violations"],

@@ -3,8 +3,7 @@
 Whoever is outside of the exchange has a key of his own and speaks to the local chain by its address.
 """
 
-import base64
-import re
+import os
 import time
 import uuid
 from collections.abc import Callable
@@ -12,53 +11,25 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
-import pytest
-from solders.hash import Hash
 from solders.keypair import Keypair
-from solders.message import Message
 from solders.pubkey import Pubkey
-from solders.transaction import Transaction
-from spl.token.instructions import get_associated_token_address
+from spl.token.constants import TOKEN_PROGRAM_ID
+from spl.token.instructions import (
+    BurnParams,
+    MintToParams,
+    burn,
+    create_idempotent_associated_token_account,
+    get_associated_token_address,
+    mint_to,
+)
 
-from chain.client.programs import reference_programs
+from chain.client.wallets import Authorities, Role, Signer
+from chain_recipes import MasterSealer
+from tests.e2e.chain import PROGRAMS, Chain
 from tests.e2e.test_meters import WINDOW_US, Meter
 from tests.support.installation import Installation, Person
 
 SECONDS_MAX = 90.0
-PROGRAMS = reference_programs()
-
-
-class Chain:
-    """The local chain, as a stranger reaches it."""
-
-    def __init__(self, installation: Installation) -> None:
-        found = re.search(r"Local Solana\s+(http://\S+)", installation.output)
-        assert found is not None, installation.output
-        self.url = found[1]
-
-    def call(self, method: str, *parameters: Any) -> Any:
-        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
-        answer = httpx.post(self.url, json=body, timeout=10).json()
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    def tokens(self, account: Pubkey) -> int:
-        found = self.call("getAccountInfo", str(account), {"encoding": "jsonParsed"})["value"]
-        return int(self.call("getTokenAccountBalance", str(account))["value"]["amount"]) if found else 0
-
-    def account(self, program: str, kind: str, address: Pubkey) -> dict[str, Any]:
-        data = self.call("getAccountInfo", str(address), {"encoding": "base64"})["value"]["data"][0]
-        return dict(getattr(PROGRAMS, program).account(base64.b64decode(data), kind))
-
-    def mints(self) -> tuple[Pubkey, Pubkey]:
-        market = Pubkey.find_program_address([b"market"], PROGRAMS.trading.id)[0]
-        state = self.account("trading", "Market", market)
-        return state["energy_mint"], state["currency_mint"]
-
-
-@pytest.fixture
-def chain(installation: Installation) -> Chain:
-    return Chain(installation)
 
 
 def until(look: Callable[[], Any], holds: Callable[[Any], bool] = bool) -> Any:
@@ -109,25 +80,17 @@ def test_money_comes_and_goes(installation: Installation, chain: Chain) -> None:
     assert first["withdrawal_id"] == again["withdrawal_id"]
     assert person.balances()["THB"]["total"] == Decimal(60)
     until(lambda: person.call("GET", "/withdrawals")["items"][0]["status"], lambda status: status == "finalized")
-    energy_mint, currency_mint = chain.mints()
+    _, currency_mint = chain.mints()
     account = get_associated_token_address(key.pubkey(), currency_mint)
     assert chain.tokens(account) == 40_000_000
 
     tokens = person.call("GET", "/chain/tokens")
     participant = Pubkey.from_string(tokens["address"])
-    given = {
-        "participant": participant,
-        "payer": participant,
-        "energy_mint": energy_mint,
-        "currency_mint": currency_mint,
-    }
-    holding = PROGRAMS.trading.address("create_vault", "currency", {}, given)
+    holding = chain.holding(tokens["address"], "currency")
     accounts = {"holding": holding, "source": account, "participant": participant, "owner": key.pubkey()}
     paying = PROGRAMS.trading.instruction("deposit", {"amount": 15_000_000, "asset": 1}, accounts)
     chain.call("requestAirdrop", wallet, 10**9)
-    blockhash = Hash.from_string(chain.call("getLatestBlockhash")["value"]["blockhash"])
-    raw = bytes(Transaction([key], Message.new_with_blockhash([paying], key.pubkey(), blockhash), blockhash))
-    chain.call("sendTransaction", base64.b64encode(raw).decode(), {"encoding": "base64"})
+    chain.land(Signer(Role.SETTLER, key), paying)
 
     pending = until(lambda: [x for x in person.call("GET", "/deposits")["items"] if x["status"] == "pending"])
     assert pending[0]["amount"] == "15.00"
@@ -175,7 +138,9 @@ def test_a_pause_stops_mints_and_withdrawals_and_no_trading(installation: Instal
         waiting = late.call("GET", "/chain/transactions")["items"]
         assert {one["status"] for one in waiting} == {"queued"}
         seller.place("sell", "3.000", "1.000")
-        assert buyer.place("buy", "3.600", "1.000")["status"] == "filled"
+        (fill,) = buyer.place("buy", "3.600", "1.000")["fills"]
+        path = f"/trades/{fill['trade_id']}/settlement"
+        until(lambda: buyer.call("GET", path)["status"], lambda status: status == "batched")
 
         number = waiting[0]["id"]
         assert seller.refused("GET", f"/chain/transactions/{number}") == "NOT_FOUND"
@@ -183,8 +148,106 @@ def test_a_pause_stops_mints_and_withdrawals_and_no_trading(installation: Instal
         assert (parked["status"], parked["reason"]) == ("parked", "a test")
         assert admin.refused("POST", f"/chain/transactions/{asked['id']}/retry") == "CONFLICT"
         assert admin.call("POST", f"/chain/transactions/{number}/retry")["status"] == "queued"
+        assert buyer.call("GET", path)["status"] == "batched"
     finally:
         admin.call("POST", "/chain/governance/unpause")
     until(lambda: late.call("GET", "/chain/tokens")["currency"], lambda held: held == "7.00")
+    until(lambda: buyer.call("GET", path)["status"], lambda status: status == "finalized")
     actions = {row["action"] for row in admin.call("GET", "/admin/audit?limit=50")["items"]}
     assert {"chain.pause_asked", "chain.unpause_asked", "chain.parked", "chain.retried"} <= actions
+
+
+def test_tokens_out_of_nothing_are_found_and_stop_withdrawals_and_no_trading(
+    installation: Installation, chain: Chain
+) -> None:
+    """Somebody has the minter's key, and gives himself what nobody has paid for."""
+    admin, thief = installation.admin(), installation.person().register(THB="100", energy_Z1="2")
+    wallet = Keypair()
+    withdrawal = {"asset": "THB", "amount": "1", "address": linked(thief, wallet)}
+    tokens = until(lambda: thief.call("GET", "/chain/tokens"), lambda held: held["currency"] == "100.00")
+    until(lambda: compared(admin), lambda found: found is not None and not found["differences"])
+    _, currency_mint = chain.mints()
+    holding = chain.holding(tokens["address"], "currency")
+    keys = Authorities(installation.data_dir / "keys" / "chain", MasterSealer(installation.master_keys()))
+    minter, settler = keys.signer(Role.MINTER), keys.signer(Role.SETTLER)
+
+    chain.land(minter, mint_to(MintToParams(TOKEN_PROGRAM_ID, currency_mint, holding, minter.address, 77)))
+
+    found = until(lambda: compared(admin), lambda found: found["withdrawals_suspended"])
+    assert [(one["what"], one["asset"]) for one in found["details"]] == [
+        (f"user:{thief.user_id}", "currency"),
+        ("supply", "currency"),
+    ]
+    assert found["details"][0]["found"] - found["details"][0]["expected"] == 77
+    assert compared(thief)["details"] == []
+    assert thief.refused("POST", "/withdrawals", withdrawal) == "WITHDRAWAL_SUSPENDED"
+    health = httpx.get(installation.url + "/health").json()
+    assert (health["status"], health["dependencies"]["books"]["state"]) == ("ok", "down")
+    assert "wattbook_chain_differences 2.0" in httpx.get(f"http://127.0.0.1:{installation.metrics_port}/metrics").text
+    thief.place("sell", "3.000", "1.000")
+    assert installation.person().register(THB="10").place("buy", "3.600", "1.000")["status"] == "filled"
+
+    back = get_associated_token_address(settler.address, currency_mint)
+    given = {
+        "holding": holding,
+        "destination": back,
+        "participant": Pubkey.from_string(tokens["address"]),
+        "settler": settler.address,
+    }
+    taking = PROGRAMS.trading.instruction("withdraw", {"id": os.urandom(16), "amount": 77, "asset": 1}, given)
+    making = create_idempotent_associated_token_account(settler.address, settler.address, currency_mint)
+    burning = burn(BurnParams(TOKEN_PROGRAM_ID, back, currency_mint, settler.address, 77))
+    chain.land(settler, making, taking, burning)
+
+    until(lambda: compared(admin), lambda found: not found["withdrawals_suspended"])
+    thief.call("POST", "/withdrawals", withdrawal)
+    until(lambda: thief.call("GET", "/withdrawals")["items"][0]["status"], lambda status: status == "finalized")
+    actions = [row["action"] for row in admin.call("GET", "/admin/audit?limit=50")["items"]]
+    assert {"books.differ", "books.agree"} <= set(actions)
+
+
+def compared(person: Person) -> Any:
+    return person.call("GET", "/chain/status")["reconciliation"]
+
+
+def test_the_authority_is_handed_over_and_taken_back(installation: Installation, chain: Chain) -> None:
+    """To a key that is nowhere near the exchange, which then stops the chain without asking it."""
+    admin, heir = installation.admin(), Signer(Role.GOVERNANCE, Keypair())
+    person = installation.person().register(THB="10")
+    until(lambda: person.call("GET", "/chain/tokens")["currency"], lambda held: held == "10.00")
+    own = governance(admin)["authority"]
+    assert governance(admin)["ours"]
+    assert person.refused("POST", "/chain/governance/propose", {"address": str(heir.address)}) == "FORBIDDEN"
+    chain.call("requestAirdrop", str(heir.address), 10**9)
+
+    admin.call("POST", "/chain/governance/propose", {"address": str(heir.address)})
+    until(lambda: governance(admin)["proposed"], lambda proposed: proposed == str(heir.address))
+    assert governance(admin)["ours"]  # an offer is not enough
+    chain.land(heir, PROGRAMS.governance.instruction("accept_authority", {}, {"proposed": heir.address}))
+    until(lambda: governance(admin)["ours"], lambda ours: not ours)
+
+    refused = admin.call("POST", "/chain/governance/pause")
+    path = f"/chain/transactions/{refused['id']}"
+    parked = until(lambda: admin.call("GET", path), lambda one: one["status"] == "parked")
+    assert str(heir.address) in parked["reason"]
+    try:
+        chain.land(heir, PROGRAMS.governance.instruction("pause", {}, {"authority": heir.address}))
+        until(lambda: admin.call("GET", "/chain/status")["state"], lambda state: state == "paused")
+    finally:
+        chain.land(heir, PROGRAMS.governance.instruction("unpause", {}, {"authority": heir.address}))
+    until(lambda: admin.call("GET", "/chain/status")["state"], lambda state: state == "up")
+    late = installation.person().register(THB="3")  # the operators are still ours
+    until(lambda: late.call("GET", "/chain/tokens")["currency"], lambda held: held == "3.00")
+
+    given = {"authority": heir.address}
+    back = {"proposed": Pubkey.from_string(own)}
+    chain.land(heir, PROGRAMS.governance.instruction("propose_authority", back, given))
+    until(lambda: governance(admin)["proposed"], lambda proposed: proposed == own)
+    admin.call("POST", "/chain/governance/accept")
+    until(lambda: governance(admin)["ours"])
+    actions = {row["action"] for row in admin.call("GET", "/admin/audit?limit=50")["items"]}
+    assert {"chain.propose_asked", "chain.accept_asked"} <= actions
+
+
+def governance(admin: Person) -> Any:
+    return admin.call("GET", "/chain/status")["governance"]

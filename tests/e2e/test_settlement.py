@@ -10,27 +10,33 @@ import msgspec
 import pytest
 
 from commands.oracle import read_key
+from tests.e2e.chain import Chain
 from tests.support.installation import Installation, Person
 
-SETTLED_SECONDS_MAX = 20
+SETTLED_SECONDS_MAX = 60
 ROUND_SECONDS = 10
 OTHER_ROOT = "00" * 32
 
 
 def test_a_trade_is_settled_and_proven_on_the_command_line(
-    installation: Installation, seller: Person, buyer: Person, tmp_path: Path
+    installation: Installation, chain: Chain, seller: Person, buyer: Person, tmp_path: Path
 ) -> None:
     seller.place("sell", "3.000", "1.250")
     (fill,) = buyer.place("buy", "4.000", "1.250")["fills"]
 
-    found = until(buyer, f"/trades/{fill['trade_id']}/settlement", lambda one: one["status"] != "executed")
+    found = until(buyer, f"/trades/{fill['trade_id']}/settlement", lambda one: one["status"] == "finalized")
 
     settlement = buyer.call("GET", f"/chain/settlements/{found['settlement_id']}")
+    assert {part["status"] for part in settlement["parts"]} == {"finalized"}
+    told = chain.settlement(found["settlement_id"])
+    assert (told["root"].hex(), told["count"]) == (settlement["root"], settlement["trades"])
+    assert told["parts_done"] == told["parts"] == len(settlement["parts"])
+    assert chain.has(found["transaction_signature"])
     assert found["proof"]["participant_id"] == int(buyer.user_id)
     assert installation.person().ask("GET", f"/trades/{fill['trade_id']}/settlement").status_code == 401
     answer = tmp_path / "trade.json"
     answer.write_bytes(msgspec.json.encode(found))
-    proven = installation.command("wattbook", "proof", "verify", str(answer), settlement["root"])
+    proven = installation.command("wattbook", "proof", "verify", str(answer), told["root"].hex())
     assert proven.returncode == 0, proven.stdout + proven.stderr
     assert f"trade {fill['trade_id']} is in settlement {found['settlement_id']}" in proven.stdout
     refused = installation.command("wattbook", "proof", "verify", str(answer), OTHER_ROOT)
@@ -40,7 +46,7 @@ def test_a_trade_is_settled_and_proven_on_the_command_line(
 
 
 def test_a_provider_says_a_value_on_the_command_line_and_it_is_published(
-    installation: Installation, admin: Person, tmp_path: Path
+    installation: Installation, chain: Chain, admin: Person, tmp_path: Path
 ) -> None:
     feed = {"feed": "e2e_price", "name": "A price", "unit": "THB/kWh", "decimals": 3, "single_provider": True}
     admin.call("POST", "/oracle/feeds", feed | {"round_seconds": ROUND_SECONDS})
@@ -58,6 +64,12 @@ def test_a_provider_says_a_value_on_the_command_line_and_it_is_published(
     assert "e2e_price 4.500 at" in said.stdout, said.stdout + said.stderr
     found = until(admin, "/oracle/feeds/e2e_price", lambda one: one["value"] is not None)
     assert (found["value"], found["spread"], found["stale"]) == ("4.500", "0.000", False)
+    rounds = until(
+        admin, "/oracle/feeds/e2e_price/rounds", lambda page: page["items"][-1]["chain_status"] == "finalized"
+    )
+    first = rounds["items"][-1]
+    assert chain.has(first["transaction_signature"])
+    assert chain.round("e2e_price", first["round"])["value"] == 4_500
 
 
 @pytest.mark.parametrize("arguments", [("none.json", OTHER_ROOT), ("/", OTHER_ROOT)])

@@ -1,7 +1,7 @@
 """Laws of stop orders: triggered by a trade at their price or beyond, then and only then, once; unseen before.
 
-Seen to fail for: a stop that a cancelled order leaves behind, one that is triggered by its own side's price, a moved
-stop that waits at its old price, one that rests before it was triggered.
+Seen to fail for: > for >= at the stop price, a trigger by what the taker pays, a stop that rests before its trigger.
+Not for a moved stop that waits at its old price, which unit tests see.
 """
 
 from hypothesis import given

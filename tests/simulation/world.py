@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.ports import Journal
+from engine.analytics.presence import Obligation
 from engine.journal import Fenced, JournalRow, Snapshot
 from engine.market import MarketSpec, Phase
 from engine.projection import LedgerTransfer, ProjectionBatch
@@ -168,6 +169,9 @@ class World:
         return {}
 
     # --- Projections, and what the audit reads of them ------------------------------------------------------------
+
+    async def obligations(self, market_id: int) -> list[Obligation]:
+        return []
 
     async def cursor(self, market_id: int) -> int:
         async def does() -> int:

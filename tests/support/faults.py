@@ -28,6 +28,8 @@ PARTS: Final = {
     "ray::GatewayActor": 1,
     "ray::MarketActor": len(SYMBOLS),
     "ray::MeterAggregatorActor": 1,
+    "ray::ChainSubmitterActor": 1,
+    "ray::ChainListenerActor": 1,
     "valkey-server": 1,
     "/bin/postgres -D": 1,
 }
@@ -66,6 +68,10 @@ async def kill_valkey(installation: Installation) -> None:
     await kill(server(installation, "valkey"))
 
 
+async def kill_devnet(installation: Installation) -> None:
+    await kill(server(installation, "devnet"))
+
+
 async def stop_postgres(installation: Installation) -> None:
     """All of its processes stand still for a while, and go on."""
     postmaster = server(installation, "postgres")
@@ -88,7 +94,10 @@ def server(installation: Installation, name: str) -> Any:
         return psutil.Process(pid)
     for process in installation.processes():
         with contextlib.suppress(psutil.Error):
-            if "valkey-server" in "".join(process.cmdline()[:1]):
+            words = process.cmdline()
+            if name == "valkey" and "valkey-server" in "".join(words[:1]):
+                return process
+            if name == "devnet" and words[1:2] == ["-c"] and "chain.devnet.server" in words[2]:
                 return process
     raise AssertionError(f"no {name} runs")
 

@@ -26,6 +26,7 @@ import pytest
 from actors import crash_points
 from bench import processes
 from bench.installation import free_ports
+from persistence.sealing import MasterKeys, master_keys
 
 ADMIN_EMAIL: Final = "keeper@example.org"
 ADMIN_PASSWORD: Final = "lantern-otter-quarry-58"
@@ -124,6 +125,7 @@ class Installation:
             "WATTBOOK_ADMIN_PASSWORD": ADMIN_PASSWORD,
             "WATTBOOK_SNAPSHOT_EVERY": "500",  # often enough to die beside one
             "WATTBOOK_SETTLEMENT_EVERY_SECONDS": "2",
+            "WATTBOOK_RECONCILIATION_EVERY_SECONDS": "2",
             crash_points.VARIABLE: str(self.crash_order),
             "COLUMNS": "200",
             **settings,
@@ -231,6 +233,10 @@ class Installation:
     def secrets_used(self) -> set[str]:
         """Passwords, tokens and keys of all people of this installation."""
         return {secret for person in self._people for secret in person.secrets}
+
+    def master_keys(self) -> MasterKeys:
+        """With which its secrets are sealed, for tests of somebody who has got hold of them."""
+        return master_keys("", self.data_dir / "keys")
 
     def command(self, program: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run `wattbook` or `wattbookd` as an operator beside the daemon would."""

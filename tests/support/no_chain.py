@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from engine.settlement.reconciliation import Compared
 from engine.submission import ChainDown, Holdings, PartReport, PendingDeposit, SubmissionRecord, WithdrawalRecord
 
 
@@ -28,6 +29,9 @@ class NoChain:
 
     async def govern(self, *_: Any) -> SubmissionRecord:
         raise AssertionError("there is no chain")
+
+    async def compared(self) -> Compared | None:
+        return None
 
     async def holdings(self, user_id: int) -> Holdings | None:
         return None

@@ -15,6 +15,8 @@ from spl.token.instructions import get_associated_token_address
 from actors.chain_listener import ChainListener, ListenerOptions
 from actors.chain_submitter import ChainSubmitter, Lane, SubmitterOptions
 from actors.hosting import clock_us
+from actors.reconciliation import Reconciler, ReconcilerOptions
+from chain.client.balances import ChainBalances
 from chain.client.deployment import own_currency_mint
 from chain.client.effects import Effects
 from chain.client.history import ChainReader
@@ -28,6 +30,7 @@ from persistence.catalogue import PostgresCatalogue
 from persistence.chain_events import PostgresChainEvents
 from persistence.ledger import PostgresLedger
 from persistence.people import PostgresPeople
+from persistence.reconciliation import PostgresReconciliation
 from persistence.sealing import MasterKeyFolder
 from persistence.submissions import PostgresSubmissions
 from persistence.wallets import Vault
@@ -108,6 +111,14 @@ class OnChain:
                 await asyncio.wait([task])
                 if ended:
                     await task  # it raises what ended it
+
+    @contextlib.asynccontextmanager
+    async def reconciling(self) -> AsyncIterator[Reconciler]:
+        """Its differences must be seen twice, a moment apart."""
+        async with self.pool_of() as rpc:
+            options = ReconcilerOptions(every_seconds=0, again_seconds=0, look_seconds=0.2)
+            books = PostgresReconciliation(self.pool, "THB")
+            yield Reconciler(books, ChainBalances(rpc, PROGRAMS), options)
 
     async def people(self, *names: str) -> list[int]:
         await PostgresCatalogue(self.pool).put_zones([ZoneRecord("Z1", "One")])

@@ -418,14 +418,14 @@ async def test_a_pause_holds_all_back_and_loses_nothing(world: OnChain) -> None:
     (ann,) = await world.people("ann")
     desk = PostgresChainDesk(world.pool)
     async with world.submitting():
-        await desk.govern("pause", clock_us(), SYSTEM)
+        await desk.govern("pause", None, clock_us(), SYSTEM)
         await world.until_final()
         await world.ledger.deposit(ann, "THB", 77, "a", 1)
         await asyncio.sleep(1.5)
         assert set(await world.states("deposit_issued")) == {"queued"}
         assert await world.held(ann) == (0, 0)
 
-        await desk.govern("unpause", clock_us(), SYSTEM)
+        await desk.govern("unpause", None, clock_us(), SYSTEM)
         await world.until_final()
 
     assert await world.held(ann) == (0, 77)

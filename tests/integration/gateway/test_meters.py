@@ -32,10 +32,12 @@ from persistence.energy import PostgresEnergy
 from persistence.first_answers import PostgresFirstAnswers
 from persistence.history import PostgresHistory
 from persistence.ledger import PostgresLedger
+from persistence.makers import PostgresMakers
 from persistence.meters import PostgresMeters
 from persistence.oracle import PostgresOracle
 from persistence.people import PostgresPeople
 from persistence.rates import PostgresRates
+from persistence.recurring import PostgresRecurring
 from persistence.risk import PostgresRisk
 from persistence.settlements import PostgresSettlements
 from persistence.wallets import PostgresWallets
@@ -100,6 +102,8 @@ async def site(database: str, pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Pa
             oracle=PostgresOracle(pool),
             risk=PostgresRisk(pool),
             chain=NoChain(),
+            recurring=PostgresRecurring(pool),
+            makers=PostgresMakers(pool, "THB"),
             clock=lambda: meters.now_us,
             settings=GatewaySettings(
                 key_directory=tmp_path / "keys",

@@ -41,10 +41,12 @@ from persistence.catalogue import PostgresCatalogue
 from persistence.first_answers import PostgresFirstAnswers
 from persistence.history import PostgresHistory
 from persistence.ledger import PostgresLedger
+from persistence.makers import PostgresMakers
 from persistence.oracle import PostgresOracle
 from persistence.oracle_rounds import PostgresOracleRounds
 from persistence.people import PostgresPeople
 from persistence.projections import PostgresProjections
+from persistence.recurring import PostgresRecurring
 from persistence.risk import PostgresRisk
 from persistence.settlements import PostgresSettlements, report
 from persistence.wallets import PostgresWallets
@@ -126,6 +128,8 @@ async def site(pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Path) -> AsyncIte
         settlements=PostgresSettlements(pool),
         oracle=PostgresOracle(pool),
         risk=PostgresRisk(pool),
+        recurring=PostgresRecurring(pool),
+        makers=PostgresMakers(pool, "THB"),
         clock=lambda: made.now_us,
         settings=GatewaySettings(
             key_directory=tmp_path / "keys",

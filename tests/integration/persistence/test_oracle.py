@@ -85,6 +85,7 @@ async def test_a_round_publishes_the_median_once_and_tells_the_chain(site: Site)
                 "feed": RETAIL,
                 "feed_id": b"retail_price\0\0\0\0".hex(),
                 "number": number,
+                "previous": 0,
                 "value": 4_600_000,
                 "spread": 200_000,
                 "at": site.now_us // SECOND_US,

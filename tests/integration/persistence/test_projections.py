@@ -177,7 +177,7 @@ async def test_candles_positions_and_epochs_merge(pool: asyncpg.Pool) -> None:
             1,
             trades=trades[:2],
             candles=[CandleChange(60, 0, 30, 50, 20, 40, 7, 280, 2)],
-            positions=[PositionChange(ALICE, 0, 10, 0, 100, 0, 1, 1)],
+            positions=[PositionChange(ALICE, 0, 10, 0, 100, 0, 1, 1, 7)],
         )
     )
 
@@ -187,12 +187,12 @@ async def test_candles_positions_and_epochs_merge(pool: asyncpg.Pool) -> None:
             2,
             trades=trades[2:],
             candles=[CandleChange(60, 0, 40, 45, 10, 15, 3, 60, 1), CandleChange(60, 60, 1, 1, 1, 1, 1, 1, 1)],
-            positions=[PositionChange(ALICE, 0, 5, 2, 50, 20, 2, 2), PositionChange(BOB, 0, 0, 15, 0, 150, 0, 1)],
+            positions=[PositionChange(ALICE, 0, 5, 2, 50, 20, 2, 2, 4), PositionChange(BOB, 0, 0, 15, 0, 150, 0, 1)],
         )
     )
 
     assert await history.candles(MARKET_ID, 60, 0, 60, 10) == [CandleRecord(0, 30, 50, 10, 15, 10, 340, 3)]
-    assert await history.positions(ALICE) == [PositionRecord(MARKET_ID, 0, 15, 2, 150, 20, 3, 3)]
+    assert await history.positions(ALICE) == [PositionRecord(MARKET_ID, 0, 15, 2, 150, 20, 3, 3, 11)]
     assert await history.epochs(MARKET_ID) == [
         EpochRecord(900, 3_000, 9_000_000, 3),
         EpochRecord(0, 2_000, 6_000_000, 2),

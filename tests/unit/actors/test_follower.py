@@ -11,6 +11,7 @@ import pytest
 
 from actors.persistence import Follower, FollowerOptions
 from actors.recovery import Replica, snapshot_of
+from engine.analytics.presence import Obligation
 from engine.book.order_book import OrderBook
 from engine.journal import GENESIS_HASH, JournalRow, Snapshot, seal
 from engine.market import Phase
@@ -38,6 +39,9 @@ class Books:
         yield self._first
 
     async def save(self, snapshot: Snapshot) -> None: ...
+
+    async def obligations(self, market_id: int) -> list[Obligation]:
+        return []
 
     async def prune(self, market_id: int, keep: int) -> int:
         return 0

@@ -50,7 +50,7 @@ def test_a_trade_moves_money_and_energy_through_the_grid() -> None:
 def test_a_trade_changes_both_positions_of_its_epoch() -> None:
     bob, alice = one_trade().positions
 
-    assert bob == PositionChange(BOB, START_US, KWH, 0, 4_605_000, 0, 9_210, 1)
+    assert bob == PositionChange(BOB, START_US, KWH, 0, 4_605_000, 0, 9_210, 1, 1_105_000)
     assert alice == PositionChange(ALICE, START_US, 0, KWH, 0, 3_500_000, 3_500, 1)
 
 

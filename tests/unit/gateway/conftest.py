@@ -21,7 +21,9 @@ from tests.support.no_chain import NoChain
 from tests.unit.gateway.access import MemoryApiKeys, MemoryAuditLog, MemoryPeople
 from tests.unit.gateway.memory_answers import MemoryFirstAnswers
 from tests.unit.gateway.memory_chain import NoOracle, NoSettlements
+from tests.unit.gateway.memory_makers import MemoryMakers
 from tests.unit.gateway.memory_meters import memory_metering
+from tests.unit.gateway.memory_recurring import MemoryRecurring
 from tests.unit.gateway.memory_risk import MemoryRisk
 from tests.unit.gateway.memory_wallets import MemoryWallets
 from tests.unit.gateway.ports import COSTS, Clock, MemoryCatalogue, MemoryExchange, MemoryHistory
@@ -70,6 +72,8 @@ class World:
         self.catalogue = MemoryCatalogue(self.exchange)
         self.oracle: Any = NoOracle()
         self.risk: Any = MemoryRisk(self.people)
+        self.recurring: Any = MemoryRecurring()
+        self.makers: Any = MemoryMakers(self.people)
         self.metering, self.meters, self.readings = memory_metering()
         self.settings = GatewaySettings(
             key_directory=directory / "keys",
@@ -115,6 +119,8 @@ class World:
             oracle=self.oracle,
             risk=self.risk,
             chain=NoChain(),
+            recurring=self.recurring,
+            makers=self.makers,
             clock=self.clock,
             settings=self.settings,
             shared=shared,

@@ -179,6 +179,7 @@ async def test_positions_are_ones_own(world: World) -> None:
     position = (await seller.get("/api/v1/positions", market="Z1-SPOT")).json()["items"][0]
 
     assert (position["sold"], position["net"]) == ("1.500", "-1.500")
+    assert (position["average_buy"], position["realised"], position["charges"]) == (None, "0.00", "0.00")
 
 
 async def test_readiness_follows_the_markets_and_the_probes_that_matter(world: World) -> None:

@@ -41,6 +41,7 @@ PLACES = {
     "{feed}": "none",
     "{provider_id}": "none",
     "{id}": "1",
+    "{recurring_id}": "1",
 }
 LOGIN_ONLY = ("/password", "/sessions", "/api-keys", "/admin/", "/zones", "/wallets")
 
@@ -149,7 +150,7 @@ def test_a_head_end_system_never_trades_and_only_admins_administer() -> None:
     assert all(path.startswith(own) and "cancel" not in path for path in ami), ami
     for (method, path), permission in ROUTES.items():
         administers = "/admin/" in path or "/zones" in path or ("/markets" in path and method != "GET")
-        administers |= path.endswith("/risk/limits/{user_id}")
+        administers |= path.endswith(("/risk/limits/{user_id}", "/makers"))
         administers |= path.endswith("/assignments") or "/oracle/providers" in path
         administers |= ("/oracle/feeds" in path or path.startswith("/api/v1/chain/")) and method != "GET"
         assert (permission.roles == {ADMIN}) is administers, (method, path)

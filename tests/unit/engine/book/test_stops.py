@@ -1,8 +1,7 @@
 """Stop orders one by one: what triggers them, in which order they enter, what they reserve, how they change and end.
 
-Seen to fail for: a stop that the last price has reached and is taken, > for >= at the stop price, the older stop
-before the nearer one, a limit that releases what it had reserved when triggered, a place in the queue from before the
-trigger, a cancelled stop that triggers.
+Seen to fail for: a stop that the last price has reached and is taken, > for >= at the stop price, the younger stop
+before the older one, a place in the queue from before the trigger, a cancelled stop that triggers.
 """
 
 from typing import Any

@@ -168,6 +168,7 @@ def test_who_arrives_again_after_somebody_halted_the_market_waits_on() -> None:
     told = desk.do(SetSpec(linked(100, band_bps=2_000, halt_seconds=60, reference_price_micro=4 * P)))
 
     assert not trades(told)
+    assert sum(isinstance(event, VolatilityHalted) for event in told) == 1
     assert desk.book.phase is Phase.HALTED
     assert {first, second} <= desk.book.blocked.keys()
     desk.wait(60)
