@@ -1,6 +1,8 @@
 """What operators see: the page, what it asks for, and who may.
 
 The page is looked at in a real browser, on a desk and on a phone; the pictures stay in pytest's temporary folder.
+
+Seen to fail for: a route that everybody may ask, text that becomes markup.
 """
 
 import asyncio
