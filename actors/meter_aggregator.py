@@ -32,6 +32,7 @@ WATCHERS_MAX: Final = 256
 BACKLOG_SECONDS: Final = 0.1  # between two looks at windows of which more are due, while readings wait
 CLOSINGS_MAX: Final = 100  # or a few more in one transaction, some 20 ms: readings wait for it
 PARTITIONS_EVERY_US: Final = 3_600 * SECOND_US
+LAG_EVERY_US: Final = 10 * SECOND_US  # all meters are walked through
 
 _decoder: msgspec.msgpack.Decoder[list[tuple[int, Any]]] = msgspec.msgpack.Decoder(
     list[tuple[int, Submit | WatchWindows]]
@@ -106,6 +107,7 @@ class MeterAggregator(Shell):
         self._readings_waiting = 0
         self._watchers: set[Connection] = set()
         self._partitions_us = 0
+        self._lag_looked_us = 0
         self._is_posting = False  # windows have left memory, and are not yet in the tables
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -303,7 +305,9 @@ class MeterAggregator(Shell):
         await self._keep_partitions()
         now_us, more = self._now(), True
         closings: list[Closing] = []
-        metrics.METER_WINDOW_LAG_SECONDS.labels(str(self.shard)).set(self._window_lag_us(now_us) / SECOND_US)
+        if now_us - self._lag_looked_us >= LAG_EVERY_US:
+            self._lag_looked_us = now_us
+            metrics.METER_WINDOW_LAG_SECONDS.labels(str(self.shard)).set(self._window_lag_us(now_us) / SECOND_US)
         for known in self._judge.known.values():
             if len(closings) >= CLOSINGS_MAX:
                 break

@@ -77,7 +77,7 @@ class ExchangeStatus(Struct, frozen=True):
 async def status_page(request: GatewayRequest) -> Response[bytes]:
     """For people; machines read /api/v1/admin/status."""
     open_document(request.scope, _POLICY)
-    return Response(_PAGE, media_type="text/html; charset=utf-8")
+    return Response(_PAGE, media_type="text/html")
 
 
 @get("/api/v1/admin/status", tags=["operations"])

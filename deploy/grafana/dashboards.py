@@ -127,9 +127,15 @@ DASHBOARDS: Final[dict[str, list[Panel]]] = {
         ),
     ],
     "Chain": [
+        ("Lag (slots)", "short", {"slots": "max(wattbook_chain_lag_slots)"}),
+        ("Effects not final yet", "short", {"{{lane}} {{state}}": "max by (lane, state) (wattbook_chain_submissions)"}),
+        ("Became", "short", {"{{state}}/s": "sum by (state) (rate(wattbook_chain_changes_total[5m]))"}),
+        ("Transactions sent", "short", {"per second": "sum(rate(wattbook_chain_sent_total[5m]))"}),
+        ("Events of the programs", "short", {"{{state}}/s": "sum by (state) (rate(wattbook_chain_events_total[5m]))"}),
+        ("Circuits (0 closed, 2 open)", "short", {"{{endpoint}}": "max by (endpoint) (wattbook_chain_circuit)"}),
+        ("Rounds that failed", "short", {"all": "sum(increase(wattbook_chain_faults_total[15m])) or vector(0)"}),
         ("Trades settled, rounds closed", "short", {"{{duty}}": "rate(wattbook_duty_done_total[5m])"}),
         ("Faults of duties", "short", {"{{duty}}": "increase(wattbook_duty_faults_total[15m]) or vector(0)"}),
-        ("Ledger transfers so far", "short", {"number": "max(wattbook_ledger_transfers)"}),
     ],
     "System": [
         ("Ready", "short", {"ready": "wattbook:ready"}),

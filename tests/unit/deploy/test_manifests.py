@@ -1,8 +1,8 @@
 """Images, compose and Kubernetes: the linters are content, and what they say to the daemon is what the daemon knows.
 
-Seen to fail for: a misspelt setting in compose and in the settings of the cluster, a port published beyond loopback, a
-container that runs as root, a pod that Kubernetes fills with variables of its services, a misspelt field in a pod's
-template, a lock whose hashes differ from the project's.
+Seen to fail for: a misspelt setting in compose and in the settings of the cluster, a port published beyond loopback,
+a pod that runs as root, an image that does, a pod that gets variables of services, a misspelt field in
+a pod's template, a lock whose hashes differ from the project's, a module that the builder does not get.
 """
 
 import re

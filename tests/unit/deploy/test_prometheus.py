@@ -2,6 +2,9 @@
 
 `recorded.txt` is what the metrics port answered at the end of `wattbook load` and `wattbook meters simulate`. A metric
 that is new since then is missing there: record anew.
+
+Seen to fail for: a misspelt metric, an alert without a row in the runbook, a fault without an alert, a threshold turned
+round, a dashboard edited by hand, a panel whose labels fit nothing.
 """
 
 import json
