@@ -19,6 +19,7 @@ from engine.metering.windows import WINDOW_US
 MARKET = "CAMPUS"
 AUCTION = "CAMPUS-AUCTION"  # the same homes and lines; a call auction each second, so one in every quarter of the day
 BEING_CLEARED_SECONDS = 0.05
+SHORT = ("INSUFFICIENT_FUNDS", "INSUFFICIENT_ENERGY")
 ROUNDS = 4  # prices a bot tries in one quarter
 MICRO = 1_000_000
 TICK = 1_000
@@ -143,7 +144,7 @@ class Bot:
         started = perf_counter_ns()
         answer = await self._trader.place(order, self._log)
         self._timed(started)
-        if answer.status == 422 and answer.json()["code"] == "INSUFFICIENT_ENERGY":
+        if answer.status == 422 and answer.json()["code"] in SHORT:
             return None
         if answer.status != 201:
             raise ApiError(answer.status, answer.json())
@@ -160,6 +161,8 @@ class Bot:
         self._timed(started)
         if answer.status == 409:  # it was filled meanwhile
             self._rests = False
+        elif answer.status == 422 and answer.json()["code"] in SHORT:
+            return  # what is missing lies free in the other market, beside an order
         elif answer.status != 200:
             raise ApiError(answer.status, answer.json())
 

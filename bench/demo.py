@@ -86,7 +86,10 @@ async def _auctions(settings: Settings, url: str, admin: tuple[str, str] | None)
         rules = {"symbol": AUCTION, "zones": [settings.default_zone], "mechanism": "call_auction", "epoch_seconds": 1}
         await boss.call("POST", "/markets", rules | {"band_bps": 0, "auction_fee_bps": 10})
         async with asyncio.timeout(MARKET_SECONDS_MAX):
-            while (await anyone.call("GET", f"/markets/{AUCTION}"))["phase"] is None:  # noqa: ASYNC110 - it is asked
+            while True:  # gateways hear of it, and it starts
+                answer = await anyone.send("GET", f"/markets/{AUCTION}")
+                if answer.status == httpx.codes.OK and answer.json()["phase"] is not None:
+                    return
                 await asyncio.sleep(0.1)
     finally:
         pool.close()
