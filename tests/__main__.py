@@ -2,10 +2,10 @@
 
 Run:  python -m tests [pytest's options]        with coverage: coverage run -m tests
 
-The first part needs a core; the next two wait for disks and other processes much of the time. The last one is timed by
-what a user would wait for, and ends with faults: the machine is the exchange's then, as in earnest, so coverage does
-not look on. A new folder of tests belongs to it until it is named here, and one of integration to the second part. The
-exit status is that of the part that did worst; Ctrl-C ends all.
+The small ones run side by side: two compute, the others wait for disks, blocks and other processes much of the time.
+The exchange's is timed by what a user would wait for, and ends with faults: the machine is the exchange's then, as in
+earnest, so coverage does not look on. A new folder of tests belongs to it until it is named here, and one of
+integration to the part of that name. The exit status is that of the part that did worst; Ctrl-C ends all.
 """
 
 import os
@@ -15,20 +15,25 @@ import sys
 import threading
 from pathlib import Path
 
-COMPUTING = ("tests/unit", "tests/property", "tests/simulation", "bench/micro")
-STORES = ("tests/integration/persistence", "tests/integration/chain")
+SMALL = {
+    "units": ("tests/unit",),
+    "laws": ("tests/property", "tests/simulation", "bench/micro"),
+    "stores": ("tests/integration/persistence",),
+    "chain": ("tests/integration/chain",),
+}
 _HERE = Path(__file__).parent
+_NAMED = frozenset(folder for folders in SMALL.values() for folder in folders)
 MEASURED = "COVERAGE_PROCESS_CONFIG"  # coverage sets it for the processes that its own starts
 
 
 def integration() -> tuple[str, ...]:
     """Every folder of tests/integration that is not named above."""
-    return tuple(sorted(folder for folder in _folders(_HERE / "integration") if folder not in STORES))
+    return tuple(sorted(set(_folders(_HERE / "integration")) - _NAMED))
 
 
 def exchange() -> tuple[str, ...]:
     """Every other folder of tests, faults last."""
-    folders = set(_folders(_HERE)) - {*COMPUTING, "tests/integration", "tests/support"}
+    folders = set(_folders(_HERE)) - {*_NAMED, "tests/integration", "tests/support"}
     return tuple(sorted(folders, key=lambda name: (name == "tests/faults", name)))
 
 
@@ -37,8 +42,7 @@ def _folders(parent: Path) -> list[str]:
 
 
 def main(options: list[str]) -> int:
-    small = {"computing": COMPUTING, "stores": STORES, "integration": integration()}
-    statuses = _together(small, options)
+    statuses = _together({**SMALL, "integration": integration()}, options)
     os.environ.pop(MEASURED, None)
     return max(*statuses, *_together({"exchange": exchange()}, options))
 
