@@ -1,11 +1,11 @@
-"""All tests: those that compute beside those that start small servers, then those of one whole exchange, alone.
+"""All tests: those that compute beside those that start small servers, then those of whole exchanges.
 
 Run:  python -m tests [pytest's options]        with coverage: coverage run -m tests
 
 The small ones run side by side: two compute, the others wait for disks, blocks and other processes much of the time.
-The exchange's is timed by what a user would wait for, and ends with faults: the machine is the exchange's then, as in
-earnest, so coverage does not look on. A new folder of tests belongs to it until it is named here, and one of
-integration to the part of that name. The exit status is that of the part that did worst; Ctrl-C ends all.
+Exchanges are timed by what a user would wait for, so coverage does not look on; one is used while another is tormented.
+A new folder of tests belongs to the exchange until it is named here, and one of integration to the part of that name.
+The exit status is that of the part that did worst; Ctrl-C ends all.
 """
 
 import os
@@ -21,6 +21,7 @@ SMALL = {
     "stores": ("tests/integration/persistence",),
     "chain": ("tests/integration/chain",),
 }
+FAULTS = ("tests/faults",)
 _HERE = Path(__file__).parent
 _NAMED = frozenset(folder for folders in SMALL.values() for folder in folders)
 MEASURED = "COVERAGE_PROCESS_CONFIG"  # coverage sets it for the processes that its own starts
@@ -32,9 +33,8 @@ def integration() -> tuple[str, ...]:
 
 
 def exchange() -> tuple[str, ...]:
-    """Every other folder of tests, faults last."""
-    folders = set(_folders(_HERE)) - {*_NAMED, "tests/integration", "tests/support"}
-    return tuple(sorted(folders, key=lambda name: (name == "tests/faults", name)))
+    """Every other folder of tests."""
+    return tuple(sorted(set(_folders(_HERE)) - {*_NAMED, *FAULTS, "tests/integration", "tests/support"}))
 
 
 def _folders(parent: Path) -> list[str]:
@@ -44,7 +44,7 @@ def _folders(parent: Path) -> list[str]:
 def main(options: list[str]) -> int:
     statuses = _together({**SMALL, "integration": integration()}, options)
     os.environ.pop(MEASURED, None)
-    return max(*statuses, *_together({"exchange": exchange()}, options))
+    return max(*statuses, *_together({"exchange": exchange(), "faults": FAULTS}, options))
 
 
 def _together(parts: dict[str, tuple[str, ...]], options: list[str]) -> list[int]:
