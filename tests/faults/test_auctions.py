@@ -6,6 +6,7 @@ Real processes, epochs of three seconds, a few hundred trades in each; `wattbook
 
 import asyncio
 import threading
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ import msgspec
 from actors.crash_points import AUCTION_POINTS
 from engine.auction.certificate import Published, problems
 from tests.support import faults
+from tests.support.exchange import eventually
 from tests.support.installation import Installation, Person
 
 SYMBOL: Final = "NOON"
@@ -32,6 +34,11 @@ def trade(person: Person, side: str, price: str, over: threading.Event) -> None:
     order = {"market": SYMBOL, "side": side, "type": "limit", "price": price, "quantity": "0.010"}
     while not over.wait(1.0):
         person.ask("POST", "/orders/batch", {"orders": [order] * ORDERS})
+
+
+def known(person: Person) -> bool:
+    """A gateway hears of a new market within seconds."""
+    return person.ask("GET", f"/markets/{SYMBOL}").is_success
 
 
 def traded_epochs(person: Person) -> list[dict[str, Any]]:
@@ -58,6 +65,7 @@ async def test_each_epoch_is_cleared_exactly_once_whatever_dies(installation: In
         asyncio.create_task(asyncio.to_thread(trade, buyer, "buy", "4.000", over)),
     ]
     try:
+        await eventually(partial(asyncio.to_thread, known, boss))
         await another(installation, boss)
         for part, point in POINTS:
             began = monotonic()

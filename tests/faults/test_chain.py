@@ -56,8 +56,8 @@ async def test_whatever_is_killed_each_effect_happens_once(installation: Install
                     print(f"{name}: every process is there again")
                 await goes_on(connection)
         await eventually(partial(connection.fetchval, UNSETTLED), lambda count: count == 0, SECONDS_MAX)
-        waiting = "SELECT count(*) FROM chain_submissions WHERE state <> 'finalized'"
-        await eventually(partial(connection.fetchval, waiting), lambda count: count == 0, SECONDS_MAX)
+        waiting = "SELECT * FROM chain_submissions WHERE state <> 'finalized'"
+        await eventually(partial(connection.fetch, waiting), lambda rows: not rows, SECONDS_MAX)
         assert await differences(connection, Chain(installation).url) == []
         await agreed(connection)
     finally:

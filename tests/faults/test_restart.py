@@ -52,8 +52,9 @@ def test_no_log_of_its_whole_life_holds_a_secret(installation: Installation) -> 
         for part in (secret, random_part):
             assert len(part) >= 12, "too short to be found for what it is"
             secrets[part.encode()] = f"{secret[:4]}... of a person"
-    for file in (installation.data_dir / "keys").iterdir():
-        secrets |= dict.fromkeys(_forms(file.read_bytes().strip()), f"keys/{file.name}")
+    keys = installation.data_dir / "keys"
+    for file in (file for file in keys.rglob("*") if file.is_file()):
+        secrets |= dict.fromkeys(_forms(file.read_bytes().strip()), str(file.relative_to(installation.data_dir)))
 
     logs = _logs(installation.data_dir)
     found = [f"{name} in {log}" for log in logs for secret, name in secrets.items() if secret in log.read_bytes()]
