@@ -181,9 +181,13 @@ def test_tokens_out_of_nothing_are_found_and_stop_withdrawals_and_no_trading(
     assert found["details"][0]["found"] - found["details"][0]["expected"] == 77
     assert compared(thief)["details"] == []
     assert thief.refused("POST", "/withdrawals", withdrawal) == "WITHDRAWAL_SUSPENDED"
-    health = httpx.get(installation.url + "/health").json()
-    assert (health["status"], health["dependencies"]["books"]["state"]) == ("ok", "down")
-    assert "wattbook_chain_differences 2.0" in httpx.get(f"http://127.0.0.1:{installation.metrics_port}/metrics").text
+    health = until(  # which is looked at twice a second at most
+        lambda: httpx.get(installation.url + "/health").json(),
+        lambda seen: seen["dependencies"]["books"]["state"] == "down",
+    )
+    assert health["status"] == "ok"
+    pages = f"http://127.0.0.1:{installation.metrics_port}/metrics"
+    until(lambda: httpx.get(pages).text, lambda page: "wattbook_chain_differences 2.0" in page)
     thief.place("sell", "3.000", "1.000")
     assert installation.person().register(THB="10").place("buy", "3.600", "1.000")["status"] == "filled"
 
