@@ -2,7 +2,8 @@
 
 Rule: one submitter at a time may change what is under way. It takes rows with one conditional update that names it as
 their owner; each later write names owner, state and attempt again, and a write that finds less than it names undoes all
-and raises Fenced. Signed bytes are here before anybody sends them.
+and raises Fenced. Signed bytes are here before anybody sends them. Who changes many rows locks them in the order of
+their numbers first, for the tasks of one submitter write at the same time.
 """
 
 from collections.abc import Collection, Sequence
@@ -71,23 +72,42 @@ CLAIM = f"""
 # What was only being built begins anew: nothing was sent of it.
 ADOPT = f"""
     /* submissions.adopt */
-    WITH taken AS (
-        UPDATE chain_submissions s
-        SET state = CASE state WHEN 'built' THEN 'queued' ELSE state END,
-            lease_owner = CASE state WHEN 'built' THEN '' ELSE $1 END, lease_until_us = $2 + $3
+    WITH lapsed AS (
+        SELECT number
+        FROM chain_submissions
         WHERE state IN ('built', 'signed', 'sent', 'confirmed')
             AND lease_owner <> $1
             AND ($4 OR lease_until_us < $2)
+        ORDER BY number
+        FOR UPDATE
+    ), taken AS (
+        UPDATE chain_submissions s
+        SET state = CASE state WHEN 'built' THEN 'queued' ELSE state END,
+            lease_owner = CASE state WHEN 'built' THEN '' ELSE $1 END, lease_until_us = $2 + $3
+        FROM lapsed
+        WHERE s.number = lapsed.number
         RETURNING s.*
     )
     SELECT {_EFFECT}
 """  # noqa: S608
 RENEW = """
     /* submissions.renew */
-    UPDATE chain_submissions
+    WITH held AS (
+        SELECT number
+        FROM chain_submissions
+        WHERE lease_owner = $1
+            AND state IN ('built', 'signed', 'sent', 'confirmed')
+        ORDER BY number
+        FOR UPDATE
+    )
+    UPDATE chain_submissions s
     SET lease_until_us = $2
-    WHERE lease_owner = $1
-        AND state IN ('built', 'signed', 'sent', 'confirmed')
+    FROM held
+    WHERE s.number = held.number
+"""
+LOCK = """
+    /* submissions.lock */
+    SELECT FROM chain_submissions WHERE number = ANY($1::bigint[]) ORDER BY number FOR UPDATE
 """
 RECORD = """
     /* submissions.record */
@@ -196,6 +216,7 @@ class PostgresSubmissions:
         columns = zip(*map(_row, changes), strict=True)
         first = [list(column) for column in columns]
         async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(LOCK, first[0])
             written = await connection.execute(RECORD, owner, *first[:12], now_us, *first[12:])
             if written != f"UPDATE {len(changes)}":
                 raise Fenced(f"{len(changes)} submissions are not all {owner}'s any more: {written}")

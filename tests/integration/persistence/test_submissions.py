@@ -1,0 +1,59 @@
+"""Submissions in real tables: those who change many of them at once never wait for each other in a circle.
+
+Seen to fail for: rows locked as the table happens to hold them, by `renew`, `record` and `adopt` one by one.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import asyncpg
+import pytest
+from msgspec.structs import replace
+
+from engine.submission import Change, Effect, State
+from persistence import outbox
+from persistence.submissions import PostgresSubmissions
+
+OWNER, LATER, OTHERS = "one", 10**15, "another"
+
+
+async def record(submissions: PostgresSubmissions, effects: list[Effect]) -> None:
+    changes = [
+        Change(effect, replace(effect.submission, state=State.SIGNED, signature=f"s{effect.number}"), b"raw")
+        for effect in reversed(effects)
+    ]
+    await submissions.record(OWNER, changes, LATER)
+
+
+async def renew(submissions: PostgresSubmissions, _: list[Effect]) -> None:
+    await submissions.renew(OWNER, LATER)
+
+
+async def adopt(submissions: PostgresSubmissions, _: list[Effect]) -> None:
+    await submissions.adopt(OTHERS, LATER, everything=True)
+
+
+@pytest.mark.parametrize("change", [record, renew, adopt])
+async def test_rows_are_locked_in_the_order_of_their_numbers(
+    pool: asyncpg.Pool, change: Callable[[PostgresSubmissions, list[Effect]], Coroutine[Any, Any, None]]
+) -> None:
+    submissions = PostgresSubmissions(pool)
+    async with pool.acquire() as connection:
+        orders = [outbox.Order("user_registered", f"user:{n}", {"user_id": n}) for n in range(1, 5)]
+        numbers = await outbox.add(connection, orders, 1)
+    for number in (numbers[0], numbers[2]):  # a row that is written again comes behind the others in its table
+        await pool.execute("UPDATE chain_submissions SET due_us = 1 WHERE number = $1", number)
+    effects = await submissions.claim(OWNER, "register", 4, 4, LATER)
+    assert len(effects) == 4
+    await pool.execute("UPDATE chain_submissions SET waits = 0 WHERE number = $1", numbers[0])
+
+    async with pool.acquire() as holder:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM chain_submissions WHERE number = $1 FOR UPDATE", numbers[0])
+            waiting = asyncio.create_task(change(submissions, effects))
+            while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            # raises LockNotAvailable where the one who waits for the first has taken another already
+            await holder.execute("SELECT FROM chain_submissions WHERE number > $1 FOR UPDATE NOWAIT", numbers[0])
+        await waiting
