@@ -24,6 +24,7 @@ TOGETHER: Final = (
     "bench.bench_rest_closed",
     "bench.bench_rest_batch",
     "bench.bench_ws",
+    "bench.bench_feed",
     "bench.bench_readings",
     "bench.bench_commit",
     "bench.bench_energy_queries",

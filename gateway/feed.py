@@ -1,61 +1,46 @@
-"""Market data and own orders, from the market actors to everyone who subscribed here.
+"""From the market actors to everyone who subscribed here: each market's public news, and what happens to own orders.
 
-One watch per market feeds one replica of its levels; each message is made once and encoded at most once per encoding,
-however many read it. Rule: nothing here waits for a reader; a reader that cannot keep up is its connection's problem.
+One watch per market feeds one public feed; each message is made once and encoded at most once per encoding, however
+many read it. Rule: nothing here waits for a reader; a reader that cannot keep up is its connection's problem.
 """
 
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final
 
-from engine.market import MarketSpec, Phase
+from engine.market import MarketSpec
 from engine.metering.records import PostedWindow
 from engine.units import epoch_start_us
-from engine.views import BookView, Feed, Level, LevelChange, OrderUpdate, TradeView
+from engine.views import BookView, Feed, OrderUpdate
 from gateway.alerts import Alerts
 from gateway.barrier import Barrier
-from gateway.decimals import format_price
-from gateway.instants import format_instant
-from gateway.levels import BookReplica, show_changes
 from gateway.message import Message
 from gateway.ports import Clock, Markets
-from gateway.wire import PHASE_NAMES, show_epoch_event, show_level, show_order, show_own_fill, show_posted, show_trade
+from gateway.public_feed import PublicFeed, Reader
+from gateway.wire import show_order, show_own_fill, show_posted
 
 _LOOK_SECONDS: Final = 0.25  # how often new markets and new epochs are looked for
 _WATCH_DELAY_SECONDS: Final = 0.02  # many who subscribe at once cost one watch
-_SNAPSHOT_LEVELS: Final = 1_000
 
-BOOK, TRADES, TICKER, EPOCHS = "book", "trades", "ticker", "epochs"
 ORDERS, FILLS, BALANCES, ENERGY = "orders", "fills", "balances", "energy"
 
 
-class Reader(Protocol):
-    """A connection. Neither call waits."""
-
-    def push(self, message: Message) -> None: ...
-
-    def balances_changed(self, market_id: int) -> None: ...
-
-
 class MarketFeed:
-    """What this gateway knows of one market, and who reads it."""
+    """What this gateway knows of one market, and whose orders it is told of."""
 
     def __init__(self, spec: MarketSpec) -> None:
-        self.spec = spec
-        self.replica = BookReplica()
-        self.known = False  # a first snapshot has come
+        self.public = PublicFeed(spec)
         self.sequence = 0  # of the newest commit that was told
-        self.phase: Phase | None = None
-        self.halted_until_us = 0
-        self.last: TradeView | None = None
-        self.readers: dict[str, dict[Reader, None]] = {channel: {} for channel in (BOOK, TRADES, TICKER, EPOCHS)}
-        self.epoch_us = 0  # start of the epoch that readers were told of
         self.watched: frozenset[int] = frozenset()  # whose orders the market tells us of
         self.asked: frozenset[int] | None = None  # and whose it was last asked for; None: not yet
         self.asking = False
         self.confirmed: list[asyncio.Future[None]] = []  # resolved by the next snapshot
+
+    @property
+    def spec(self) -> MarketSpec:
+        return self.public.spec
 
 
 class Feeds:
@@ -77,6 +62,8 @@ class Feeds:
         self._closed = True
         if self._rewatch is not None:
             self._rewatch.cancel()
+        for feed in self._feeds.values():
+            feed.public.close()
 
     def look(self) -> None:
         for spec in self._markets.markets().values():
@@ -84,9 +71,8 @@ class Feeds:
             if feed is None:
                 feed = self._feeds[spec.market_id] = MarketFeed(spec)
                 self._watch(feed)
-            feed.spec = spec
-            if feed.readers[EPOCHS] and feed.epoch_us != self._epoch_us(feed):
-                self._tell_epoch(feed)
+            feed.public.spec = spec
+            feed.public.epoch(self._epoch_us(feed))
 
     def of(self, spec: MarketSpec) -> MarketFeed:
         if spec.market_id not in self._feeds:
@@ -98,17 +84,10 @@ class Feeds:
     def subscribe(self, channel: str, spec: MarketSpec, reader: Reader) -> None:
         """From now on the reader gets the channel; where there is a present state, that comes first."""
         feed = self.of(spec)
-        feed.readers[channel][reader] = None
-        if channel == BOOK and feed.known:
-            reader.push(_snapshot(feed))
-        elif channel == TICKER and feed.known:
-            reader.push(_ticker(feed))
-        elif channel == EPOCHS:
-            feed.epoch_us = self._epoch_us(feed)
-            reader.push(self._epoch(feed))
+        feed.public.subscribe(channel, reader, self._epoch_us(feed))
 
     def unsubscribe(self, channel: str, spec: MarketSpec, reader: Reader) -> None:
-        self.of(spec).readers[channel].pop(reader, None)
+        self.of(spec).public.unsubscribe(channel, reader)
 
     async def subscribe_own(self, channel: str, participant_id: int, reader: Reader, wait_seconds: float) -> None:
         """Returns when every market that answers tells us of this participant."""
@@ -134,8 +113,7 @@ class Feeds:
         """The connection is gone."""
         self.alerts.forget(reader)
         for feed in self._feeds.values():
-            for readers in feed.readers.values():
-                readers.pop(reader, None)
+            feed.public.forget(reader)
         if participant_id is not None:
             for channel in (ORDERS, FILLS, BALANCES, ENERGY):
                 self.unsubscribe_own(channel, participant_id, reader)
@@ -174,16 +152,9 @@ class Feeds:
             feed.asking = True  # whatever was asked is asked again when the connection is back
 
     def _snapshot_came(self, feed: MarketFeed, view: BookView) -> None:
-        changes = feed.replica.changes_to(view)
-        gap, feed.sequence = view.sequence > feed.sequence, view.sequence
-        previous = feed.replica.sequence
-        feed.replica.apply(view.sequence, changes)
-        if not feed.known:
-            feed.known = True
-            _push(feed.readers[BOOK], _snapshot(feed))
-            _push(feed.readers[TICKER], _ticker(feed))
-        elif gap:
-            _push(feed.readers[BOOK], _delta(feed, previous, view.sequence, changes))
+        is_gap, feed.sequence = feed.public.known and view.sequence > feed.sequence, view.sequence
+        feed.public.snapshot(view)
+        if is_gap:
             self._tell_gap(feed, view.sequence)
         feed.asking, feed.watched = False, feed.asked or frozenset()
         confirmed, feed.confirmed = feed.confirmed, []
@@ -196,31 +167,11 @@ class Feeds:
 
     def _tell(self, feed: MarketFeed, news: Feed) -> None:
         feed.sequence = news.sequence
-        self._tell_book(feed, news.sequence, news.changes)
-        for trade in news.trades:
-            feed.last = trade
+        feed.public.news(news, self._epoch_us(feed))
         if news.trades:
             self.alerts.traded(feed.spec, news.trades)
-        if news.trades and feed.readers[TRADES]:
-            _push(feed.readers[TRADES], _trades(feed, news.trades))
-        if (news.phase, news.halted_until_us) != (feed.phase, feed.halted_until_us):
-            feed.phase, feed.halted_until_us = news.phase, news.halted_until_us
-            if feed.readers[EPOCHS]:
-                self._tell_epoch(feed)
-        if feed.readers[EPOCHS]:
-            for event in news.epochs:
-                body = {"channel": EPOCHS, "type": "update", "market": feed.spec.symbol, "sequence": news.sequence}
-                _push(feed.readers[EPOCHS], Message(body | show_epoch_event(feed.spec, event)))
-        if (news.changes or news.trades) and feed.readers[TICKER]:
-            _push(feed.readers[TICKER], _ticker(feed))
         for update in news.updates:
             self._tell_owner(feed, update)
-
-    def _tell_book(self, feed: MarketFeed, sequence: int, changes: tuple[LevelChange, ...]) -> None:
-        previous = feed.replica.sequence
-        feed.replica.apply(sequence, changes)
-        if feed.readers[BOOK]:
-            _push(feed.readers[BOOK], _delta(feed, previous, sequence, changes))
 
     def _tell_owner(self, feed: MarketFeed, update: OrderUpdate) -> None:
         participant_id, market_id = update.order.participant_id, feed.spec.market_id
@@ -258,7 +209,7 @@ class Feeds:
                     reader.balances_changed(market_id)
 
     def _tell_gap(self, feed: MarketFeed, sequence: int) -> None:
-        """The connection was lost: what happened to own orders, and which trades, must be read again by HTTP."""
+        """The connection was lost: what happened to own orders must be read again by HTTP."""
         for (channel, _), readers in self._own.items():
             if channel == ENERGY:
                 continue
@@ -268,94 +219,11 @@ class Feeds:
             else:
                 for reader in readers:
                     reader.balances_changed(feed.spec.market_id)
-        body = {"channel": TRADES, "type": "gap", "market": feed.spec.symbol, "sequence": sequence}
-        _push(feed.readers[TRADES], Message(body))
-
-    def _tell_epoch(self, feed: MarketFeed) -> None:
-        feed.epoch_us = self._epoch_us(feed)
-        _push(feed.readers[EPOCHS], self._epoch(feed))
 
     def _epoch_us(self, feed: MarketFeed) -> int:
         return epoch_start_us(self._clock(), feed.spec.epoch_us)
-
-    def _epoch(self, feed: MarketFeed) -> Message:
-        return Message(
-            {
-                "channel": EPOCHS,
-                "type": "epoch",
-                "market": feed.spec.symbol,
-                "start": format_instant(feed.epoch_us),
-                "end": format_instant(feed.epoch_us + feed.spec.epoch_us),
-                "phase": PHASE_NAMES[feed.phase] if feed.phase is not None else None,
-                "halted_until": format_instant(feed.halted_until_us) if feed.halted_until_us else None,
-            }
-        )
 
 
 def _push(readers: Iterable[Reader], message: Message) -> None:
     for reader in list(readers):  # a reader that lags takes itself off
         reader.push(message)
-
-
-def _snapshot(feed: MarketFeed) -> Message:
-    bids, asks = feed.replica.shown(_SNAPSHOT_LEVELS)
-    return Message(
-        {
-            "channel": BOOK,
-            "market": feed.spec.symbol,
-            "type": "snapshot",
-            "sequence": feed.replica.sequence,
-            "bids": bids,
-            "asks": asks,
-            "checksum": feed.replica.checksum(),
-        }
-    )
-
-
-def _delta(feed: MarketFeed, previous: int, sequence: int, changes: Iterable[Any]) -> Message:
-    """The replica must already stand at `sequence`: the checksum is of the book after the delta."""
-    bids, asks = show_changes(changes)
-    return Message(
-        {
-            "channel": BOOK,
-            "market": feed.spec.symbol,
-            "type": "delta",
-            "previous_sequence": previous,
-            "sequence": sequence,
-            "bids": bids,
-            "asks": asks,
-            "checksum": feed.replica.checksum(),
-        }
-    )
-
-
-def _trades(feed: MarketFeed, trades: tuple[TradeView, ...]) -> Message:
-    return Message(
-        {
-            "channel": TRADES,
-            "type": "update",
-            "market": feed.spec.symbol,
-            "trades": [show_trade(feed.spec, trade) for trade in trades],
-        }
-    )
-
-
-def _ticker(feed: MarketFeed) -> Message:
-    replica = feed.replica
-    bids, asks = replica.bids.best(1, highest=True), replica.asks.best(1, highest=False)
-    return Message(
-        {
-            "channel": TICKER,
-            "type": "update",
-            "market": feed.spec.symbol,
-            "sequence": replica.sequence,
-            "best_bid": _best(bids),
-            "best_ask": _best(asks),
-            "last": format_price(feed.last.price_micro) if feed.last is not None else None,
-            "phase": PHASE_NAMES[feed.phase] if feed.phase is not None else None,
-        }
-    )
-
-
-def _best(levels: list[Level]) -> Any:
-    return show_level(levels[0]) if levels else None

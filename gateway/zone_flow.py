@@ -13,9 +13,10 @@ from engine.metering.records import PostedWindow
 from engine.units import SECOND_US
 from gateway.analytics_ports import Analytics
 from gateway.analytics_views import show_now
-from gateway.feed import ENERGY, Reader
+from gateway.feed import ENERGY
 from gateway.message import Message
 from gateway.ports import Clock
+from gateway.public_feed import Reader
 
 FRESH_US: Final = 3_600 * SECOND_US  # a meter whose newest window is older flows no more
 _PAUSE_SECONDS: Final = 1.0

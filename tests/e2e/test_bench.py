@@ -21,6 +21,7 @@ SAYS = {
     "bench.bench_rest_closed": ["acknowledged=200 checksum=48fa74c9", r"ratio=\d\.\d+", TIMES],
     "bench.bench_rest_batch": ["acknowledged=2000 checksum=3498d28c", r"rate=\d+/s", TIMES],
     "bench.bench_ws": ["acknowledged=200 checksum=b05528f5", r"echo=\d+/s ratio=\d\.\d+", TIMES],
+    "bench.bench_feed": ["readers=80 updates=1000 checksum=0094f516", r"deltas per reader=\d+", TIMES],
     "bench.bench_readings": [
         "signed: acknowledged=160 checksum=1cb9b0da",
         "batched: acknowledged=480 checksum=ee1f8587",
