@@ -3,8 +3,9 @@
 Run:  python -m tests [pytest's options]        with coverage: coverage run -m tests
 
 The small ones run side by side: two compute, the others wait for disks, blocks and other processes much of the time.
-Exchanges are timed by what a user would wait for, so coverage does not look on; one is used while another is tormented.
-A new folder of tests belongs to the exchange until it is named here, and one of integration to the part of that name.
+Exchanges are timed by what a user would wait for, so coverage does not look on; one is used while another is tormented,
+after those that some tests start for themselves. A new folder of tests belongs to the exchange until it is named here,
+and one of integration to the part of that name.
 The exit status is that of the part that did worst; Ctrl-C ends all.
 """
 
@@ -21,7 +22,7 @@ SMALL = {
     "stores": ("tests/integration/persistence",),
     "chain": ("tests/integration/chain",),
 }
-FAULTS = ("tests/faults",)
+FAULTS = ("tests/apart", "tests/faults")
 _HERE = Path(__file__).parent
 _NAMED = frozenset(folder for folders in SMALL.values() for folder in folders)
 MEASURED = "COVERAGE_PROCESS_CONFIG"  # coverage sets it for the processes that its own starts

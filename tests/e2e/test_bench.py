@@ -56,17 +56,6 @@ def test_the_bench_does_its_work(name: str, installation: Installation) -> None:
         assert re.search(expected, done.stdout), done.stdout
 
 
-def test_the_bench_of_abuse_has_an_exchange_of_its_own() -> None:
-    command = [sys.executable, "-m", "bench.bench_abuse", "--smoke"]
-
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    for expected in ("alone: acknowledged=120 checksum=f1ca6c84", "beside: acknowledged=120 checksum=290d1e38"):
-        assert expected in done.stdout, done.stdout
-    assert re.search(r"ratio=\d+\.\d\d", done.stdout), done.stdout
-
-
 def test_make_bench_runs_every_bench() -> None:
     files = {f"bench.{path.stem}" for path in Path("bench").glob("bench_*.py")}
 
