@@ -90,11 +90,11 @@ def start(kind: type[Host], placement: Placement, recipe: Recipe) -> Any:
     return actor.remote(recipe)
 
 
-async def call(actor: Any, method: str, seconds: float = CALL_SECONDS_MAX) -> Any:
+async def call(actor: Any, method: str, *arguments: Any, seconds: float = CALL_SECONDS_MAX) -> Any:
     """What the actor's method returns. Raises Unreachable."""
     try:
         async with asyncio.timeout(seconds):
-            return await getattr(actor, method).remote()
+            return await getattr(actor, method).remote(*arguments)
     except (ray.exceptions.RayError, TimeoutError) as error:
         raise Unreachable(f"{method}: {type(error).__name__}") from error
 
@@ -122,9 +122,29 @@ async def supervision() -> dict[str, Any]:
     """What the supervisor knows of every actor, for operators; empty when it does not answer."""
     try:
         supervisor = await asyncio.to_thread(find, SUPERVISOR)  # Ray's look-up by name blocks
-        return dict(await call(supervisor, "status", LOOK_SECONDS_MAX))
+        return dict(await call(supervisor, "status", seconds=LOOK_SECONDS_MAX))
     except Unreachable:
         return {}
+
+
+class Processes:
+    """How the supervisor replaces processes, for operators; everything is empty when it does not answer."""
+
+    async def replace(self, name: str, *, by_snapshot: bool) -> dict[str, Any]:
+        """Begin to replace this actor's process; how that stands."""
+        try:
+            supervisor = await asyncio.to_thread(find, SUPERVISOR)
+            return dict(await call(supervisor, "replace", name, by_snapshot))
+        except Unreachable:
+            return {}
+
+    async def replacements(self) -> dict[str, Any]:
+        """How the last replacement of each actor went, or goes, by its name."""
+        try:
+            supervisor = await asyncio.to_thread(find, SUPERVISOR)
+            return dict(await call(supervisor, "replacements", seconds=LOOK_SECONDS_MAX))
+        except Unreachable:
+            return {}
 
 
 async def meter_directory() -> list[str]:
