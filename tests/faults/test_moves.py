@@ -21,9 +21,7 @@ async def test_a_market_moves_and_a_gateway_restarts_while_people_trade(
                 since = len(load.log.acknowledgements)
                 print(await commanded(installation, "market", "move", symbol))
                 await load.recovered()
-                print(
-                    f"{symbol}: the longest time without an acknowledgement was {load.log.longest_pause(since):.3f} s"
-                )
+                print(f"{symbol}: at most {load.log.longest_pause(since):.3f} s without an acknowledgement")
                 assert (await asyncio.to_thread(installation.market_process, symbol)).pid != before.pid
             assert not load.faults, f"a planned move was noticed: {load.outcomes}"
         (gateway,) = await asyncio.to_thread(installation.actors, "GatewayActor")

@@ -92,17 +92,19 @@ def applied(*participants: int) -> list[Any]:
 
 async def test_what_comes_back_undone_goes_to_the_next_process_before_what_was_asked_later() -> None:
     async with linked() as (link, old, new):
+        old.answers_at_once = False
+        under_way = ask(link, 9)  # so that the link cannot leave yet
+        await eventually(lambda: old.seen == [9])
         old.heir = new.address
-        first = ask(link, 1, 2, 3)
-        await asyncio.sleep(0)  # it is on its way
-        second = ask(link, 4)
-        while not link._is_leaving:
-            await asyncio.sleep(0)
+        first, second = ask(link, 1, 2, 3), ask(link, 4)
+        await eventually(lambda: not link.is_up)
         third = ask(link, 5)
+        await asyncio.sleep(0)
+        old.answer()
 
-        assert [*await first, *await second, *await third] == applied(1, 2, 3, 4, 5)
+        assert [*await under_way, *await first, *await second, *await third] == applied(9, 1, 2, 3, 4, 5)
+        assert old.seen == [9]
         assert new.seen == [1, 2, 3, 4, 5]
-        assert old.seen == []
 
 
 async def test_answers_that_are_due_are_waited_for_and_later_requests_wait_with_them() -> None:
