@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run test lint types tests demo bench chaos faults docs programs lock clean
+.PHONY: help run test lint types tests demo bench soak chaos faults docs programs lock clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -43,6 +43,9 @@ demo: $(READY)  ## Fifty households trade a real day in two minutes
 
 bench: $(READY)  ## Measure speed; figures go to var/bench.json
 	@$(BIN)/python -m bench
+
+soak: $(READY)  ## HOURS= of load, and what grows meanwhile
+	@$(BIN)/python -m bench.soak $(if $(HOURS),--hours $(HOURS))
 
 chaos: $(READY)  ## Trouble of every kind under load, in the order of SEED=, for MINUTES=; the audit judges
 	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))

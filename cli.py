@@ -8,6 +8,7 @@ import typer
 from commands import (
     audit,
     certificate,
+    deploy,
     devnet,
     keys,
     look,
@@ -43,6 +44,7 @@ app.add_typer(meters.app, name="meters")
 app.add_typer(users.app, name="users")
 app.add_typer(proof.app, name="proof")
 app.add_typer(oracle.app, name="oracle")
+app.add_typer(deploy.app, name="deploy")
 app.add_typer(processes.market, name="market")
 app.add_typer(processes.gateways, name="gateway")
 
