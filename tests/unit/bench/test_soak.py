@@ -1,4 +1,7 @@
-"""The rule that says what grows too much. Seen to fail for: judging the first half as well, allowing per second."""
+"""The rule that says what grows too much.
+
+Seen to fail for: judging the first half as well; allowing memory for every order that ever was.
+"""
 
 import pytest
 
@@ -11,7 +14,7 @@ def run(memory_per_order: float, orders_per_sample: int = 10_000, queue_per_samp
         Sample(
             seconds=number,
             orders=number * orders_per_sample,
-            memory={"market": 300 * MB * (number > 3) + number * orders_per_sample * memory_per_order},
+            memory={"market": 5_000 * MB * (number > 3) + number * orders_per_sample * memory_per_order},
             disk={"journal": number * orders_per_sample * 700.0},
             queues={"waiting": number * queue_per_sample},
         )

@@ -1,4 +1,4 @@
-"""Replacing the process of an actor, as an admin asks for it. Seen to fail for: asking before the audit log has it."""
+"""Replacing the process of an actor, as an admin asks for it. Seen to fail for: no row in the audit log."""
 
 from typing import Any
 
