@@ -211,6 +211,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
     settings = wiring.settings
     options = GatewaySettings(
         key_directory=wiring.settings.keys,
+        chaos_report=settings.folder / "chaos.json",
         api_key_pepper=settings.api_key_pepper.encode(),
         api_keys_max=settings.api_keys_max,
         api_key_days=settings.api_key_days,

@@ -215,7 +215,7 @@ async def run(
 ) -> Report:
     """Trouble for this long; then peace, and the judgement."""
     began, path = monotonic(), folder / f"acknowledged-{seed}.jsonl"
-    report = Report(seed, datetime.now(UTC).isoformat(timespec="seconds"), violations=[])
+    report = Report(seed, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", violations=[])
     load, counts = Load(installation.url, TimedLog(path)), Counter[str]()
     try:
         async with hole(installation.detour) as network:
