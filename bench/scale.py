@@ -67,10 +67,18 @@ async def add_markets(admin: Trader, count: int) -> None:
     for symbol in symbols:
         body = {"symbol": symbol, "zones": [load().default_zone], "mechanism": "continuous"}
         await admin.call("POST", "/markets", body)
-    async with asyncio.timeout(READY_SECONDS_MAX):
-        for symbol in symbols:
-            while (await admin.send("GET", f"/markets/{symbol}/book")).status != 200:
-                await asyncio.sleep(0.5)
+    for symbol in symbols:
+        await answers(admin, symbol)
+
+
+async def answers(admin: Trader, symbol: str) -> None:
+    """Wait until the market does. Raises TimeoutError."""
+    deadline = time.monotonic() + READY_SECONDS_MAX
+    for _ in iter(lambda: time.monotonic() < deadline, False):
+        if (await admin.send("GET", f"/markets/{symbol}/book")).status == 200:
+            return
+        await asyncio.sleep(0.5)
+    raise TimeoutError(f"{symbol} does not answer")
 
 
 async def compare(exchange: Target, data_dir: Path, count: int) -> tuple[Cost, Cost]:
@@ -92,12 +100,13 @@ def main() -> None:
     whole = [sum(one.pss_mb.values()) for one in (before, after)]
     print(f"machine: {machine()}")
     print(f"{count} idle markets beside two: PSS {whole[0]:.0f} -> {whole[1]:.0f} MB of {MB:,} bytes")
-    print(
-        f"each: {(whole[1] - whole[0]) / count:.1f} MB, {(after.processes - before.processes) / count:.1f} processes,"
-    )
-    print(
-        f"      {(after.sessions - before.sessions) / count:.1f} sessions, {(after.cpu - before.cpu) / count:.4f} of a core"
-    )
+    for what, more, unit in (
+        ("memory", whole[1] - whole[0], "MB"),
+        ("processes", after.processes - before.processes, ""),
+        ("sessions", after.sessions - before.sessions, ""),
+        ("processor", (after.cpu - before.cpu) * 100, "% of a core"),
+    ):
+        print(f"each: {what:<12} {more / count:>7.2f} {unit}")
     for name in sorted(after.pss_mb):
         more = (after.pss_mb[name] - before.pss_mb.get(name, 0.0)) / count
         print(f"  {name:<12} {more:>6.1f} MB for each")
