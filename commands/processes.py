@@ -1,6 +1,8 @@
 """Fresh processes for markets and gateways of the running exchange: after an upgrade, or to have them elsewhere."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 import httpx
@@ -58,18 +60,19 @@ def restart() -> None:
             console.print(f"{name}: process {told['from_pid']} was replaced by {told['to_pid']}")
 
 
-def admin_client() -> httpx.Client:
+@contextlib.contextmanager
+def admin_client() -> Iterator[httpx.Client]:
     """Somebody who may, by the password that this machine has."""
     settings = load()
     admin = admin_of(settings)
     if admin is None:
         raise Failure("no admin's password at hand: run this where the daemon runs, or set WATTBOOK_ADMIN_PASSWORD")
-    client = api_of(settings)
-    answer = client.post("/api/v1/auth/login", json={"email": admin[0], "password": admin[1]})
-    if not answer.is_success:
-        raise Failure(f"the admin cannot log in: {answer.json().get('detail')}")
-    client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-    return client
+    with api_of(settings) as client:
+        answer = client.post("/api/v1/auth/login", json={"email": admin[0], "password": admin[1]})
+        if not answer.is_success:
+            raise Failure(f"the admin cannot log in: {answer.json().get('detail')}")
+        client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        yield client
 
 
 def _replaced(client: httpx.Client, name: str, *, by_snapshot: bool) -> Any:

@@ -6,17 +6,32 @@ heir that serves from the newest snapshot it can read instead of the one at the 
 
 import asyncio
 
+import asyncpg
 import pytest
 
 from actors import recovery
 from actors.market import Market
-from actors.succession import LEFT, STANDING_BY, Heir
+from actors.succession import LEAVING, LEFT, STANDING_BY, Heir
 from engine.messages import Side
+from engine.records import Want
 from engine.views import Answer, Failed, OrderAnswer, OrderStatus
+from persistence.ledger import PostgresLedger
 from tests.integration.actors.test_market import FaultyJournal
 from tests.support.exchange import Exchange, eventually, order
 
 ORDERS = 60
+
+
+class SlowLedger(PostgresLedger):
+    """A real ledger that draws when it is told to."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        super().__init__(pool)
+        self.hold = asyncio.Event()
+
+    async def draw(self, market_id: int, number_first: int, wants: list[Want]) -> list[int]:
+        await self.hold.wait()
+        return await super().draw(market_id, number_first, wants)
 
 
 def heir_of(exchange: Exchange, symbol: str) -> tuple[Market, Market]:
@@ -72,26 +87,25 @@ async def test_orders_that_come_while_the_market_moves_are_done_once_and_in_orde
 
 async def test_what_waits_for_the_ledger_is_finished_before_the_market_leaves(exchange: Exchange) -> None:
     await exchange.open_market("M")
-    journal = FaultyJournal(exchange.dsn)
-    exchange.start_market("M", journal)
+    ledger = SlowLedger(exchange.pool)
+    exchange.start_market("M", draws=ledger)
     trader = await exchange.trader("trader")
-    other = await exchange.trader("other")
-    last = await exchange.placed("M", order(trader, Side.BUY, "1.000"))
+    last = await exchange.sequence("M")
     owner, heir = heir_of(exchange, "M")
-    await standing_by(heir, last.order.sequence)
-    journal.hold = asyncio.Event()
-    commands = [order(trader, Side.BUY, "1.000"), order(other, Side.SELL, "9.000")]  # the second needs a draw
-    answers = [asyncio.create_task(exchange.submit("M", command)) for command in commands]
+    await standing_by(heir, last)
+    answer = asyncio.create_task(exchange.submit("M", order(trader, Side.BUY, "1.000")))
     await eventually(lambda: owner.status()["waiting"])
     moving = asyncio.create_task(move(exchange, "M", owner, heir))
-    await asyncio.sleep(0)
-    journal.hold.set()
+    later = asyncio.create_task(exchange.submit("M", order(trader, Side.BUY, "1.001")))
+    await eventually(lambda: owner.status()["state"] == LEAVING)
+    ledger.hold.set()
     boundary = await moving
 
-    for answer in await asyncio.gather(*answers):
-        assert isinstance(answer, OrderAnswer)
-        assert answer.order.status is OrderStatus.OPEN
-        assert answer.order.sequence <= boundary
+    first, second = await answer, await later
+    assert isinstance(first, OrderAnswer)
+    assert isinstance(second, OrderAnswer)
+    assert first.order.status is OrderStatus.OPEN
+    assert first.order.sequence <= boundary < second.order.sequence
 
 
 async def test_an_heir_that_cannot_replay_the_journal_starts_from_a_snapshot_at_its_end(
