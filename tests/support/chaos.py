@@ -11,8 +11,10 @@ done to a real installation without owning its machine is done as nearly as proc
 
 import asyncio
 import contextlib
+import os
 import random
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
@@ -121,13 +123,11 @@ async def ended_sessions(trouble: Trouble) -> None:
 async def full_disk(trouble: Trouble) -> None:
     """No session can make a file larger; PostgreSQL's log cannot be written either, and it recovers from that."""
     sessions = await asyncio.to_thread(_database_sessions, trouble)
-    for process in sessions:
-        _limit_files(process, FILE_BYTES_MAX)
+    await asyncio.to_thread(_limit_files, sessions, str(FILE_BYTES_MAX))
     try:
         await trouble.while_it_lasts()
     finally:
-        for process in sessions:
-            _limit_files(process, psutil.RLIM_INFINITY)
+        await asyncio.to_thread(_limit_files, sessions, "unlimited")
 
 
 async def slow_fsync(trouble: Trouble) -> None:
@@ -290,10 +290,21 @@ def _database_sessions(trouble: Trouble) -> list[Any]:
     return found
 
 
-def _limit_files(process: Any, size: int) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        _, hard = process.rlimit(psutil.RLIMIT_FSIZE)
-        process.rlimit(psutil.RLIMIT_FSIZE, (size if hard == psutil.RLIM_INFINITY else min(size, hard), hard))
+def _limit_files(processes: list[Any], size: str) -> None:
+    """As the user that they run as: a container's root may not do it to others."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            command = ["prlimit", f"--pid={process.pid}", f"--fsize={size}:"]
+            user, group = process.uids().real, process.gids().real
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                check=False,
+                user=None if user == os.getuid() else user,
+                group=None if user == os.getuid() else group,
+            )
+            assert not done.returncode or not process.is_running(), done.stderr
 
 
 def _signal(processes: list[Any], number: int) -> None:

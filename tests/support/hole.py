@@ -71,10 +71,9 @@ class Hole:
             writer.close()
 
     async def end(self) -> None:
+        self.heal()
         self.cut()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks)
 
 
 @asynccontextmanager
