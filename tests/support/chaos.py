@@ -54,6 +54,7 @@ class Report(msgspec.Struct):
     repeated: int = 0
     failed_requests: int = 0
     longest_pause_seconds: float = 0.0
+    connections_through_the_hole: int = 0
     violations: list[str] = []
 
 
@@ -213,7 +214,7 @@ def schedule(seed: int) -> Iterator[tuple[str, bool]]:
 async def run(
     installation: Installation, folder: Path, seed: int, seconds: float, say: Callable[[str], None] = print
 ) -> Report:
-    """Trouble for this long; then peace, and the judgement."""
+    """Trouble for this long, and at least a whole round; then peace, and the judgement."""
     began, path = monotonic(), folder / f"acknowledged-{seed}.jsonl"
     report = Report(seed, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", violations=[])
     load, counts = Load(installation.url, TimedLog(path)), Counter[str]()
@@ -221,8 +222,9 @@ async def run(
         async with hole(installation.detour) as network:
             await load.start()
             trouble = Trouble(installation, network, random.Random(seed))
+            await planned(trouble, "gateway", "restart")  # the new one's connections go through the hole
             for name, waits in schedule(seed):
-                if monotonic() - began > seconds:
+                if monotonic() - began > seconds and sum(counts.values()) >= len(FAULTS):
                     break
                 if waits:
                     await load.recovered()
@@ -231,6 +233,7 @@ async def run(
                 await FAULTS[name](trouble)
                 counts[name] += 1
             await load.recovered()
+            report.connections_through_the_hole = network.count
         await load.recovered()
         await faults.whole(installation)
     except (AssertionError, TimeoutError) as error:
