@@ -36,10 +36,11 @@ class Unreachable(Exception):
 
 
 class Placement(Struct, frozen=True):
-    """name: how the dashboard lists it. spread: not beside its like if it can be helped."""
+    """name: how the dashboard lists it. spread: not beside its like if it can be helped. node: there, if it lives."""
 
     name: str
     spread: bool = False
+    node: str = ""  # as Ray calls it, in hex
 
 
 def join_cluster(address: str) -> None:
@@ -85,9 +86,15 @@ def start(kind: type[Host], placement: Placement, recipe: Recipe) -> Any:
         max_restarts=-1,
         max_task_retries=0,
         num_cpus=CPUS,
-        scheduling_strategy="SPREAD" if placement.spread else "DEFAULT",
+        scheduling_strategy=_strategy(placement),
     )
     return actor.remote(recipe)
+
+
+def _strategy(placement: Placement) -> Any:
+    if placement.node:
+        return ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(placement.node, soft=True)
+    return "SPREAD" if placement.spread else "DEFAULT"
 
 
 async def call(actor: Any, method: str, *arguments: Any, seconds: float = CALL_SECONDS_MAX) -> Any:
@@ -130,11 +137,11 @@ async def supervision() -> dict[str, Any]:
 class Processes:
     """How the supervisor replaces processes, for operators; everything is empty when it does not answer."""
 
-    async def replace(self, name: str, *, by_snapshot: bool) -> dict[str, Any]:
+    async def replace(self, name: str, *, by_snapshot: bool, node: str) -> dict[str, Any]:
         """Begin to replace this actor's process; how that stands."""
         try:
             supervisor = await asyncio.to_thread(find, SUPERVISOR)
-            return dict(await call(supervisor, "replace", name, by_snapshot))
+            return dict(await call(supervisor, "replace", name, by_snapshot, node))
         except Unreachable:
             return {}
 

@@ -119,10 +119,10 @@ class SupervisorActor(Host):
         part: Any = self._part
         return list(part.meter_directory())
 
-    async def replace(self, name: str, by_snapshot: bool) -> dict[str, Any]:
+    async def replace(self, name: str, by_snapshot: bool, node: str) -> dict[str, Any]:
         """Begin to replace an actor's process with a fresh one; how that stands."""
         part: Any = self._part
-        return dict(await part.replace(name, by_snapshot=by_snapshot))
+        return dict(await part.replace(name, by_snapshot=by_snapshot, node=node))
 
     async def replacements(self) -> dict[str, Any]:
         """Of each actor whose process was replaced, how that went the last time."""

@@ -232,8 +232,11 @@ class Supervisor:
         """How the last replacement of each actor went, or goes."""
         return {name: msgspec.to_builtins(one) for name, one in self._replacements.items()}
 
-    async def replace(self, name: str, *, by_snapshot: bool) -> dict[str, Any]:
-        """Begin to give a market or a gateway a fresh process; one at a time. How that stands, or why not."""
+    async def replace(self, name: str, *, by_snapshot: bool, node: str = "") -> dict[str, Any]:
+        """Begin to give a market or a gateway a fresh process, on that node if it is named; one at a time.
+
+        How that stands, or why not.
+        """
         told = Replacement(name, WARMING, clock_us())
         why_not = self._why_not_replaced(name)
         if why_not:
@@ -241,7 +244,8 @@ class Supervisor:
         else:
             self._replacements[name] = told
             told.from_pid = self._named(name).status["pid"]
-            self._replacing = asyncio.create_task(self._replace(self._named(name), told, by_snapshot=by_snapshot))
+            replacing = self._replace(self._named(name), told, by_snapshot=by_snapshot, node=node)
+            self._replacing = asyncio.create_task(replacing)
         return dict(msgspec.to_builtins(told))
 
     def _why_not_replaced(self, name: str) -> str:
@@ -259,18 +263,18 @@ class Supervisor:
     def _named(self, name: str) -> Watched:
         return next(one for one in (*self._markets.values(), *self._others.values()) if one.name == name)
 
-    async def _replace(self, old: Watched, told: Replacement, *, by_snapshot: bool) -> None:
+    async def _replace(self, old: Watched, told: Replacement, *, by_snapshot: bool, node: str) -> None:
         """A task of its own: how it ends stands in `told`."""
         heir: Watched | None = None
         try:
             if old.kind is MarketActor:
                 market_id = next(number for number, one in self._markets.items() if one is old)
                 recipe = self._recipes.market(market_id, self._specs[market_id].symbol, stands_by=True)
-                heir = self._heir_of(old, recipe)
+                heir = self._heir_of(old, recipe, node)
                 swap = partial(self._markets.__setitem__, market_id, heir)
                 await replace_market(old, heir, swap, told, by_snapshot=by_snapshot)
             else:
-                heir = self._heir_of(old, self._recipes.gateway(int(old.name.rpartition("-")[2])))
+                heir = self._heir_of(old, self._recipes.gateway(int(old.name.rpartition("-")[2])), node)
                 await replace_gateway(old, heir, partial(self._others.__setitem__, old.name, heir), told)
             told.end(DONE)
         except (NotReplaced, Unreachable) as error:
@@ -283,9 +287,9 @@ class Supervisor:
                 handles.end(heir.actor)
             log.info("supervisor.replaced", actor=old.name, state=told.state, why=told.detail)
 
-    def _heir_of(self, old: Watched, recipe: Recipe) -> Watched:
-        called = other_name(old.called, old.name)
-        return Watched(old.placement, old.kind, recipe, self._absences, called, is_heir=True)
+    def _heir_of(self, old: Watched, recipe: Recipe, node: str) -> Watched:
+        called, placement = other_name(old.called, old.name), msgspec.structs.replace(old.placement, node=node)
+        return Watched(placement, old.kind, recipe, self._absences, called, is_heir=True)
 
     def __repr__(self) -> str:
         return "Supervisor()"

@@ -35,10 +35,11 @@ def move(
     by_snapshot: Annotated[
         bool, typer.Option("--by-snapshot", help="The new process has an engine that cannot replay this journal.")
     ] = False,
+    node: Annotated[str, typer.Option(help="Where it shall run, by Ray's id of the node.")] = "",
 ) -> None:
     """Give a market a fresh process while people trade in it: orders wait for a moment, and none is refused."""
     with admin_client() as client:
-        told = _replaced(client, f"market-{symbol}", by_snapshot=by_snapshot)
+        told = _replaced(client, f"market-{symbol}", by_snapshot=by_snapshot, node=node)
     console.print(
         f"{symbol}: process {told['from_pid']} handed over to {told['to_pid']} at sequence {told['sequence']}; "
         f"orders waited for {told['seconds_without']:.3f} s"
@@ -56,7 +57,7 @@ def restart() -> None:
         if not names:
             raise Failure("the supervisor does not answer")
         for name in names:
-            told = _replaced(client, name, by_snapshot=False)
+            told = _replaced(client, name)
             console.print(f"{name}: process {told['from_pid']} was replaced by {told['to_pid']}")
 
 
@@ -75,10 +76,10 @@ def admin_client() -> Iterator[httpx.Client]:
         yield client
 
 
-def _replaced(client: httpx.Client, name: str, *, by_snapshot: bool) -> Any:
+def _replaced(client: httpx.Client, name: str, *, by_snapshot: bool = False, node: str = "") -> Any:
     """What became of it. Raises Failure."""
     path = f"/api/v1/admin/actors/{name}/replacement"
-    answer = client.post(path, json={"by_snapshot": by_snapshot})
+    answer = client.post(path, json={"by_snapshot": by_snapshot, "node": node})
     if not answer.is_success:
         raise Failure(f"{name}: {answer.json().get('detail')}")
     began = answer.json()["began_at"]

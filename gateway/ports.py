@@ -561,7 +561,7 @@ class Processes(Protocol):
     `detail`, `began_us`, `ended_us`, `from_pid`, `to_pid`, `sequence` and `seconds_without`.
     """
 
-    async def replace(self, name: str, *, by_snapshot: bool) -> Mapping[str, Any]:
+    async def replace(self, name: str, *, by_snapshot: bool, node: str) -> Mapping[str, Any]:
         """Begin; how it stands, `refused` with a reason, or empty when the supervisor does not answer."""
         ...
 
@@ -573,7 +573,7 @@ class Processes(Protocol):
 class NoProcesses:
     """Where nobody supervises."""
 
-    async def replace(self, name: str, *, by_snapshot: bool) -> Mapping[str, Any]:  # noqa: ARG002
+    async def replace(self, name: str, *, by_snapshot: bool, node: str) -> Mapping[str, Any]:  # noqa: ARG002
         return {"state": "refused", "detail": "nobody supervises here"}
 
     async def replacements(self) -> Mapping[str, Any]:

@@ -5,11 +5,11 @@ does it, one at a time, and remembers the last one of each actor until it is res
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from litestar import Controller, get, post
 from litestar.params import FromPath, JSONBody
-from msgspec import Struct
+from msgspec import Meta, Struct, to_builtins
 
 from engine.messages import RejectCode
 from engine.views import Fault
@@ -20,9 +20,13 @@ from gateway.wire import Instant
 
 
 class ReplacementRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """by_snapshot: for an engine that cannot replay this journal; the old process leaves a snapshot at its end."""
+    """by_snapshot: for an engine that cannot replay this journal; the old process leaves a snapshot at its end.
+
+    node: where the new process shall run, by Ray's id of it; empty: where Ray finds best.
+    """
 
     by_snapshot: bool = False
+    node: Annotated[str, Meta(pattern="^[0-9a-f]{0,64}$")] = ""
 
 
 class ReplacementShown(Struct, frozen=True):
@@ -51,14 +55,14 @@ class ReplacementController(Controller):
         self, request: GatewayRequest, name: FromPath[str], data: JSONBody[ReplacementRequest | None] = None
     ) -> ReplacementShown:
         """Begin to replace the process of `market-<symbol>` or `gateway-<number>`; it serves on meanwhile."""
-        gateway, by_snapshot = request.gateway, data is not None and data.by_snapshot
+        gateway, wanted = request.gateway, data if data is not None else ReplacementRequest()
         seen = await gateway.supervision()
         if seen and (name not in seen or not name.startswith(("market-", "gateway-"))):
             raise not_found("actor")
         await gateway.audit.append(
-            request.origin, "actor.replacement_asked", f"actor:{name}", None, {"by_snapshot": by_snapshot}
+            request.origin, "actor.replacement_asked", f"actor:{name}", None, to_builtins(wanted)
         )
-        said = await gateway.processes.replace(name, by_snapshot=by_snapshot)
+        said = await gateway.processes.replace(name, by_snapshot=wanted.by_snapshot, node=wanted.node)
         if not said:
             raise Problem(Fault.UNAVAILABLE, "the supervisor does not answer")
         if said["state"] == "refused":

@@ -1,8 +1,8 @@
 """SIGKILL and SIGSTOP of every part under load: what was acknowledged is there, and nothing happened twice.
 
 The judge is a client's own log of every answer it got, held against a replay of the journals, tables and the ledger.
-Only the long form (`make faults`): test_chaos.py has each of these in its round. Seen to fail for: a market that answers
-before the commit; a gateway that says 500 while Postgres recovers.
+Only the long form (`make faults`): test_chaos.py has each of these in its round. Seen to fail for: a market that
+answers before the commit; a gateway that says 500 while Postgres recovers.
 """
 
 import asyncio
