@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run test lint types tests demo bench chaos docs programs lock clean
+.PHONY: help run test lint types tests demo bench soak chaos faults docs programs lock clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -44,7 +44,13 @@ demo: $(READY)  ## Fifty households trade a real day in two minutes
 bench: $(READY)  ## Measure speed; figures go to var/bench.json
 	@$(BIN)/python -m bench
 
-chaos: $(READY)  ## Kill and stop everything under load, and play thousands of failing histories (LONG=1)
+soak: $(READY)  ## HOURS= of load, and what grows meanwhile
+	@$(BIN)/python -m bench.soak $(if $(HOURS),--hours $(HOURS))
+
+chaos: $(READY)  ## Trouble of every kind under load, in the order of SEED=, for MINUTES=; the audit judges
+	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+faults: $(READY)  ## Each fault by itself, again and again, and thousands of failing histories
 	@LONG=1 $(BIN)/python -m pytest tests/faults tests/simulation -s
 
 docs: $(READY)  ## Write the tables of docs/ that come from the code

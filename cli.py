@@ -1,4 +1,4 @@
-"""The operator's command line (console script wattbook): look, migrate, audit, replay, rotate, load, demonstrate."""
+"""The operator's command line (console script wattbook): look, move, migrate, audit, replay, rotate, load, show."""
 
 import sys
 
@@ -8,6 +8,7 @@ import typer
 from commands import (
     audit,
     certificate,
+    deploy,
     devnet,
     keys,
     look,
@@ -15,6 +16,7 @@ from commands import (
     metrics,
     migrations,
     oracle,
+    processes,
     proof,
     replay,
     traffic,
@@ -42,6 +44,9 @@ app.add_typer(meters.app, name="meters")
 app.add_typer(users.app, name="users")
 app.add_typer(proof.app, name="proof")
 app.add_typer(oracle.app, name="oracle")
+app.add_typer(deploy.app, name="deploy")
+app.add_typer(processes.market, name="market")
+app.add_typer(processes.gateways, name="gateway")
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ import msgspec
 import structlog
 from rich.console import Console
 
-from actors import crash_points, keeper
+from actors import crash_points, detour, keeper
 from chain_recipes import authorities
 from config.load import SettingsWrong, load
 from config.logs import log_to
@@ -368,6 +368,8 @@ class Daemon:
             rows.append(("Local Solana", self._wiring.chain_urls[0]))
         rows.append(("Logs", str(settings.logs)))
         say = partial(self._console.print, soft_wrap=True, markup=False)
+        if detour.VARIABLE in os.environ:
+            say(f"{detour.VARIABLE} is set: connections between parts can be led astray. For tests only.")
         if crash_points.VARIABLE in os.environ:
             say(f"{crash_points.VARIABLE} is set: parts of this exchange can be told to die. For tests only.")
         self._console.print(f"\n[bold]Wattbook is ready[/] after {seconds:.1f} s. Ctrl-C stops it.\n")

@@ -73,7 +73,7 @@ class CatalogueRules:
         return msgspec.structs.replace(spec, paths=paths), await self._catalogue.first_phase(market_id)
 
 
-async def make_market(wiring: Wiring, market_id: int, symbol: str) -> Market:
+async def make_market(wiring: Wiring, market_id: int, symbol: str, stands_by: bool = False) -> Market:
     settings, pool = wiring.settings, await pool_of(wiring, f"market {symbol}", 4, waits=False)
     return Market(
         market_id,
@@ -92,6 +92,7 @@ async def make_market(wiring: Wiring, market_id: int, symbol: str) -> Market:
             idle_return_seconds=settings.idle_return_seconds,
         ),
         crash_points.of(f"market.{symbol}"),
+        stands_by=stands_by,
     )
 
 
@@ -210,6 +211,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
     settings = wiring.settings
     options = GatewaySettings(
         key_directory=wiring.settings.keys,
+        chaos_report=settings.folder / "chaos.json",
         api_key_pepper=settings.api_key_pepper.encode(),
         api_keys_max=settings.api_keys_max,
         api_key_days=settings.api_key_days,
@@ -286,6 +288,7 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
         stages=Stages(),
         gather=gathered,
         supervision=handles.supervision,
+        processes=handles.Processes(),
         outages=OUTAGES,
     )
 
@@ -326,8 +329,8 @@ class ActorRecipes:
     def __init__(self, wiring: Wiring) -> None:
         self._wiring = wiring
 
-    def market(self, market_id: int, symbol: str) -> Recipe:
-        return recipe(self._wiring, f"market-{symbol}", make_market, market_id, symbol)
+    def market(self, market_id: int, symbol: str, *, stands_by: bool = False) -> Recipe:
+        return recipe(self._wiring, f"market-{symbol}", make_market, market_id, symbol, stands_by)
 
     def persistence(self) -> Recipe:
         return recipe(self._wiring, "persistence", make_persistence)

@@ -32,6 +32,11 @@ class Dialler:
         connection = self._connection
         return connection if connection is not None and connection.is_open else None
 
+    @property
+    def address(self) -> str:
+        """Where it is dialled; empty: nobody has said yet."""
+        return self._address
+
     async def until_up(self, seconds_max: float) -> Connection | None:
         """The connection, waited for if it is being made; None when it did not come, or closes at this moment."""
         try:
@@ -73,6 +78,7 @@ class Dialler:
             self._hang_up()
 
     def _hang_up(self) -> None:
+        self._up.clear()  # whoever waits, waits for the next one
         if self._connection is not None:
             self._connection.close()
 

@@ -36,10 +36,11 @@ class Unreachable(Exception):
 
 
 class Placement(Struct, frozen=True):
-    """name: how the dashboard lists it. spread: not beside its like if it can be helped."""
+    """name: how the dashboard lists it. spread: not beside its like if it can be helped. node: there, if it lives."""
 
     name: str
     spread: bool = False
+    node: str = ""  # as Ray calls it, in hex
 
 
 def join_cluster(address: str) -> None:
@@ -85,16 +86,22 @@ def start(kind: type[Host], placement: Placement, recipe: Recipe) -> Any:
         max_restarts=-1,
         max_task_retries=0,
         num_cpus=CPUS,
-        scheduling_strategy="SPREAD" if placement.spread else "DEFAULT",
+        scheduling_strategy=_strategy(placement),
     )
     return actor.remote(recipe)
 
 
-async def call(actor: Any, method: str, seconds: float = CALL_SECONDS_MAX) -> Any:
+def _strategy(placement: Placement) -> Any:
+    if placement.node:
+        return ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(placement.node, soft=True)
+    return "SPREAD" if placement.spread else "DEFAULT"
+
+
+async def call(actor: Any, method: str, *arguments: Any, seconds: float = CALL_SECONDS_MAX) -> Any:
     """What the actor's method returns. Raises Unreachable."""
     try:
         async with asyncio.timeout(seconds):
-            return await getattr(actor, method).remote()
+            return await getattr(actor, method).remote(*arguments)
     except (ray.exceptions.RayError, TimeoutError) as error:
         raise Unreachable(f"{method}: {type(error).__name__}") from error
 
@@ -122,9 +129,29 @@ async def supervision() -> dict[str, Any]:
     """What the supervisor knows of every actor, for operators; empty when it does not answer."""
     try:
         supervisor = await asyncio.to_thread(find, SUPERVISOR)  # Ray's look-up by name blocks
-        return dict(await call(supervisor, "status", LOOK_SECONDS_MAX))
+        return dict(await call(supervisor, "status", seconds=LOOK_SECONDS_MAX))
     except Unreachable:
         return {}
+
+
+class Processes:
+    """How the supervisor replaces processes, for operators; everything is empty when it does not answer."""
+
+    async def replace(self, name: str, *, by_snapshot: bool, node: str) -> dict[str, Any]:
+        """Begin to replace this actor's process; how that stands."""
+        try:
+            supervisor = await asyncio.to_thread(find, SUPERVISOR)
+            return dict(await call(supervisor, "replace", name, by_snapshot, node))
+        except Unreachable:
+            return {}
+
+    async def replacements(self) -> dict[str, Any]:
+        """How the last replacement of each actor went, or goes, by its name."""
+        try:
+            supervisor = await asyncio.to_thread(find, SUPERVISOR)
+            return dict(await call(supervisor, "replacements", seconds=LOOK_SECONDS_MAX))
+        except Unreachable:
+            return {}
 
 
 async def meter_directory() -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from actors.succession import Heir
 from engine.units import TimeUs
 
 log = structlog.get_logger()
@@ -75,6 +76,16 @@ class Host:
 class MarketActor(Host):
     """The order book of one market."""
 
+    async def take_over(self) -> None:
+        """Stand by no longer."""
+        part: Any = self._part
+        part.take_over()
+
+    async def hand_over(self, address: str, by_snapshot: bool) -> int:
+        """Leave the market to the process that listens there; returns the last sequence of this one."""
+        part: Any = self._part
+        return int(await part.hand_over(Heir(address, by_snapshot)))
+
 
 class PersistenceActor(Host):
     """Follows the journals."""
@@ -107,6 +118,16 @@ class SupervisorActor(Host):
         """Where each shard of the meters listens; empty: nowhere at the moment."""
         part: Any = self._part
         return list(part.meter_directory())
+
+    async def replace(self, name: str, by_snapshot: bool, node: str) -> dict[str, Any]:
+        """Begin to replace an actor's process with a fresh one; how that stands."""
+        part: Any = self._part
+        return dict(await part.replace(name, by_snapshot=by_snapshot, node=node))
+
+    async def replacements(self) -> dict[str, Any]:
+        """Of each actor whose process was replaced, how that went the last time."""
+        part: Any = self._part
+        return dict(part.replacements())
 
     async def directory(self) -> list[bytes]:
         """Every market as an encoded Place."""

@@ -2,6 +2,10 @@
 
 Requests are pipelined; answers find their request by id. A broken connection fails what was under way, is resolved
 again through the directory, and is opened again with back-off. Nothing here waits without a bound.
+
+A market that has moved says so instead of answering, and the directory may say so before: then what is under way is
+waited for, what comes is held, and when the market's next process is reached it gets it all in order. Nothing that
+could have been done is sent a second time.
 """
 
 import asyncio
@@ -17,6 +21,7 @@ from actors import metrics
 from actors.dataplane import Connection, Secret
 from actors.dialling import Dialler
 from actors.stages import Stages
+from actors.succession import Moved
 from engine.market import MarketSpec
 from engine.messages import Command, ParticipantId
 from engine.views import Answer, BookView, Failed, Fault, Feed, Query, Watch
@@ -26,12 +31,14 @@ ANSWER_SECONDS_MAX: Final = 10.0
 DIRECTORY_SECONDS: Final = 0.5
 DIRECTORY_SECONDS_WHILE_DOWN: Final = 0.1
 WATCH_AGAIN_SECONDS: Final = 0.2
+LEAVE_SECONDS_MAX: Final = 0.5  # for the answers that a process which is left still owes
+HELD_SECONDS_MAX: Final = 5.0
 
 _QUERIES: Final = get_args(Query)
 _NOT_YET: Final = Failed(Fault.OUTCOME_UNKNOWN, "not answered yet")
 _encode = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[list[tuple[int, Any, int]]] = msgspec.msgpack.Decoder(
-    list[tuple[int, Answer | Feed, int]]
+    list[tuple[int, Answer | Feed | Moved, int]]
 )
 log = structlog.get_logger()
 
@@ -144,12 +151,13 @@ class Together:
 
 
 class Waiting(NamedTuple):
-    """A request without an answer, since when (seconds of monotonic)."""
+    """A request without an answer, since when (seconds of monotonic), and as it goes over the wire."""
 
     together: Together
     place: int
     since: float
     is_query: bool
+    letter: bytes
 
 
 class Link:
@@ -159,21 +167,28 @@ class Link:
         self._symbol = symbol
         self._dialler = Dialler(f"market {symbol}", secret, self, lost_sight)
         self._pending: dict[int, Waiting] = {}
+        self._held: dict[int, Waiting] = {}  # not sent, or sent back undone: for the market's next process
+        self._is_leaving = False  # until connected to the next process
+        self._heir = ""  # its address, until it is dialled
+        self._left = ""  # an address that the directory may still name for a moment
+        self._leaving: asyncio.TimerHandle | None = None
         self._next_id = 1
         self._watch: Watch | None = None
         self._watch_id = 0
         self._listener: Listener | None = None
         self._hop = Stages().hop
-        self.run, self.moved_to = self._dialler.run, self._dialler.moved_to
+        self.run = self._dialler.run
 
     @property
     def is_up(self) -> bool:
-        return self._dialler.connection is not None
+        return self._dialler.connection is not None and not self._is_leaving
 
     def request(self, bodies: Sequence[Command | Query]) -> Coroutine[Any, Any, list[Answer]]:
         """Send all or none, at once if the link is up, else when it is; then wait for all answers."""
-        if len(self._pending) + len(bodies) > PENDING_MAX:
+        if len(self._pending) + len(self._held) + len(bodies) > PENDING_MAX:
             return _told([Failed(Fault.OVERLOADED, f"{self._symbol}: too many requests are under way")] * len(bodies))
+        if self._is_leaving:
+            return self._send(None, bodies).wait()
         connection = self._dialler.connection
         if connection is None:
             return self._request_when_up(bodies)
@@ -184,12 +199,17 @@ class Link:
         connection = await self._dialler.until_up(ANSWER_SECONDS_MAX / 2)
         return self._unreachable(len(bodies)) if connection is None else await self._send(connection, bodies).wait()
 
-    def _send(self, connection: Connection, bodies: Sequence[Command | Query]) -> Together:
+    def _send(self, connection: Connection | None, bodies: Sequence[Command | Query]) -> Together:
+        """Without a connection: hold them for the next one."""
         together, now, request_id = Together(len(bodies)), monotonic(), self._next_id
         self._next_id += len(bodies)
         for place, body in enumerate(bodies):
-            self._pending[request_id] = Waiting(together, place, now, isinstance(body, _QUERIES))
-            connection.send(_encode((request_id, body)))
+            waiting = Waiting(together, place, now, isinstance(body, _QUERIES), _encode((request_id, body)))
+            if connection is None:
+                self._held[request_id] = waiting
+            else:
+                self._pending[request_id] = waiting
+                connection.send(waiting.letter)
             request_id += 1
         return together
 
@@ -209,11 +229,55 @@ class Link:
                 break
             del self._pending[request_id]
             self._give_up(waiting)
+        for request_id, waiting in list(self._held.items()):
+            if now - waiting.since >= HELD_SECONDS_MAX:
+                del self._held[request_id]
+                waiting.together.take(waiting.place, *self._unreachable(1))
+
+    # --- from one process of the market to the next -----------------------------------------------------------------
+
+    def moved_to(self, address: str) -> None:
+        """Where the directory says that the market listens; empty: nobody knows."""
+        if not address or address in (self._left, self._heir):
+            return
+        self._left = ""
+        if address == self._dialler.address:
+            return
+        if self._is_leaving or self._dialler.connection is not None:
+            self._leave_for(address)
+        else:
+            self._dialler.moved_to(address)
+
+    def _leave_for(self, address: str) -> None:
+        """Hold what comes from now on, and dial this address when nothing is under way any more."""
+        if address != self._dialler.address:
+            self._heir, self._left = address, self._dialler.address
+            self._is_leaving = True
+            if self._leaving is None:
+                self._leaving = asyncio.get_running_loop().call_later(LEAVE_SECONDS_MAX, self._leave)
+            if not self._pending:
+                self._leave()
+
+    def _leave(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+        heir, self._heir = self._heir, ""
+        self._dialler.moved_to(heir)
+
+    def _send_held(self, connection: Connection) -> None:
+        """In the order in which the requests were made: what came back undone is older than what waited."""
+        self._is_leaving = False
+        held, self._held = self._held, {}
+        for request_id in sorted(held):
+            self._pending[request_id] = held[request_id]
+            connection.send(held[request_id].letter)
 
     # --- Receiver -------------------------------------------------------------------------------------------------
 
-    def connected(self, connection: Connection) -> None:  # noqa: ARG002 - the dialler has it
+    def connected(self, connection: Connection) -> None:
         self._send_watch()
+        self._send_held(connection)
 
     def received(self, connection: Connection, frames: list[bytes]) -> None:
         now, pending = monotonic(), self._pending
@@ -226,11 +290,17 @@ class Link:
                 return
             for request_id, message, market_us in messages:
                 waiting = pending.pop(request_id, None)
-                if waiting is not None:
+                if type(message) is Moved:
+                    if waiting is not None:
+                        self._held[request_id] = waiting
+                    self._leave_for(message.address)
+                elif waiting is not None:
                     waiting.together.take(waiting.place, message)
                     self._hop(now - waiting.since - market_us / 1_000_000)
                 elif request_id == 0 or request_id == self._watch_id:
                     self._hear(request_id, message)
+        if self._heir and not pending:
+            self._leave()
 
     def _hear(self, request_id: int, news: BookView | Feed | Failed) -> None:
         if not isinstance(news, Failed):
@@ -246,6 +316,8 @@ class Link:
         pending, self._pending = self._pending, {}
         for waiting in pending.values():
             self._give_up(waiting)
+        if self._heir:
+            self._leave()
         self._tell(None)
 
     def _give_up(self, waiting: Waiting) -> None:

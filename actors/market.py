@@ -24,10 +24,11 @@ from actors.feed import Newsroom
 from actors.market_figures import MarketFigures
 from actors.parking import Item, Parking
 from actors.ports import Draws, Journal, Rules, Snapshots
-from actors.recovery import NothingToRecover, Replica, newest_snapshot, recover, snapshot_of
+from actors.recovery import NothingToRecover, Replica, catch_up, newest_snapshot, recover, snapshot_of
 from actors.risk import amiss
 from actors.shell import Shell
 from actors.stages import Stages
+from actors.succession import LEAVING, LEFT, STANDING_BY, Heir, Moved, Standby
 from engine.book import state
 from engine.book.answers import answer, reply
 from engine.book.order_book import OrderBook
@@ -129,11 +130,17 @@ class Market(Shell):
         options: MarketOptions,
         crash: Reached | None = None,
         aside: Aside = asyncio.to_thread,
+        *,
+        stands_by: bool = False,
     ) -> None:
+        """`stands_by`: another process owns the market until `take_over` says that it does not."""
         super().__init__(secret, options.host, options.backoff_seconds_max)
         self.market_id, self.symbol = market_id, symbol
         self._journal, self._snapshots, self._draws, self._rules = journal, snapshots, draws, rules
         self._clock, self._options, self._crash = clock, options, crash
+        self._standby = Standby(market_id, journal, snapshots) if stands_by else None
+        self._heir: Heir | None = None
+        self._has_left = asyncio.Event()
         self._book: OrderBook | None = None  # None: not known, replay before use
         self._journal_hash = GENESIS_HASH
         self._first: deque[Item] = deque()  # goes before what waits: funds that arrived and what they were for
@@ -175,10 +182,10 @@ class Market(Shell):
         return {
             "market": self.symbol,
             "state": self._state,
-            "detail": self._detail,
+            "detail": self._standby.flaw if self._standby is not None else self._detail,
             "address": self.address,
             "phase": book.phase.name.lower() if book else "",
-            "sequence": book.sequence if book else 0,
+            "sequence": self._reached,
             "open_orders": len(book.orders) if book else 0,
             "participants": len(book.accounts) if book else 0,
             "waiting": self._load,
@@ -186,8 +193,16 @@ class Market(Shell):
             "recovered_seconds": round(self._recovered_seconds, 3),
         }
 
+    @property
+    def _reached(self) -> int:
+        if self._book is None and self._standby is not None and self._standby.replica is not None:
+            return self._standby.replica.book.sequence
+        return self._book.sequence if self._book is not None else 0
+
     def measure(self) -> dict[str, float]:
         """Sampled twice a second: the gauges of this market, and the few that Ray's dashboard shows."""
+        if self._state in (STANDING_BY, LEFT):
+            return {}  # another process speaks for the market
         is_open = self._state == "serving" and self._book is not None and self._book.phase in _TAKES_ORDERS
         return self._figures.look(self._book, self._load, is_open=is_open)
 
@@ -195,11 +210,16 @@ class Market(Shell):
         return f"Market({self.symbol})"
 
     async def _live(self) -> None:
+        followed = await self._stand_by()
+        if self._draining and self._standby is not None:
+            self._become("stopped")
+            return
         self._become("recovering")
         started = perf_counter()
         self._book = None
         await self._journal.open(self.market_id)
-        replica = await self._recover()
+        self._standby = None
+        replica = await self._recover() if followed is None else await catch_up(followed, self._journal)
         book, self._journal_hash = replica.book, replica.journal_hash
         self._unpark()
         await self._take_up_draws(book)
@@ -229,6 +249,52 @@ class Market(Shell):
             await self._serve(book)
             for task in (draws, idle, rules, auctions):
                 task.cancel()
+        if self._state == LEFT:
+            await self._stay_behind(book)
+
+    # --- succession -----------------------------------------------------------------------------------------------
+
+    async def _stand_by(self) -> Replica | None:
+        """Follow while another process owns the market; what was reached when that is over."""
+        if self._standby is None:
+            return None
+        self._become(STANDING_BY)
+        return await self._standby.follow()
+
+    def take_over(self) -> None:
+        """Stand by no longer; nothing for a market that serves."""
+        if self._standby is not None:
+            self._standby.end()
+
+    async def hand_over(self, heir: Heir) -> int:
+        """Take no more commands and finish what was taken; the last sequence, once it is durable.
+
+        From now on whoever asks is told where the heir listens. Returns as well when the market has come to its end.
+        """
+        self._heir = heir
+        self._wake.set()
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._has_left, self._ended)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for one in waits:
+            one.cancel()
+        return self._reached
+
+    async def _stay_behind(self, book: OrderBook) -> None:
+        """Tell those who still come where the market is, until nobody needs us."""
+        assert self._heir is not None
+        self._figures.look(book, 0, is_open=False)  # what was counted since the last sample
+        if self._heir.by_snapshot:
+            await self._snapshots.save(snapshot_of(Replica(book, self._journal_hash)))
+        log.info("market.left", market=self.symbol, sequence=book.sequence, to=self._heir.address)
+        self._has_left.set()
+        while not self._draining:
+            self._wake.clear()
+            await self._wake.wait()
+        self._become("stopped")
+
+    async def drain(self) -> None:
+        self.take_over()
+        await super().drain()
 
     async def _recover(self) -> Replica:
         """The book as the journal has it; a market that opens for the first time gets its snapshot at sequence 0."""
@@ -265,6 +331,10 @@ class Market(Shell):
                 log.error("market.bad_frame", market=self.symbol, why=str(error))
                 connection.close()
                 break
+            if self._heir is not None:
+                for request_id, _ in messages:
+                    connection.send(_encode((request_id, Moved(self._heir.address), 0)))
+                continue
             if self._draining or self._state == "fenced":
                 self._refuse(connection, messages, Fault.UNAVAILABLE, f"the market is {self._state}")
                 continue
@@ -303,13 +373,13 @@ class Market(Shell):
         try:
             while True:
                 self._fill(book)
-                if self._draining:
-                    self._become("draining")
+                if self._draining or self._heir is not None:
+                    self._become("draining" if self._draining else LEAVING)
                 if self._draft.items:
                     draft, self._draft = self._draft, Draft()
                     await self._commit(draft, book)
-                elif self._draining and not self._parking.count:
-                    self._become("stopped")
+                elif (self._draining or self._heir is not None) and not self._parking.count:
+                    self._become("stopped" if self._draining else LEFT)
                     return
                 elif not self._first and not self._waiting:
                     self._wake.clear()

@@ -40,7 +40,12 @@ async def recover(
 
     Raises NothingToRecover, JournalBroken.
     """
-    replica = await newest_snapshot(market_id, snapshots, up_to)
+    return await catch_up(await newest_snapshot(market_id, snapshots, up_to), journal, up_to, visit)
+
+
+async def catch_up(replica: Replica, journal: Journal, up_to: int | None = None, visit: Visit | None = None) -> Replica:
+    """The same replica, as of the last row or of the row that ends at `up_to`. Raises JournalBroken."""
+    market_id = replica.book.spec.market_id
     while up_to is None or replica.book.sequence < up_to:
         rows = await journal.rows(market_id, replica.book.sequence, ROWS_AT_ONCE)
         for row in rows:

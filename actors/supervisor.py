@@ -26,6 +26,19 @@ from actors.hosting import (
     clock_us,
 )
 from actors.links import Place
+from actors.replacing import (
+    DONE,
+    FAILED,
+    REFUSED,
+    WARMING,
+    NotReplaced,
+    Replacement,
+    other_name,
+    replace_gateway,
+    replace_market,
+    settled,
+)
+from actors.succession import STANDING_BY
 from engine.market import MarketSpec
 from engine.units import TimeUs
 
@@ -45,7 +58,7 @@ class Catalogue(Protocol):
 class Recipes(Protocol):
     """How the parts are made: daemon.py knows."""
 
-    def market(self, market_id: int, symbol: str) -> Recipe: ...
+    def market(self, market_id: int, symbol: str, *, stands_by: bool = False) -> Recipe: ...
     def persistence(self) -> Recipe: ...
     def epoch_clock(self) -> Recipe: ...
     def meters(self, shard: int) -> Recipe: ...
@@ -63,12 +76,25 @@ class Absence(TypedDict):
 
 
 class Watched:
-    """One actor as the supervisor sees it; `absences` is the supervisor's, for all of them."""
+    """One actor as the supervisor sees it; `absences` is the supervisor's, for all of them.
 
-    def __init__(self, placement: Placement, kind: type[Host], recipe: Recipe, absences: deque[Absence]) -> None:
+    `called`: its name in Ray, if that is not the one that people know it by. An heir is to replace another process.
+    """
+
+    def __init__(
+        self,
+        placement: Placement,
+        kind: type[Host],
+        recipe: Recipe,
+        absences: deque[Absence],
+        called: str = "",
+        *,
+        is_heir: bool = False,
+    ) -> None:
         self._absences = absences
-        self.name = placement.name
-        self._start = partial(handles.start, kind, placement, recipe)
+        self.name, self.called, self.is_heir = placement.name, called or placement.name, is_heir
+        self.placement, self.kind = placement, kind
+        self._start = partial(handles.start, kind, msgspec.structs.replace(placement, name=self.called), recipe)
         self.actor = self._start()
         self.address = ""
         self.status: dict[str, Any] = {"state": "starting"}
@@ -80,6 +106,8 @@ class Watched:
         try:
             self.address = await handles.call(self.actor, "address")
             self.status = await handles.call(self.actor, "status")
+            if self.status.get("state") == STANDING_BY and not self.is_heir:
+                await handles.call(self.actor, "take_over")
             if not self.is_up:
                 log.info("supervisor.up", actor=self.name, address=self.address)
                 for absence in self._absences:
@@ -87,14 +115,15 @@ class Watched:
                         absence["back_us"] = clock_us()
             self.is_up = True
         except Unreachable as error:
-            if self.is_up:
+            if self.is_up and not self.is_heir:
                 self.faults += 1
                 metrics.ACTOR_FAULTS.labels(self.name).inc()
                 self._absences.append(Absence(actor=self.name, at_us=clock_us(), back_us=None, why=str(error)))
                 log.warning("supervisor.down", actor=self.name, why=str(error))
             self.address, self.status, self.is_up = "", {"state": "unreachable", "detail": str(error)}, False
             self.actor = self._start()  # the same actor by its name; a new one if it was ended for good
-        metrics.ACTOR_UP.labels(self.name).set(self.is_up)
+        if not self.is_heir:
+            metrics.ACTOR_UP.labels(self.name).set(self.is_up)
 
 
 class Supervisor:
@@ -108,6 +137,8 @@ class Supervisor:
         self._others: dict[str, Watched] = {}
         self._absences: deque[Absence] = deque(maxlen=FAULTS_KEPT)
         self._draining = False
+        self._replacements: dict[str, Replacement] = {}
+        self._replacing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Start what is missing and watch what is there, until drained."""
@@ -117,7 +148,8 @@ class Supervisor:
             self._watch(f"meters-{shard}", MeterAggregatorActor, self._recipes.meters(shard))
         await self._start_markets()
         for number in range(1, self._gateways + 1):
-            self._watch(f"gateway-{number}", GatewayActor, self._recipes.gateway(number), spread=True)
+            name = f"gateway-{number}"
+            self._watch(name, GatewayActor, self._recipes.gateway(number), spread=True, called=await settled(name))
         for name, kind, recipe in self._recipes.chain():  # last: trading waits for no chain
             self._watch(name, kind, recipe)
         looking: dict[str, asyncio.Task[None]] = {}
@@ -148,6 +180,9 @@ class Supervisor:
     async def drain(self) -> None:
         """Stop the others in order: no new requests, no new commands, everything followed, then end them."""
         self._draining = True
+        if self._replacing is not None:
+            self._replacing.cancel()
+            await asyncio.wait([self._replacing])
         stages = [
             [w for name, w in self._others.items() if name.startswith("gateway")],
             [
@@ -185,10 +220,76 @@ class Supervisor:
             if spec.market_id not in self._markets:
                 recipe = self._recipes.market(spec.market_id, spec.symbol)
                 placement = Placement(f"market-{spec.symbol}", spread=True)
-                self._markets[spec.market_id] = Watched(placement, MarketActor, recipe, self._absences)
+                called = await settled(placement.name)
+                self._markets[spec.market_id] = Watched(placement, MarketActor, recipe, self._absences, called)
 
-    def _watch(self, name: str, kind: type[Host], recipe: Recipe, *, spread: bool = False) -> None:
-        self._others[name] = Watched(Placement(name, spread), kind, recipe, self._absences)
+    def _watch(self, name: str, kind: type[Host], recipe: Recipe, *, spread: bool = False, called: str = "") -> None:
+        self._others[name] = Watched(Placement(name, spread), kind, recipe, self._absences, called)
+
+    # --- replacing processes ----------------------------------------------------------------------------------------
+
+    def replacements(self) -> dict[str, Any]:
+        """How the last replacement of each actor went, or goes."""
+        return {name: msgspec.to_builtins(one) for name, one in self._replacements.items()}
+
+    async def replace(self, name: str, *, by_snapshot: bool, node: str = "") -> dict[str, Any]:
+        """Begin to give a market or a gateway a fresh process, on that node if it is named; one at a time.
+
+        How that stands, or why not.
+        """
+        told = Replacement(name, WARMING, clock_us())
+        why_not = self._why_not_replaced(name)
+        if why_not:
+            told.end(REFUSED, why_not)
+        else:
+            self._replacements[name] = told
+            told.from_pid = self._named(name).status["pid"]
+            replacing = self._replace(self._named(name), told, by_snapshot=by_snapshot, node=node)
+            self._replacing = asyncio.create_task(replacing)
+        return dict(msgspec.to_builtins(told))
+
+    def _why_not_replaced(self, name: str) -> str:
+        if self._draining:
+            return "the exchange stops"
+        if self._replacing is not None and not self._replacing.done():
+            return "another process is being replaced"
+        known = [one for one in (*self._markets.values(), *self._others.values()) if one.name == name]
+        if not known or known[0].kind not in (MarketActor, GatewayActor):
+            return "there is no such market or gateway"
+        if not known[0].is_up or known[0].status.get("state") != "serving":
+            return f"it does not serve: {known[0].status.get('state')}"
+        return ""
+
+    def _named(self, name: str) -> Watched:
+        return next(one for one in (*self._markets.values(), *self._others.values()) if one.name == name)
+
+    async def _replace(self, old: Watched, told: Replacement, *, by_snapshot: bool, node: str) -> None:
+        """A task of its own: how it ends stands in `told`."""
+        heir: Watched | None = None
+        try:
+            if old.kind is MarketActor:
+                market_id = next(number for number, one in self._markets.items() if one is old)
+                recipe = self._recipes.market(market_id, self._specs[market_id].symbol, stands_by=True)
+                heir = self._heir_of(old, recipe, node)
+                swap = partial(self._markets.__setitem__, market_id, heir)
+                await replace_market(old, heir, swap, told, by_snapshot=by_snapshot)
+            else:
+                heir = self._heir_of(old, self._recipes.gateway(int(old.name.rpartition("-")[2])), node)
+                await replace_gateway(old, heir, partial(self._others.__setitem__, old.name, heir), told)
+            told.end(DONE)
+        except (NotReplaced, Unreachable) as error:
+            told.end(FAILED, str(error))
+        except BaseException as error:
+            told.end(FAILED, repr(error))
+            raise
+        finally:
+            if heir is not None and heir is not self._named(old.name):
+                handles.end(heir.actor)
+            log.info("supervisor.replaced", actor=old.name, state=told.state, why=told.detail)
+
+    def _heir_of(self, old: Watched, recipe: Recipe, node: str) -> Watched:
+        called, placement = other_name(old.called, old.name), msgspec.structs.replace(old.placement, node=node)
+        return Watched(placement, old.kind, recipe, self._absences, called, is_heir=True)
 
     def __repr__(self) -> str:
         return "Supervisor()"

@@ -205,10 +205,10 @@ async def _round(
     """The requests of all lanes at once. Raises SystemExit unless every reading was accepted."""
     if not smoke:
         settle()
-    before, own_ns, began_ns = _cpu(data_dir), process_time_ns(), perf_counter_ns()
+    before, own_ns, began_ns = cpu_seconds(data_dir), process_time_ns(), perf_counter_ns()
     done = await asyncio.gather(*(closed_loop(exchange.url, lane, 1) for lane in requests))
     elapsed_ns, own_ns = perf_counter_ns() - began_ns, process_time_ns() - own_ns
-    after = _cpu(data_dir)
+    after = cpu_seconds(data_dir)
     total = sum(map(len, requests)) * readings
     for body in itertools.chain.from_iterable(one.bodies for one in done):
         if _sums(body) != Sums(readings, 0, 0):
@@ -282,7 +282,7 @@ async def _bare(data_dir: Path, rows: int, lane: Lane) -> tuple[int, int]:
     return int(rows / copy_seconds), int(len(claims) * 1e9 / (perf_counter_ns() - began_ns))
 
 
-def _cpu(data_dir: Path) -> dict[str, float]:
+def cpu_seconds(data_dir: Path) -> dict[str, float]:
     """Seconds of processor time that each part of the exchange has used."""
     used: dict[str, float] = {}
     for name, process in parts(data_dir):

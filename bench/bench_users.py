@@ -26,7 +26,7 @@ from msgspec import Struct
 from bench.client import Trader
 from bench.http import REQUEST_SECONDS_MAX, Line, connect, request_bytes
 from bench.installation import Target, arguments, settle, target
-from bench.load import SECOND_NS
+from bench.load import SECOND_NS, Observe
 from bench.machine import Result, machine, percentile, record, times, undisturbed
 from bench.metronome import Metronome
 from bench.orders import MARKET, wish
@@ -117,7 +117,15 @@ class User:
 class Evening:
     """All users, the plan, and what came of it."""
 
-    def __init__(self, exchange: Target, traders: list[Trader], per_minute: int, seconds: float) -> None:
+    def __init__(
+        self,
+        exchange: Target,
+        traders: list[Trader],
+        per_minute: int,
+        seconds: float,
+        observe: Observe = lambda *_: None,
+    ) -> None:
+        self._observe = observe
         parts = urlsplit(exchange.url)
         self._address = parts.hostname or "127.0.0.1", parts.port or 80
         self._users = [User(trader, self) for trader in traders]
@@ -149,7 +157,9 @@ class Evening:
         self.latencies_ns.sort()
 
     def done(self, request: Request, status: str) -> None:
-        self.latencies_ns.append(perf_counter_ns() - request.intended_ns)
+        latency_ns = perf_counter_ns() - request.intended_ns
+        self.latencies_ns.append(latency_ns)
+        self._observe(request.intended_ns - self._started_ns, latency_ns, status)
         self.statuses[status] += 1
         self.kinds[request.kind] += 1
         if status == "broken":

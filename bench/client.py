@@ -45,6 +45,7 @@ class AckLog:
 
     def __init__(self, path: Path | None = None) -> None:
         self.acknowledgements: list[Acknowledgement] = []
+        self.count = 0
         self._file: IO[bytes] | None = path.open("ab", buffering=0) if path is not None else None
 
     def add_bytes(self, participant: str, body: bytes) -> None:
@@ -66,6 +67,7 @@ class AckLog:
             repeated=bool(order.get("repeated")),
         )
         self.acknowledgements.append(ack)
+        self.count += 1
         if self._file is not None:
             self._file.write(msgspec.json.encode(ack) + b"\n")
 

@@ -31,6 +31,7 @@ class Installation:
         self.data_dir = Path(tempfile.mkdtemp(prefix="wb-"))
         self.port, metrics_port, dashboard_port = free_ports(3)
         self.url = f"http://127.0.0.1:{self.port}"
+        self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("WATTBOOK_")},
             "WATTBOOK_DATA_DIR": str(self.data_dir),
@@ -81,6 +82,7 @@ class Target(Struct, frozen=True):
 
     url: str
     data_dir: Path | None = None
+    metrics_url: str = ""
 
 
 def arguments(doc: str | None) -> argparse.ArgumentParser:
@@ -99,7 +101,7 @@ def target(given: argparse.Namespace) -> Iterator[Target]:
         yield Target(given.url.rstrip("/"), given.data_dir)
         return
     with Installation() as installation:
-        yield Target(installation.url, installation.data_dir)
+        yield Target(installation.url, installation.data_dir, installation.metrics_url)
 
 
 def settle(percent: float = 20.0, seconds_max: float = 15.0) -> None:

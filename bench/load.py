@@ -28,7 +28,7 @@ from bench.people import registered
 
 IN_FLIGHT_MAX: Final = 5_000
 PREPARED_MAX: Final = 200_000  # requests encoded before the run; what a longer run needs beyond, it encodes on the way
-FILLING_PERCENT: Final = 5  # of the requests before the first cancel, so that there is always something to cancel
+SURGE_EVERY_SECONDS: Final = 5
 REPEAT_SECONDS_MAX: Final = 30.0
 RECONNECT_SECONDS_MAX: Final = 30.0
 LOGIN_SECONDS: Final = 600.0  # access tokens live 900
@@ -37,8 +37,15 @@ GAP_NS_MIN: Final = 100_000  # between two turns of the timer: what is due meanw
 SECOND_NS: Final = 1_000_000_000
 
 
+Observe = Callable[[int, int, str], None]
+
+
 class Plan(Struct, frozen=True):
-    """What to send: `rate` requests per second for `seconds`, from `users` participants."""
+    """What to send: `rate` requests per second for `seconds`, from `users` participants.
+
+    surge: so many times the rate in the first of every SURGE_EVERY_SECONDS. filling_percent: of the requests before the
+    first cancel, so that there is always something to cancel.
+    """
 
     url: str
     rate: int
@@ -49,10 +56,25 @@ class Plan(Struct, frozen=True):
     seed: int = 7
     cancel_percent: int = 15
     price_micro: int = PRICE_MICRO
+    surge: int = 1
+    filling_percent: int = 5
 
     @property
     def total(self) -> int:
-        return int(self.rate * self.seconds)
+        return int(self._at_once * self.seconds / SURGE_EVERY_SECONDS)
+
+    def intended_ns(self, number: int) -> int:
+        """When this request is to leave, from the beginning of the run."""
+        surges, place = divmod(number, self._at_once)
+        first = self.rate * self.surge  # of them in the first second
+        calm_ns = SECOND_NS + (place - first) * SECOND_NS // self.rate
+        within_ns = place * SECOND_NS // first if place < first else calm_ns
+        return surges * SURGE_EVERY_SECONDS * SECOND_NS + within_ns
+
+    @property
+    def _at_once(self) -> int:
+        """Requests in SURGE_EVERY_SECONDS."""
+        return self.rate * (self.surge + SURGE_EVERY_SECONDS - 1)
 
 
 class Outcome(Struct):
@@ -110,18 +132,25 @@ def requests(plan: Plan, people: int) -> Iterator[Wanted]:
     marker, total, encode = secrets.token_hex(4), plan.total, msgspec.json.Encoder().encode
     for number in range(total):
         random_ = random.Random(plan.seed * 1_000_003 + number)
-        cancels = number > total * FILLING_PERCENT // 100 and random_.randrange(100) < plan.cancel_percent
+        cancels = number > total * plan.filling_percent // 100 and random_.randrange(100) < plan.cancel_percent
         trader = random_.choice(range(people))
         body = wish(random_, plan.markets, plan.price_micro).fields(f"{marker}-{number}")
         yield Wanted(trader, request_tail(encode(body)), cancels)
 
 
 async def run(
-    plan: Plan, log: AckLog, people: list[Trader] | None = None, progress: Callable[[float], None] | None = None
+    plan: Plan,
+    log: AckLog,
+    people: list[Trader] | None = None,
+    progress: Callable[[float], None] | None = None,
+    observe: Observe | None = None,
 ) -> Outcome:
-    """Send the plan; returns when every request has its answer. Raises ConnectionError when the exchange stays away."""
+    """Send the plan; returns when every request has its answer. Raises ConnectionError when the exchange stays away.
+
+    observe: told of each answer, when its request was to leave (ns from the beginning), its latency (ns), its status.
+    """
     people = people or await registered(plan.url, plan.users)
-    sender = _Sender(plan, people, log)
+    sender = _Sender(plan, people, log, observe)
     prepared = requests(plan, len(people))
     first = list(itertools.islice(prepared, PREPARED_MAX))
     await sender.connect()
@@ -138,8 +167,8 @@ async def run(
 class _Sender:
     """The state of one run."""
 
-    def __init__(self, plan: Plan, people: list[Trader], log: AckLog) -> None:
-        self._plan, self._people, self._log = plan, people, log
+    def __init__(self, plan: Plan, people: list[Trader], log: AckLog, observe: Observe | None) -> None:
+        self._plan, self._people, self._log, self._observe = plan, people, log, observe
         target = urlsplit(plan.url)
         self._host, self._port = target.hostname or "127.0.0.1", target.port or 80
         self._loop = asyncio.get_running_loop()
@@ -205,9 +234,9 @@ class _Sender:
 
     def _tick(self) -> None:
         """Send all that is due, and come back when the next is."""
-        now_ns, rate = perf_counter_ns(), self._plan.rate
+        now_ns = perf_counter_ns()
         while True:
-            intended_ns = self._started_ns + self._taken * SECOND_NS // rate
+            intended_ns = self._started_ns + self._plan.intended_ns(self._taken)
             if self._taken >= self._plan.total or intended_ns > now_ns:
                 self._held = False
                 break
@@ -266,8 +295,11 @@ class _Sender:
             self._idle.append(line)
 
     def _known(self, job: Job, status: str) -> None:
-        self._outcome.latencies_ns.append(perf_counter_ns() - job.intended_ns)
+        latency_ns = perf_counter_ns() - job.intended_ns
+        self._outcome.latencies_ns.append(latency_ns)
         self._outcome.statuses[status] += 1
+        if self._observe is not None:
+            self._observe(job.intended_ns - self._started_ns, latency_ns, status)
         self._under_way -= 1
         if self._held:
             self._metronome.at(perf_counter_ns())

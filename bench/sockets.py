@@ -52,6 +52,11 @@ class Socket(asyncio.Protocol):
         assert self._transport is not None, "the socket is closed"
         self._transport.write(b"".join(frames))
 
+    def pause(self) -> None:
+        """Read no more: what the server sends piles up there."""
+        assert self._transport is not None, "the socket is closed"
+        self._transport.pause_reading()
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.write(frame(b"", _CLOSE))

@@ -50,10 +50,12 @@ from gateway.ports import (
     Makers,
     Markets,
     Metering,
+    NoProcesses,
     NoStages,
     Oracle,
     People,
     Probe,
+    Processes,
     Recurring,
     Risk,
     Settlements,
@@ -63,6 +65,7 @@ from gateway.ports import (
     Wallets,
     not_supervised,
 )
+from gateway.processes import ReplacementController
 from gateway.rates import RateController
 from gateway.readings import ReadingController
 from gateway.recurring import RecurringController
@@ -110,12 +113,13 @@ def create_app(
     stages: Stages | None = None,
     gather: Gather = at_once,
     supervision: Supervision = not_supervised,
+    processes: Processes | None = None,
     outages: tuple[type[Exception], ...] = (),
     not_needed: frozenset[str] = frozenset({"redis", "directory", "chain", "books"}),
 ) -> Litestar:
     """`probes`: dependencies by name, for health, of which readiness ignores those that are `not_needed` to trade;
     `outages`: what ports raise when a dependency is down; `answers_in`: where computed answers are kept, if anywhere;
-    `supervision`: how the actors are, for operators.
+    `supervision`: how the actors are, for operators; `processes`: how theirs are replaced.
     """
     gateway = Gateway(
         people=people,
@@ -143,6 +147,7 @@ def create_app(
         registry=registry or CollectorRegistry(),
         gather=gather,
         supervision=supervision,
+        processes=processes or NoProcesses(),
         outages=outages,
         not_needed=not_needed,
         settings=settings,
@@ -180,6 +185,7 @@ def create_app(
             ReportController,
             RateController,
             ChainController,
+            ReplacementController,
         ],
     )
     app = Litestar(

@@ -43,6 +43,7 @@ from gateway.ports import (
     Oracle,
     People,
     Probe,
+    Processes,
     Recurring,
     Risk,
     Settlements,
@@ -84,6 +85,7 @@ class Gateway:
         registry: CollectorRegistry,
         gather: Gather,
         supervision: Supervision,
+        processes: Processes,
         outages: tuple[type[Exception], ...],
         not_needed: frozenset[str],
         settings: GatewaySettings,
@@ -96,7 +98,7 @@ class Gateway:
         self.makers = makers
         self.head_ends = HeadEnds(api_keys, clock, settings.callers_fresh_seconds, settings.head_end_keys_max)
         self.markets, self.clock, self.settings = markets, clock, settings
-        self.outages, self.supervision = outages, supervision
+        self.outages, self.supervision, self.processes = outages, supervision, processes
         self.metrics = GatewayMetrics(registry, gather)
         self.limits = Limits(settings, shared)
         self.keys = open_keys(settings.key_directory)

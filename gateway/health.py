@@ -23,6 +23,7 @@ _log = structlog.get_logger(__name__)
 _FRESH_SECONDS: Final = 0.5
 _PROBE_SECONDS_MAX: Final = 2.0
 _REVOCATIONS_SECONDS_MAX: Final = 30
+_LOOK_SECONDS: Final = 0.05
 _STANDSTILL_SECONDS_MAX: Final = 10.0
 PROJECTIONS: Final = "projections"
 
@@ -75,6 +76,15 @@ class Health:
     @property
     def alive(self) -> Alive:
         return Alive("ok", self._version)
+
+    async def markets_answer(self) -> None:
+        """Return when there are markets and each has answered."""
+        while True:
+            specs = list(self._markets.markets().values())
+            states = await asyncio.gather(*(_state(partial(self._market_answers, spec.market_id)) for spec in specs))
+            if specs and all(one.state == "up" for one in states):
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def report(self) -> HealthReport:
         async with self._looking:

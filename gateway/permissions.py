@@ -181,6 +181,8 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = {
     # operations
     ("GET", "/status"): _FREE,  # a page without anything in it; it asks for the next as the admin who logs in
     ("GET", "/api/v1/admin/status"): _ADMIN,
+    ("POST", "/api/v1/admin/actors/{name}/replacement"): _ADMIN,
+    ("GET", "/api/v1/admin/actors/{name}/replacement"): _ADMIN,
     ("GET", "/health"): _FREE,
     ("GET", "/health/live"): _FREE,
     ("GET", "/health/ready"): _FREE,

@@ -556,6 +556,30 @@ class Supervision(Protocol):
     async def __call__(self) -> Mapping[str, Any]: ...
 
 
+class Processes(Protocol):
+    """Fresh processes in the place of those that serve. A replacement is a dictionary with at least `actor`, `state`,
+    `detail`, `began_us`, `ended_us`, `from_pid`, `to_pid`, `sequence` and `seconds_without`.
+    """
+
+    async def replace(self, name: str, *, by_snapshot: bool, node: str) -> Mapping[str, Any]:
+        """Begin; how it stands, `refused` with a reason, or empty when the supervisor does not answer."""
+        ...
+
+    async def replacements(self) -> Mapping[str, Any]:
+        """The last one of each actor, by its name."""
+        ...
+
+
+class NoProcesses:
+    """Where nobody supervises."""
+
+    async def replace(self, name: str, *, by_snapshot: bool, node: str) -> Mapping[str, Any]:  # noqa: ARG002
+        return {"state": "refused", "detail": "nobody supervises here"}
+
+    async def replacements(self) -> Mapping[str, Any]:
+        return {}
+
+
 async def not_supervised() -> Mapping[str, Any]:
     """Where nobody supervises."""
     return {}

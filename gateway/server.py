@@ -1,6 +1,7 @@
 """The gateway as a part that can be hosted: uvicorn around the application, and what must run beside it."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -13,6 +14,7 @@ from gateway.context import Gateway
 
 BACKLOG: Final = 2_048
 DRAIN_SECONDS: Final = 3
+MARKETS_SECONDS_MAX: Final = 3.0  # to know them before the first request; those that are away then are readiness's
 WS_PING_SECONDS: Final = 20.0
 WS_MESSAGE_BYTES_MAX: Final = 1 * 2**20
 
@@ -25,6 +27,7 @@ class GatewayServer:
     ) -> None:
         self._number, self._host, self._port = number, host, port
         gateway: Gateway = app.state["gateway"]
+        self._markets_answer = gateway.health.markets_answer
         self.connections = Connections(gateway.settings)
         self._beside = [self.connections.watch, *beside]
         self._draining = False
@@ -49,20 +52,26 @@ class GatewayServer:
         self.uvicorn = uvicorn.Server(config)
 
     async def run(self) -> None:
-        """Serve until drained."""
+        """Serve until drained. Another gateway may have the port: nobody shall come to this one before it can help."""
+        async with asyncio.TaskGroup() as tasks:
+            beside = [tasks.create_task(_forever(run)) for run in self._beside]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(MARKETS_SECONDS_MAX):
+                    await self._markets_answer()
+            await self.uvicorn._serve(sockets=[self._listen()])  # noqa: SLF001 - `serve` takes over signals
+            if not self._draining:
+                raise RuntimeError("the HTTP server stopped on its own")
+            for task in beside:
+                task.cancel()
+
+    def _listen(self) -> socket.socket:
         listener = socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((self._host, self._port))
         listener.listen(BACKLOG)
         listener.setblocking(False)
-        async with asyncio.TaskGroup() as tasks:
-            beside = [tasks.create_task(_forever(run)) for run in self._beside]
-            await self.uvicorn._serve(sockets=[listener])  # noqa: SLF001 - `serve` would take over the process's signals
-            if not self._draining:
-                raise RuntimeError("the HTTP server stopped on its own")
-            for task in beside:
-                task.cancel()
+        return listener
 
     async def drain(self) -> None:
         """Let running requests finish, take no new ones."""

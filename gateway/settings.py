@@ -19,6 +19,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     """Times are seconds, sizes bytes, unless the name says otherwise."""
 
     key_directory: Path  # holds the Ed25519 keys that sign access tokens, and the pepper; made at first start
+    chaos_report: Path | None = None  # what the last run of `make chaos` left, if there was one
     api_key_pepper: bytes = b""  # with which API keys are hashed; empty: the one in key_directory
     version: str = "0.0.0"
     issuer: str = "wattbook"

@@ -4,10 +4,12 @@
 the admin who logs in to it. It loads nothing from any other host.
 """
 
+import asyncio
 import contextlib
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from litestar import Response, get
 from msgspec import Struct
 
@@ -62,6 +64,17 @@ class FaultStatus(Struct, frozen=True):
     why: str
 
 
+class ChaosStatus(Struct, frozen=True):
+    """The last run of `make chaos`, of an exchange of its own: faults injected by kind, and what was violated."""
+
+    seed: int
+    began_at: Instant
+    seconds: float
+    faults: dict[str, int]
+    acknowledged: int
+    violations: list[str]
+
+
 class ExchangeStatus(Struct, frozen=True):
     """`supervised`: whether the supervisor answered; without it there are no actors and markets here."""
 
@@ -71,6 +84,7 @@ class ExchangeStatus(Struct, frozen=True):
     markets: list[MarketStatus]
     actors: list[ActorStatus]
     faults: list[FaultStatus]
+    chaos: ChaosStatus | None
 
 
 @get("/status", include_in_schema=False, media_type="text/html")
@@ -102,7 +116,16 @@ async def exchange_status(request: GatewayRequest) -> ExchangeStatus:
         ],
         actors=[_actor(name, one) for name, one in sorted(actors.items())],
         faults=[_fault(one) for one in reversed(seen.get("recent_faults", ()))],
+        chaos=await asyncio.to_thread(_chaos, gateway.settings.chaos_report),
     )
+
+
+def _chaos(report: Path | None) -> ChaosStatus | None:
+    """What the file says; None without one, or while it is being written."""
+    try:
+        return msgspec.json.decode(report.read_bytes(), type=ChaosStatus) if report is not None else None
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
 
 
 def _market(symbol: str, said: dict[str, Any], followed: int | None) -> MarketStatus:

@@ -23,12 +23,11 @@ from engine.submission import ChainEvent
 from persistence.embedded import EmbeddedPostgres
 from tests.e2e.chain import Chain
 from tests.e2e.test_chain import linked
-from tests.faults.test_kills import Fault
 from tests.support import faults
 from tests.support.exchange import eventually
 from tests.support.installation import Installation, Person
 
-FAULTS: dict[str, Fault] = {
+FAULTS: dict[str, faults.Fault] = {
     "submitter": partial(faults.kill_actor, kind="ChainSubmitterActor"),
     "listener": partial(faults.kill_actor, kind="ChainListenerActor"),
     "chain": faults.kill_devnet,

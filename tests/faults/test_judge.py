@@ -5,15 +5,14 @@ from pathlib import Path
 
 import msgspec
 
-from bench.client import AckLog
 from tests.support.installation import Installation
-from tests.support.traders import Load
+from tests.support.traders import Load, TimedLog
 
 
 async def test_the_judge_finds_what_was_not_kept(installation: Installation, tmp_path: Path) -> None:
     """The same judgement on a log that says more than the exchange did."""
     log_path = tmp_path / "acknowledged.jsonl"
-    log = AckLog(log_path)
+    log = TimedLog(log_path)
     load = Load(installation.url, log)
     person = (await load.people(1))[0]
     order = {"market": "CAMPUS", "side": "sell", "type": "limit", "price": "9.000", "quantity": "1.000"}

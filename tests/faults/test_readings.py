@@ -8,7 +8,6 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
-from tests.faults.test_kills import Fault
 from tests.support import faults
 from tests.support.exchange import eventually
 from tests.support.installation import Installation
@@ -16,7 +15,7 @@ from tests.support.reading_load import judged_readings
 from tests.support.traders import SYMBOLS
 
 MARKET_SECONDS_MAX = 30.0
-FAULTS: dict[str, Fault] = {
+FAULTS: dict[str, faults.Fault] = {
     "meter aggregator": partial(faults.kill_actor, kind="MeterAggregatorActor"),
     "gateway": partial(faults.kill_actor, kind="GatewayActor"),
     "one Postgres session": faults.kill_backend,

@@ -28,6 +28,8 @@ from actors.dataplane import Secret
 from actors.links import ANSWER_SECONDS_MAX, Links, Place
 from actors.market import Market, MarketOptions
 from actors.persistence import Follower, FollowerOptions
+from actors.replacing import HAND_OVER_SECONDS_MAX, LINGER_SECONDS
+from actors.succession import STANDING_BY, Heir
 from engine.auction.epoch import Outcome as AuctionOutcome
 from engine.market import MarketSpec, Mechanism
 from engine.messages import AmendOrder, CancelAll, CancelOrder, Command, PlaceOrder, Side, TimeInForce
@@ -46,6 +48,7 @@ TROUBLE_SECONDS: Final = 0.8  # on average, between two things that go wrong at 
 STORM_SECONDS_MAX: Final = 20.0
 END_SECONDS_MAX: Final = 600.0  # virtual ones, from the beginning: whoever is not done by then hangs
 RESTART_SECONDS: Final = 0.3
+WARM_SECONDS_MAX: Final = 20.0
 SECRET: Final = Secret(b"s" * 32)
 
 
@@ -65,7 +68,7 @@ class Outcome(Struct):
 class Process:
     """One life of the market."""
 
-    def __init__(self, history: "History") -> None:
+    def __init__(self, history: "History", *, stands_by: bool = False) -> None:
         self.crash = _Chance(history, tuple(MARKET_POINTS | AUCTION_POINTS), self.kill)
         self.market = Market(
             history.spec.market_id,
@@ -79,6 +82,7 @@ class Process:
             MarketOptions(currency=CURRENCY, idle_return_seconds=history.idle_seconds, batch_max=history.batch_max),
             cast("Reached", self.crash) if history.chance.random() < 0.5 else None,
             aside=history.aside,
+            stands_by=stands_by,
         )
         self.task = asyncio.create_task(self.market.run(), name="market")
         self._loop = history.loop
@@ -123,11 +127,14 @@ class History:
         self.idle_seconds = self.chance.choice((0.5, 3.0, 60.0))
         self.batch_max = self.chance.choice((2, 8, 512))
         self.processes: list[Process] = []
+        self.heirs: list[Process] = []
+        self.moving: asyncio.Task[None] | None = None
+        self.turned_us = 0  # by so much the machine's clock is wrong
         self.acknowledged: list[Acknowledged] = []
         self.violations: list[str] = []
 
     def clock(self) -> TimeUs:
-        return builders.START_US + round((self.loop.time() - START_SECONDS) * SECOND_US)
+        return builders.START_US + round((self.loop.time() - START_SECONDS) * SECOND_US) + self.turned_us
 
     async def aside(self, work: Callable[[], AuctionOutcome]) -> AuctionOutcome:
         """Somebody else does it, while orders come."""
@@ -156,12 +163,16 @@ class History:
                 self.storms = False
                 self.world.weather = Weather()
                 await background[2]
+                if self.moving is not None:
+                    await self.moving
                 background[3].cancel()
                 await self._rest(follower)
         except TimeoutError:
             self.violations += [f"it hangs: {[process.market.status() for process in self.processes]}"]
         finally:
             everything = [*background, *trading, *(process.task for process in self.processes), follower.task]
+            everything += [one.task for one in self.heirs if one not in self.processes]
+            everything += [self.moving] if self.moving is not None else []
             for task in everything:
                 task.cancel()
             await asyncio.wait(everything)
@@ -219,7 +230,7 @@ class History:
         chance, end = self.chance, self.loop.time() + self.chance.uniform(0, STORM_SECONDS_MAX)
         while self.storms and self.loop.time() < end:
             await asyncio.sleep(chance.expovariate(1 / TROUBLE_SECONDS))
-            match chance.choice(("kill", "second owner", "cut", "follower", "rot", "nothing")):
+            match chance.choice(("kill", "second owner", "cut", "follower", "rot", "move", "clock", "nothing")):
                 case "kill":
                     self.counts["killed"] += 1
                     self.processes[-1].kill()
@@ -229,6 +240,11 @@ class History:
                 case "cut" if self.loop.pipes:
                     self.counts["connection broken"] += 1
                     chance.choice(sorted(self.loop.pipes, key=lambda pipe: pipe.number)).break_off()
+                case "move" if self.moving is None or self.moving.done():
+                    self.moving = asyncio.create_task(self._move(), name="move")
+                case "clock":
+                    self.counts["clock turned"] += 1
+                    self.turned_us = chance.randrange(-5 * SECOND_US, 5 * SECOND_US)
                 case "follower":
                     follower.kill()
                 case "rot":
@@ -238,6 +254,27 @@ class History:
                         self.world.damage(chance.choice(rotten))
         self.storms = False
         self.world.weather = Weather()
+
+    async def _move(self) -> None:
+        """What the supervisor does: a market is handed over, whatever else goes on (actors/replacing.py)."""
+        owner, heir = self.processes[-1], Process(self, stands_by=True)
+        self.heirs.append(heir)
+        until = self.loop.time() + WARM_SECONDS_MAX
+        while heir.market.status()["state"] != STANDING_BY:
+            if heir.task.done() or self.loop.time() > until:
+                heir.kill()
+                return
+            await asyncio.sleep(0.05)
+        self.processes.append(heir)
+        try:
+            async with asyncio.timeout(HAND_OVER_SECONDS_MAX):
+                await owner.market.hand_over(Heir(heir.market.address, by_snapshot=False))
+            self.counts["moved"] += 1
+        except TimeoutError:
+            self.counts["moved from an owner that hangs"] += 1
+        heir.market.take_over()
+        await asyncio.sleep(LINGER_SECONDS)
+        owner.kill()
 
     # --- traders ----------------------------------------------------------------------------------------------------
 

@@ -59,6 +59,7 @@ def test_the_histories_are_as_rough_as_they_are_meant_to_be() -> None:
 
     expected = {
         *("killed", "second owner", "connection broken", "snapshot rotten", "follower killed"),
+        *("moved", "clock turned"),
         *("append failed", "append lost its answer", "append stalled inside", "draw failed", "draw lost its answer"),
         *(f"died at {point}" for point in ("reserve", "reserved", "fund", "apply", "commit", "answer")),
         *(f"died at {point}" for point in ("closed", "clearing", "cleared")),

@@ -7,7 +7,7 @@ A program, because Ray reads its environment once and belongs to one cluster per
 The head node takes no actors, so that markets, their supervisor and their follower live on the two others. The lost
 node falls silent, as behind a cut cable: its scheduler and the market's process are stopped with SIGSTOP. When the
 market is served elsewhere its old process goes on, still believing to own it, and is given an order. Then the node is
-killed.
+killed, another one is added, and the market is moved there while orders flow.
 """
 
 import asyncio
@@ -45,6 +45,9 @@ class Facts(msgspec.Struct):
     failed: int
     unresolved: int
     old_owner: str
+    moved_to: int
+    move: str
+    refused_by_the_move: int
     violations: list[str]
     entries: int
 
@@ -173,10 +176,17 @@ async def _lose_a_node(wiring: Any, cluster: Any, nodes: list[Any]) -> Facts:
         await asyncio.to_thread(cluster.remove_node, node, False)
         await _grown(flows, ORDERS_BEFORE)
 
+        nodes_after = {symbol: _node_of(await _pid(symbol), nodes) for symbol in specs}
+        nodes.append(await asyncio.to_thread(cluster.add_node, num_cpus=2, object_store_memory=OBJECT_STORE_BYTES))
+        failed = sum(flow.failed for flow in flows)
+        move = await _moved(f"market-{lost}", nodes[-1].node_id)
+        await _grown(flows, ORDERS_BEFORE)
+        refused = sum(flow.failed for flow in flows) - failed
+        moved_to = _node_of(await _pid(lost), nodes)
+
         for flow in flows:
             flow.stop()
         await asyncio.gather(*running)
-        nodes_after = {symbol: _node_of(await _pid(symbol), nodes) for symbol in specs}
         report = await _judged(wiring, links, flows)
         return Facts(
             nodes_before,
@@ -187,9 +197,25 @@ async def _lose_a_node(wiring: Any, cluster: Any, nodes: list[Any]) -> Facts:
             sum(flow.failed for flow in flows),
             sum(flow.unresolved for flow in flows),
             old_owner,
+            moved_to,
+            move,
+            refused,
             report.violations,
             report.entries,
         )
+
+
+async def _moved(name: str, node: str) -> str:
+    """Have the supervisor move it there; how that ended."""
+    from actors import handles
+
+    processes = handles.Processes()
+    await processes.replace(name, by_snapshot=False, node=node)
+
+    async def state() -> str:
+        return str((await processes.replacements()).get(name, {}).get("state", ""))
+
+    return str(await until(state, lambda one: one in ("done", "failed")))
 
 
 async def _ask_the_old_owner(wiring: Any, owner: Any, address: str, market_id: int) -> str:
@@ -286,14 +312,12 @@ async def _traders(wiring: Any) -> list[int]:
 
 
 async def _pid(symbol: str) -> int:
-    """The process of the market's actor, once it answers."""
+    """The process of the market's actor as the supervisor knows it, once it answers."""
     from actors import handles
 
     async def status() -> Any:
-        try:
-            return await handles.call(await asyncio.to_thread(handles.find, f"market-{symbol}"), "status")
-        except handles.Unreachable:
-            return None
+        said = (await handles.supervision()).get(f"market-{symbol}", {})
+        return said if said.get("up") else None
 
     return int((await until(status))["pid"])
 

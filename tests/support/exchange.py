@@ -78,6 +78,8 @@ class Exchange:
         clock: Callable[[], TimeUs] = clock_us,
         crash: Callable[[str], None] | None = None,
         aside: Aside = asyncio.to_thread,
+        *,
+        stands_by: bool = False,
         **options: Any,
     ) -> Market:
         """Start (again) the shell of a market that was opened."""
@@ -93,6 +95,7 @@ class Exchange:
             structs.replace(MarketOptions(idle_return_seconds=60.0), **options),
             crash,
             aside,
+            stands_by=stands_by,
         )
         self.markets[symbol] = market
         self.tasks[symbol] = asyncio.create_task(market.run())

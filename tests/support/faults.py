@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -33,6 +34,9 @@ PARTS: Final = {
     "valkey-server": 1,
     "/bin/postgres -D": 1,
 }
+
+
+Fault = Callable[[Installation], Awaitable[None]]
 
 
 async def kill(process: Any) -> None:

@@ -23,7 +23,7 @@ import msgspec
 import psutil
 import pytest
 
-from actors import crash_points
+from actors import crash_points, detour
 from bench import processes
 from bench.installation import free_ports
 from persistence.sealing import MasterKeys, master_keys
@@ -115,6 +115,7 @@ class Installation:
         self.http_port, self.metrics_port, self.dashboard_port = free_ports(3)
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.crash_order = self.data_dir / "crash-order"
+        self.detour = self.data_dir / "detour"
         self.environment = {
             **{name: text for name, text in os.environ.items() if not name.startswith(("WATTBOOK_", "RAY_"))},
             "WATTBOOK_DATA_DIR": str(self.data_dir),
@@ -127,6 +128,7 @@ class Installation:
             "WATTBOOK_SETTLEMENT_EVERY_SECONDS": "2",
             "WATTBOOK_RECONCILIATION_EVERY_SECONDS": "2",
             crash_points.VARIABLE: str(self.crash_order),
+            detour.VARIABLE: str(self.detour),
             "COLUMNS": "200",
             **settings,
         }

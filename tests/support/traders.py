@@ -12,6 +12,7 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -28,6 +29,22 @@ RESUMED: Final = 20  # orders acknowledged in a market before it counts as back
 RESUME_SECONDS_MAX: Final = 60.0
 REQUEST_SECONDS_MAX: Final = 12.0  # the request time-out of the exchange, and what a busy machine adds
 BROKEN: Final = (ConnectionBroken, ConnectionError, TimeoutError)
+
+
+class TimedLog(AckLog):
+    """Knows as well when each acknowledgement came (seconds of monotonic)."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        super().__init__(path)
+        self.at: list[float] = []
+
+    def add(self, participant: str, order: dict[str, Any]) -> None:
+        super().add(participant, order)
+        self.at.append(monotonic())
+
+    def longest_pause(self, since: int) -> float:
+        """Between two acknowledgements one after the other, of those after the first `since`."""
+        return max((later - earlier for earlier, later in pairwise(self.at[since:])), default=0.0)
 
 
 class Watched(Trader):
@@ -55,7 +72,7 @@ class Watched(Trader):
 class Load:
     """Traders that place, amend and cancel without end in both markets, until told to stop."""
 
-    def __init__(self, url: str, log: AckLog) -> None:
+    def __init__(self, url: str, log: TimedLog) -> None:
         target = urlsplit(url)
         assert target.hostname
         assert target.port
@@ -158,7 +175,7 @@ class Load:
 async def judged(installation: Installation, folder: Path) -> AsyncIterator[Load]:
     """Load from beginning to end of the block, then the judgement over everything that was acknowledged."""
     path = folder / "acknowledged.jsonl"
-    load = Load(installation.url, AckLog(path))
+    load = Load(installation.url, TimedLog(path))
     try:
         await load.start()
         yield load

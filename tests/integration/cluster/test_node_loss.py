@@ -1,4 +1,6 @@
-"""A market outlives the node that it runs on. What happens is in tests/support/cluster.py; here is what must hold.
+"""A market outlives the node that it runs on, and moves to one that is added.
+
+What happens is in tests/support/cluster.py; here is what must hold.
 
 Seen to fail for: an old owner that opens the journal again and so takes the market back (a bug that it found).
 """
@@ -46,3 +48,5 @@ def test_a_market_serves_on_another_node_and_has_lost_nothing(database: str, sho
     assert facts.failed > 0, "nobody noticed the loss"
     assert facts.acknowledged >= 2 * 2 * 2 * ORDERS_BEFORE
     assert "OrderAnswer" not in facts.old_owner
+    assert (facts.move, facts.moved_to) == ("done", 2), "the market is on the node that was added"
+    assert facts.refused_by_the_move == 0

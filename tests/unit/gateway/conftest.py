@@ -15,7 +15,7 @@ from engine.market import Path as GridPath
 from gateway.app import create_app
 from gateway.context import Gateway
 from gateway.limits import SharedBuckets
-from gateway.ports import Directory, Probe, Supervision, not_supervised
+from gateway.ports import Directory, Probe, Processes, Supervision, not_supervised
 from gateway.settings import GatewaySettings
 from tests.support.no_chain import NoChain
 from tests.unit.gateway.access import MemoryApiKeys, MemoryAuditLog, MemoryPeople
@@ -99,6 +99,7 @@ class World:
         shared: SharedBuckets | None = None,
         directory: Directory | None = None,
         supervision: Supervision = not_supervised,
+        processes: Processes | None = None,
         **changes: Any,
     ) -> Litestar:
         """A new application with these settings changed; what it stands on stays."""
@@ -128,6 +129,7 @@ class World:
             probes=probes,
             registry=registry,
             supervision=supervision,
+            processes=processes,
         )
         transport = httpx.ASGITransport(cast(Any, self.app), raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://exchange")

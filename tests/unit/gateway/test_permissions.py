@@ -28,6 +28,7 @@ from tests.unit.gateway.sockets import Socket
 
 PLACES = {
     "{symbol}": "Z1-SPOT",
+    "{name}": "market-Z1-SPOT",
     "{order_id}": "1-1",
     "{user_id}": "1",
     "{client_order_id}": "x",

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import uvicorn
 
 from bench.installation import free_ports
 from gateway.status import ExchangeStatus
 from tests.support.browser import Page, browser
+from tests.support.chaos import Report
 from tests.unit.gateway.conftest import PASSWORD, World
 
 NOON_US = 1_764_072_000_000_000
@@ -46,6 +48,21 @@ def seen(**actors: dict[str, Any]) -> dict[str, Any]:
 
 async def supervised() -> dict[str, Any]:
     return seen()
+
+
+async def test_the_last_chaos_run_is_shown_when_there_was_one(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "chaos.json"
+    world.build(supervision=supervised, chaos_report=file)
+    admin = await world.person(role="admin")
+
+    before = (await admin.get("/api/v1/admin/status")).json()["chaos"]
+    file.write_bytes(msgspec.json.encode(Report(8, "2026-11-22T10:00:00Z", 60.0, {"the disk is full": 2}, 900)))
+    after = (await admin.get("/api/v1/admin/status")).json()["chaos"]
+    file.write_text("{")
+    half = (await admin.get("/api/v1/admin/status")).json()["chaos"]
+
+    assert (before, half) == (None, None)
+    assert (after["seed"], after["faults"], after["violations"]) == (8, {"the disk is full": 2}, [])
 
 
 async def test_an_admin_sees_markets_actors_and_faults(world: World) -> None:
@@ -105,7 +122,7 @@ async def test_the_page_holds_nothing_and_loads_nothing(world: World) -> None:
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert "//" not in answer.text.replace("// The access token lives", "")  # no address of another host
-    assert ExchangeStatus.__struct_fields__ == ("at", "health", "supervised", "markets", "actors", "faults")
+    assert ExchangeStatus.__struct_fields__ == ("at", "health", "supervised", "markets", "actors", "faults", "chaos")
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,48 @@
+"""The rule that says what grows too much.
+
+Seen to fail for: judging the first half as well; allowing memory for every order that ever was.
+"""
+
+import pytest
+
+from bench.soak import MB, REMEMBERED, Sample, judged, slope
+
+
+def run(memory_per_order: float, orders_per_sample: int = 10_000, queue_per_sample: float = 0.0) -> list[Sample]:
+    """Forty samples; memory jumps at the beginning, as caches do when they are filled."""
+    return [
+        Sample(
+            seconds=number,
+            orders=number * orders_per_sample,
+            memory={"market": 5_000 * MB * (number > 3) + number * orders_per_sample * memory_per_order},
+            disk={"journal": number * orders_per_sample * 700.0},
+            queues={"waiting": number * queue_per_sample},
+        )
+        for number in range(40)
+    ]
+
+
+def beyond(samples: list[Sample]) -> list[str]:
+    return [one.name for one in judged(samples) if not one.is_bounded]
+
+
+def test_what_is_filled_once_is_no_growth() -> None:
+    assert beyond(run(memory_per_order=0)) == []
+
+
+def test_memory_may_grow_by_what_is_remembered_of_orders_and_not_beyond() -> None:
+    assert beyond(run(memory_per_order=2_000, orders_per_sample=REMEMBERED // 40)) == []
+    assert beyond(run(memory_per_order=2_000, orders_per_sample=10 * REMEMBERED)) == ["memory: market"]
+
+
+def test_tables_may_grow_with_orders_for_ever() -> None:
+    assert beyond(run(memory_per_order=0, orders_per_sample=10_000_000)) == []
+
+
+def test_a_queue_may_not_grow() -> None:
+    assert beyond(run(memory_per_order=0, queue_per_sample=100)) == ["queues: waiting"]
+
+
+def test_the_slope_is_that_of_the_best_line() -> None:
+    assert slope([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]) == pytest.approx(2.0)
+    assert slope([(1.0, 1.0), (1.0, 3.0)]) == 0.0
