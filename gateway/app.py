@@ -152,6 +152,15 @@ def create_app(
         not_needed=not_needed,
         settings=settings,
     )
+    app = application(settings.version)
+    app.state["gateway"] = gateway
+    _check_table(app)
+    app.asgi_handler = Edge(app.asgi_handler, settings, gateway.metrics, stages or NoStages())
+    return app
+
+
+def application(version: str) -> Litestar:
+    """Every route; whom they ask is in the application's state."""
     api = Router(
         API,
         route_handlers=[
@@ -188,22 +197,18 @@ def create_app(
             ReplacementController,
         ],
     )
-    app = Litestar(
+    return Litestar(
         route_handlers=[api, health, live, ready, exchange_status, status_page, jwks, stream],
         middleware=[Guard, Repeats],
         request_class=GatewayRequest,
         response_class=WireResponse,
         exception_handlers={Exception: _answer_problem},
         lifespan=[_running],
-        openapi_config=openapi_config(settings.version),
+        openapi_config=openapi_config(version),
         request_max_body_size=None,  # the edge counts
         logging_config=None,
         debug=False,
     )
-    app.state["gateway"] = gateway
-    _check_table(app)
-    app.asgi_handler = Edge(app.asgi_handler, settings, gateway.metrics, stages or NoStages())
-    return app
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ Seen to fail for: an engine file that imports time, a gateway that imports actor
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,16 @@ def sources(*places: str) -> Iterator[Path]:
         yield from sorted(path.rglob("*.py")) if path.is_dir() else [path] if path.exists() else []
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All of the file."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
 def imported(path: Path) -> set[str]:
     """Top-level names of all modules that the file imports, wherever in the file."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -45,7 +52,7 @@ def imported(path: Path) -> set[str]:
 
 def calls(path: Path) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of every call in the file; what is called on an expression keeps only its last names."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             yield node.lineno, ".".join(reversed(list(_dotted(node.func))))
 
