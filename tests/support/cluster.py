@@ -177,7 +177,8 @@ async def _lose_a_node(wiring: Any, cluster: Any, nodes: list[Any]) -> Facts:
         await _grown(flows, ORDERS_BEFORE)
 
         nodes_after = {symbol: _node_of(await _pid(symbol), nodes) for symbol in specs}
-        nodes.append(await asyncio.to_thread(cluster.add_node, num_cpus=2, object_store_memory=OBJECT_STORE_BYTES))
+        nodes.append(cluster.add_node(num_cpus=2, object_store_memory=OBJECT_STORE_BYTES))  # in the main thread only
+        await _grown(flows, ORDERS_BEFORE)
         failed = sum(flow.failed for flow in flows)
         move = await _moved(f"market-{lost}", nodes[-1].node_id)
         await _grown(flows, ORDERS_BEFORE)
