@@ -88,7 +88,7 @@ def judged(samples: Sequence[Sample]) -> list[Growth]:
         for name in sorted(set().union(*(getattr(one, kind) for one in half))):
             points = [(float(one.orders), float(getattr(one, kind).get(name, 0.0))) for one in half]
             found.append(Growth(f"{kind}: {name}", points[0][1], points[-1][1], slope(points) * orders, allowed))
-    return sorted(found, key=lambda one: one.allowed - one.grown)
+    return sorted(found, key=lambda one: -one.grown / one.allowed)
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

@@ -1,4 +1,4 @@
-"""Every scenario of `wattbook load`, small, against the shared installation; and the page that one of them leaves."""
+"""Every scenario of `wattbook load`, a soak and a look at a deployment, small, against the shared installation."""
 
 import asyncio
 from pathlib import Path
@@ -10,6 +10,8 @@ from bench.client import AckLog
 from bench.installation import Target
 from bench.report import is_error
 from bench.scenarios import SCENARIOS, play
+from bench.soak import judged, soak
+from commands.deploy import UNDECIDED
 from commands.traffic import NAMES
 from tests.support.installation import Installation
 
@@ -49,3 +51,24 @@ def test_a_report_is_written(installation: Installation, tmp_path: Path) -> None
     assert done.returncode == 0, done.stdout + done.stderr
     assert "p99" in done.stdout
     assert "Wattbook load: burst" in file.read_text("utf-8")
+
+
+def test_a_soak_sees_memory_tables_and_queues(installation: Installation) -> None:
+    target = Target(installation.url, installation.data_dir)
+    metrics_url = f"http://127.0.0.1:{installation.metrics_port}/metrics"
+
+    watch, recorder = asyncio.run(soak(target, metrics_url, seconds=3.0, every_seconds=1.0))
+
+    assert recorder.answers > 100
+    assert not recorder.errors
+    seen = {one.name: one for one in judged(watch.samples)}
+    assert {"memory: market", "memory: postgres", "disk: entries", "disk: logs"} <= set(seen)
+    assert "queues: wattbook_market_waiting CAMPUS" in seen
+    assert seen["disk: entries"].last > 0
+
+
+def test_without_traffic_a_deployment_is_undecided(installation: Installation) -> None:
+    done = installation.command("wattbook", "deploy", "check", "--seconds", "0.2")
+
+    assert done.returncode == UNDECIDED, done.stdout + done.stderr
+    assert "too little traffic" in done.stdout
