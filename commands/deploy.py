@@ -14,7 +14,8 @@ from msgspec import Struct
 from prometheus_client.parser import text_string_to_metric_families
 from rich.table import Table
 
-from commands.shared import Failure, console
+from commands.audit import audit_of
+from commands.shared import Failure, console, with_database
 from config.load import load
 
 ERRORS_MAX: Final = 0.001  # share of requests
@@ -64,6 +65,9 @@ def check(
     metrics: Annotated[str, typer.Option(help="Its metrics; by default those of the settings.")] = "",
     old: Annotated[str, typer.Option(help="Metrics of the version before, if it still takes requests.")] = "",
     seconds: Annotated[float, typer.Option(min=0.1, max=3_600, help="How long to look.")] = 60,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Hold tables against journals, too; may take minutes.")
+    ] = False,
 ) -> None:
     """Status 0: go on. 1: roll back. 3: too little traffic to say."""
     settings = load()
@@ -75,6 +79,10 @@ def check(
     findings = [*judged(before, after), _ready(url)]
     if before_old is not None and after_old is not None:
         findings.append(compared(p95(before, after), p95(before_old, after_old)))
+    if audit:
+        report = with_database(lambda dsn: audit_of(settings, dsn, []))
+        seen = "; ".join(report.violations[:3]) or f"{report.entries} entries agree"
+        findings.append(Finding("audit", seen, "no violations", not report.violations))
     table = Table("", "criterion", "seen", "wanted", box=None)
     for one in findings:
         table.add_row(_mark(one.verdict), one.what, one.seen, one.wanted)

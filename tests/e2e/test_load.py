@@ -68,7 +68,8 @@ def test_a_soak_sees_memory_tables_and_queues(installation: Installation) -> Non
 
 
 def test_without_traffic_a_deployment_is_undecided(installation: Installation) -> None:
-    done = installation.command("wattbook", "deploy", "check", "--seconds", "0.2")
+    done = installation.command("wattbook", "deploy", "check", "--seconds", "0.2", "--audit")
 
     assert done.returncode == UNDECIDED, done.stdout + done.stderr
     assert "too little traffic" in done.stdout
+    assert "entries agree" in done.stdout
