@@ -31,7 +31,7 @@ ANSWER_SECONDS_MAX: Final = 10.0
 DIRECTORY_SECONDS: Final = 0.5
 DIRECTORY_SECONDS_WHILE_DOWN: Final = 0.1
 WATCH_AGAIN_SECONDS: Final = 0.2
-LEAVE_SECONDS_MAX: Final = 0.5  # for the answers that a process which is left still owes
+LEAVE_SECONDS_MAX: Final = 2.0  # for the answers that a process which is left still owes
 HELD_SECONDS_MAX: Final = 5.0
 
 _QUERIES: Final = get_args(Query)
