@@ -123,7 +123,9 @@ class ChainListener:
                 log.warning("chain.outage", doing=what, why=repr(error)[:300], failures=failures)
             if not more:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(seconds * 2**failures, max(seconds, BACKOFF_SECONDS_MAX))):
+                    async with asyncio.timeout(
+                        min(seconds * 2 ** min(failures, 10), max(seconds, BACKOFF_SECONDS_MAX))
+                    ):
                         await self._stopping.wait()
 
     # --- what is confirmed ---

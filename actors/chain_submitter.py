@@ -193,7 +193,7 @@ class ChainSubmitter:
                 self._state, self._detail = "waiting", repr(group.exceptions[0])[:200]
                 metrics.CHAIN_FAULTS.labels(PART).inc()
                 log.warning("chain.not_ready", why=self._detail, failures=failures)
-                await self._rest(min(0.25 * 2**failures, BACKOFF_SECONDS_MAX))
+                await self._rest(min(0.25 * 2 ** min(failures, 10), BACKOFF_SECONDS_MAX))
 
     async def _live(self) -> None:
         self._flights, self._owner = {}, secrets.token_hex(8)  # an owner that may have writes on their way is nobody
@@ -228,7 +228,7 @@ class ChainSubmitter:
                 metrics.CHAIN_FAULTS.labels(PART).inc()
                 log.warning("chain.outage", doing=act.__name__, why=repr(error)[:300], failures=failures)
             if not more:
-                await self._rest(min(seconds * 2**failures, max(seconds, BACKOFF_SECONDS_MAX)))
+                await self._rest(min(seconds * 2 ** min(failures, 10), max(seconds, BACKOFF_SECONDS_MAX)))
 
     async def _rest(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -65,7 +65,7 @@ class Dialler:
                     log.info("dialler.unreachable", actor=self._name, address=self._address, why=repr(error))
                 self._lost_sight()
                 with contextlib.suppress(TimeoutError):  # a new address ends the wait
-                    async with asyncio.timeout(min(0.02 * 2**failures, _BACKOFF_SECONDS_MAX)):
+                    async with asyncio.timeout(min(0.02 * 2 ** min(failures, 10), _BACKOFF_SECONDS_MAX)):
                         await self._moved.wait()
         finally:
             self._hang_up()

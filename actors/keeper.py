@@ -74,7 +74,7 @@ async def keep_running(server: Server, say: Say) -> None:
             failures += 1
             log.error("server.not_started", server=server.name, why=str(error), failures=failures)
             say(f"{server.name} could not be started: {error}")
-            await asyncio.sleep(min(0.5 * 2**failures, BACKOFF_SECONDS_MAX))
+            await asyncio.sleep(min(0.5 * 2 ** min(failures, 10), BACKOFF_SECONDS_MAX))
             continue
         failures = 0
         log.warning("server.started_again", server=server.name, seconds=round(monotonic() - ended, 3))
@@ -107,7 +107,7 @@ async def _take_again(claim: Claim) -> None:
         except Exception as error:  # noqa: BLE001 - whatever ails the database: everybody waits for it
             log.warning("claim.database_unreachable", why=repr(error))
         failures += 1
-        await asyncio.sleep(min(0.1 * 2**failures, CLAIM_BACKOFF_SECONDS_MAX))
+        await asyncio.sleep(min(0.1 * 2 ** min(failures, 10), CLAIM_BACKOFF_SECONDS_MAX))
 
 
 async def keep_supervisor(is_known: Callable[[], bool], start: Callable[[], None]) -> None:

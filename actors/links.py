@@ -170,7 +170,7 @@ class Link:
         self._held: dict[int, Waiting] = {}  # not sent, or sent back undone: for the market's next process
         self._is_leaving = False  # until connected to the next process
         self._heir = ""  # its address, until it is dialled
-        self._left = ""  # an address that the directory may still name for a moment
+        self._left = ""  # whose process has said that it moved: the directory may still name it for a moment
         self._leaving: asyncio.TimerHandle | None = None
         self._next_id = 1
         self._watch: Watch | None = None
@@ -250,13 +250,11 @@ class Link:
 
     def _leave_for(self, address: str) -> None:
         """Hold what comes from now on, and dial this address when nothing is under way any more."""
-        if address != self._dialler.address:
-            self._heir, self._left = address, self._dialler.address
-            self._is_leaving = True
-            if self._leaving is None:
-                self._leaving = asyncio.get_running_loop().call_later(LEAVE_SECONDS_MAX, self._leave)
-            if not self._pending:
-                self._leave()
+        self._heir, self._is_leaving = address, True
+        if self._leaving is None:
+            self._leaving = asyncio.get_running_loop().call_later(LEAVE_SECONDS_MAX, self._leave)
+        if not self._pending:
+            self._leave()
 
     def _leave(self) -> None:
         if self._leaving is not None:
@@ -293,7 +291,9 @@ class Link:
                 if type(message) is Moved:
                     if waiting is not None:
                         self._held[request_id] = waiting
-                    self._leave_for(message.address)
+                    if message.address != self._dialler.address:
+                        self._left = self._dialler.address
+                        self._leave_for(message.address)
                 elif waiting is not None:
                     waiting.together.take(waiting.place, message)
                     self._hop(now - waiting.since - market_us / 1_000_000)

@@ -106,7 +106,7 @@ class Follower:
                 self.state, self.detail = "waiting", repr(error)
                 metrics.FOLLOWER_FAULTS.labels(self.symbol).inc()
                 log.error("follower.starts_over", market=self.symbol, why=repr(error), failures=failures)
-                await asyncio.sleep(min(0.1 * 2**failures, self._options.backoff_seconds_max))
+                await asyncio.sleep(min(0.1 * 2 ** min(failures, 10), self._options.backoff_seconds_max))
 
     def stop(self) -> None:
         self._stopping = True

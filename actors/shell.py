@@ -42,7 +42,7 @@ class Shell(ABC):
                     self._failed(failures)
                     if failures > 1:
                         self._refuse_waiting("what makes an answer durable cannot be reached; nothing was done")
-                    await asyncio.sleep(min(0.05 * 2**failures, self._backoff_seconds_max))
+                    await asyncio.sleep(min(0.05 * 2 ** min(failures, 10), self._backoff_seconds_max))
         finally:
             self._refuse_waiting(f"this is {self._state} on this node; nothing was done")
             await self._server.stop()

@@ -1,7 +1,8 @@
 """A gateway's link while its market goes to another process: nothing is refused, doubled, lost or overtaken.
 
 Seen to fail for: sending held requests as they came to be held; hanging up while answers are due; going back to the
-process that was left because the directory is late; not holding what is asked for while the old process finishes.
+process that was left because the directory is late; not holding what is asked for while the old process finishes;
+staying away from a process that was left and is named again.
 """
 
 import asyncio
@@ -139,6 +140,17 @@ async def test_a_directory_that_is_late_does_not_lead_back() -> None:
         await eventually(lambda: link.is_up)
         assert await ask(link, 2) == applied(2)
         assert old.seen == [2]
+
+
+async def test_a_process_that_never_said_that_it_moved_is_gone_back_to() -> None:
+    async with linked() as (link, old, new):
+        await new.stop()
+        link.moved_to(new.address)  # a second owner, which is gone before anybody has reached it
+        asked = ask(link, 1)
+        await eventually(lambda: bool(link._held))
+        link.moved_to(old.address)
+
+        assert await asyncio.wait_for(asked, 10) == applied(1)
 
 
 async def test_a_process_that_owes_answers_for_too_long_is_left_and_their_outcome_is_unknown(
