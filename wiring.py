@@ -58,7 +58,15 @@ async def _make(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], 
 
 
 @stamina.retry(on=(OSError, asyncpg.PostgresError, TimeoutError), attempts=30, timeout=60.0, wait_max=2.0)
-async def pool_of(wiring: Wiring, name: str, size_max: int, *, waits: bool = True, nice: int = 0) -> Pool:
-    pool = await open_pool(wiring.dsn, size_max, name, waits=waits, nice=nice)
+async def pool_of(
+    wiring: Wiring,
+    name: str,
+    size_max: int,
+    *,
+    waits: bool = True,
+    nice: int = 0,
+    queried: Callable[[Any], None] | None = None,
+) -> Pool:
+    pool = await open_pool(wiring.dsn, size_max, name, waits=waits, nice=nice, queried=queried)
     sample_pool(name, pool)
     return pool
