@@ -17,7 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
 
-import msgspec
 import typer
 
 from commands import manifest as backups
@@ -150,5 +149,5 @@ async def _describe(
         has_master_keys=has_master_keys,
         files=files,
     )
-    (draft / backups.NAME).write_bytes(msgspec.json.format(msgspec.json.encode(taken)))
+    backups.write(draft, taken)
     return taken

@@ -93,6 +93,15 @@ async def copy(source: Path, target: Path) -> None:
         os.fsync(copied.fileno())
 
 
+def write(folder: Path, manifest: Manifest) -> None:
+    """Durably, for its owner only."""
+    descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(manifest)))
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def make_durable(folder: Path, *, whole: bool = True) -> None:
     """The names in this folder, and in all below if it is to be whole: a power cut could take them otherwise."""
     below = (path for path in folder.rglob("*") if whole and path.is_dir())

@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from actors.order_traces import OrderTrace, find
 from commands.shared import Failure, console, with_database
@@ -33,10 +32,9 @@ def trace(request_id: Annotated[str, typer.Argument(help="The X-Request-Id of th
     for one in found:
         steps = with_database(lambda dsn, one=one: steps_of(dsn, one))  # type: ignore[misc]
         console.print(f"order {one.market_id}-{one.order_id}, sequence {one.sequence}, through {one.gateway}")
-        table = Table(box=None, show_header=False)
         for at_us, took, what in steps:
-            table.add_row(f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%d %H:%M:%S.%f}", took, what)
-        console.print(table)
+            at = datetime.fromtimestamp(at_us / 1e6, UTC)
+            console.print(f"{at:%m-%d %H:%M:%S.%f}  {took:>10}  {what}", soft_wrap=True)
 
 
 async def steps_of(dsn: str, one: OrderTrace) -> list[Step]:

@@ -70,13 +70,13 @@ def test_an_orders_way_is_shown_from_its_request_to_its_settlement(installation:
     answer = buyer.ask("POST", "/orders", order)
     request_id, deadline = answer.headers["x-request-id"], time.monotonic() + SETTLED_SECONDS_MAX
 
-    while "finalized" not in (shown := installation.command("wattbook", "trace", request_id)).stdout:
+    while ", part 0: " not in (shown := installation.command("wattbook", "trace", request_id)).stdout:
         assert shown.returncode == 0, shown.stdout + shown.stderr
         assert time.monotonic() < deadline, shown.stdout
 
     order_id, sequence = answer.json()["order_id"], answer.json()["sequence"]
     assert f"order {order_id}, sequence {sequence}, through gateway-1" in shown.stdout
-    steps = ["came", "read and handed", "the market had answered", "answered", "trade", "took its trades", "finalized"]
+    steps = ["came", "read and handed", "the market had answered", "answered", "trade", "took its trades", "part 0"]
     places = [shown.stdout.find(step) for step in steps]
     assert min(places) >= 0, shown.stdout
     assert "committed with sequences" in shown.stdout

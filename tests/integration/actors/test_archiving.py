@@ -155,6 +155,8 @@ async def test_whatever_dies_between_two_steps_nothing_is_lost(world: World, ste
     assert between == before
     assert await world.rows() == before
     assert await world.violations() == []
+    archived = await world.exchange.pool.fetchval("SELECT max(last_sequence) FROM journal_archives")
+    assert (await world.in_table())[0][0] > archived, "what is in files has left the table"
     assert not [path for path in world.folder.rglob("*") if path.is_file() and path.suffix != ".zst"]
 
 
