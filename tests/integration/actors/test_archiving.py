@@ -1,6 +1,7 @@
 """Journals whose oldest rows are files: one journal to whoever reads, and nothing lost wherever something dies.
 
-Seen to fail for: (see below)
+Seen to fail for: rows moved that a snapshot or a follower needs, a last row that goes too, files not read back,
+rows that are not compared with their file, files that a reader passes over, a death after which rows stay for ever.
 """
 
 from pathlib import Path

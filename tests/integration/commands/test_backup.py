@@ -1,6 +1,7 @@
 """A backup is one instant of an exchange that trades; what comes back is that, or nothing at all.
 
-Seen to fail for: (see the report of each in the commit)
+Seen to fail for: a dump of another instant than its manifest, a draft that stays after an interruption, digests
+that are not compared, a data directory that is not emptied again, a restore in many transactions, any master key taken.
 """
 
 import asyncio
