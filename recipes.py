@@ -45,7 +45,7 @@ from persistence.sealing import master_keys
 from persistence.settlements import PostgresSettlements
 from persistence.snapshots import PostgresSnapshots
 from persistence.wallets import PostgresWallets, Vault
-from wiring import BACKGROUND_NICE, Wiring, pool_of, recipe
+from wiring import BACKGROUND_NICE, Wiring, pool_of, recipe, tracing_of
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -100,15 +100,6 @@ async def make_market(wiring: Wiring, market_id: int, symbol: str, stands_by: bo
         stands_by=stands_by,
         traced=tracing.committed if (tracing := tracing_of(settings, f"market-{symbol}")) is not None else None,
     )
-
-
-def tracing_of(settings: Settings, part: str) -> "Tracing | None":
-    """What makes this process's spans; its library is not even imported where nobody wants them."""
-    if not settings.otlp_endpoint:
-        return None
-    from actors.tracing import Tracing
-
-    return Tracing(part, settings.otlp_endpoint, settings.trace_sample)
 
 
 def dataplane_host(settings: Settings) -> str:

@@ -4,6 +4,7 @@
       authenticate, read, market, answer      an order's stages there
       <file.query>                            each statement that it waited for
       market wait, market commit              in the market's process, which is told the parent beside the command
+    chain <kind>   an effect of the chain, from its first attempt to its end, its states as events; in no request
 
 Spans of stages are made when a request is over, from the times that are taken anyway. A thread of the library sends
 them in batches, and forgets what does not fit into its queue. Source: docs/decisions/0048.
@@ -25,6 +26,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from structlog.contextvars import bind_contextvars
 
 QUEUE_MAX: Final = 4_096
+EFFECTS_MAX: Final = 1_024  # of the chain that are under way; of more, the oldest are told as far as they came
 SEND_SECONDS: Final = 2.0
 SEND_SECONDS_MAX: Final = 5.0
 _NAMED: Final = re.compile(r"/\* ([\w.]+) \*/")  # as every statement of ours opens
@@ -48,6 +50,7 @@ class Tracing:
             )
         )
         self._tracer = self.provider.get_tracer("wattbook")
+        self._effects: dict[int, Span] = {}
 
     def begin(self, request_id: str, method: str, parent: str) -> Begun:
         """A request has come; what follows in its task is within its span. `parent`: its `traceparent`, or empty."""
@@ -104,6 +107,20 @@ class Tracing:
             began_ns
         )
         self._tracer.start_span("market commit", within, attributes=said, start_time=began_ns).end(now_ns)
+
+    def moved(self, kind: str, number: int, state: str, signature: str, is_end: bool) -> None:
+        """In the submitter: what the chain must be told, by its number in the outbox, has come into this state."""
+        span = self._effects.pop(number, None)
+        if span is None:
+            if len(self._effects) >= EFFECTS_MAX:
+                self._effects.pop(next(iter(self._effects))).end()
+            said = {"wattbook.submission": number}
+            span = self._tracer.start_span(f"chain {kind}", context.Context(), attributes=said)
+        span.add_event(state, {"signature": signature})
+        if is_end:
+            span.end()
+        else:
+            self._effects[number] = span
 
     def queried(self, record: Any) -> None:
         """asyncpg's query logger: a statement has ended. Its values are not told."""
