@@ -14,7 +14,7 @@ from persistence.chain_desk import PostgresChainDesk
 from persistence.postgres import Pool
 from persistence.sealing import MasterKeys, Sealed, master_keys, seal, unseal
 from persistence.wallets import Vault
-from wiring import BACKGROUND_NICE, Wiring, pool_of
+from wiring import BACKGROUND_NICE, Wiring, pool_of, tracing_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +53,7 @@ async def make_chain_submitter(wiring: Wiring) -> "ChainSubmitter":
         random.random,
         submitter_options(settings),
         crash_points.of("submitter"),
+        tracing.moved if (tracing := tracing_of(settings, "chain-submitter")) is not None else None,
     )
 
 

@@ -7,10 +7,12 @@ import typer
 
 from commands import (
     audit,
+    backup,
     certificate,
     deploy,
     devnet,
     keys,
+    logs,
     look,
     meters,
     metrics,
@@ -19,6 +21,8 @@ from commands import (
     processes,
     proof,
     replay,
+    restore,
+    trace,
     traffic,
     users,
 )
@@ -34,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for group in (look, devnet, metrics, replay, traffic):
+for group in (look, backup, devnet, logs, metrics, replay, restore, trace, traffic):
     app.add_typer(group.app)
 app.add_typer(migrations.app, name="migrate")
 app.add_typer(audit.audits, name="audit")

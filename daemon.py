@@ -31,7 +31,7 @@ from rich.console import Console
 from actors import crash_points, detour, keeper
 from chain_recipes import authorities
 from config.load import SettingsWrong, load
-from config.logs import log_to
+from config.logs import BoundedText, log_to
 from config.settings import Settings
 from engine.records import DirectoryDown
 from persistence import migrate
@@ -96,6 +96,8 @@ class Daemon:
         for folder in (settings.folder, settings.keys, settings.logs):
             folder.mkdir(parents=True, exist_ok=True, mode=0o711 if folder == settings.folder else 0o700)
         stack.enter_context(self._only_one())
+        if settings.unfinished.exists():
+            raise CannotStart(f"A restore into {settings.folder} was not finished. Empty that folder, restore again.")
         self._check_ports()
         if not settings.cluster_secret:
             write_once(settings.keys / "cluster-secret", secrets.token_bytes(32))
@@ -121,8 +123,7 @@ class Daemon:
         with self._step("Metrics"):
             self._serve_metrics(stack)
         with self._step("Ray"):
-            ray_log = (settings.logs / "ray.log").open("w", buffering=1)
-            stack.enter_context(ray_log)
+            ray_log = stack.enter_context(BoundedText(settings.logs / "ray.log"))
             stack.enter_context(contextlib.redirect_stdout(ray_log))  # pages of text about each worker that died
             stack.callback(self._stop_ray)
             await asyncio.to_thread(self._start_ray)

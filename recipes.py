@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from actors import crash_points, metrics
+from actors.archiving import DAY_US, Archiver
+from actors.duties import Duty
 from actors.hosting import ChainListenerActor, ChainSubmitterActor, Host, Recipe, clock_us
 from actors.market import Market, MarketOptions
 from actors.persistence import FollowerOptions, Persistence
@@ -21,13 +23,13 @@ from engine.settlement.netting import Rule
 from engine.units import SECOND_US, TimeUs
 from persistence.analytics import PostgresAnalytics
 from persistence.api_keys import PostgresApiKeys
+from persistence.archive import ArchivedJournal, FileArchive
 from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
 from persistence.energy import PostgresEnergy
 from persistence.figures import PostgresFigures
 from persistence.first_answers import PostgresFirstAnswers
 from persistence.history import PostgresHistory
-from persistence.journal import PostgresJournal
 from persistence.ledger import PostgresLedger
 from persistence.makers import PostgresMakers
 from persistence.meters import PostgresMeters
@@ -43,7 +45,7 @@ from persistence.sealing import master_keys
 from persistence.settlements import PostgresSettlements
 from persistence.snapshots import PostgresSnapshots
 from persistence.wallets import PostgresWallets, Vault
-from wiring import BACKGROUND_NICE, Wiring, pool_of, recipe
+from wiring import BACKGROUND_NICE, Wiring, pool_of, recipe, tracing_of
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -52,12 +54,15 @@ if TYPE_CHECKING:
     from actors.links import Links
     from actors.meter_aggregator import MeterAggregator
     from actors.meter_links import MeterLinks
+    from actors.order_traces import OrderTraces
     from actors.supervisor import Supervisor
+    from actors.tracing import Tracing
     from gateway.directory.ldap import LdapOptions
     from gateway.server import GatewayServer
 
 VERSION: Final = version("wattbook")
 FIGURES_SECONDS: Final = 15.0
+ARCHIVE_SECONDS: Final = 60.0
 
 
 class CatalogueRules:
@@ -78,7 +83,7 @@ async def make_market(wiring: Wiring, market_id: int, symbol: str, stands_by: bo
     return Market(
         market_id,
         symbol,
-        PostgresJournal(wiring.dsn),
+        ArchivedJournal(wiring.dsn, settings.archive),
         PostgresSnapshots(pool),
         PostgresLedger(pool),
         CatalogueRules(pool),
@@ -93,6 +98,7 @@ async def make_market(wiring: Wiring, market_id: int, symbol: str, stands_by: bo
         ),
         crash_points.of(f"market.{symbol}"),
         stands_by=stands_by,
+        traced=tracing.committed if (tracing := tracing_of(settings, f"market-{symbol}")) is not None else None,
     )
 
 
@@ -110,8 +116,10 @@ async def make_persistence(wiring: Wiring) -> Persistence:
     os.nice(BACKGROUND_NICE)  # the order path comes first
     nice = 0 if settings.database_url else BACKGROUND_NICE
     pool = await pool_of(wiring, "persistence", 8, waits=False, nice=nice)
+    archive, kept_us = FileArchive(wiring.dsn, pool, settings.archive), int(settings.journal_kept_days * DAY_US)
+    duties = [Duty("journal archive", ARCHIVE_SECONDS, Archiver(archive, kept_us).archive_due)] if kept_us else []
     return Persistence(
-        partial(PostgresJournal, wiring.dsn),
+        partial(ArchivedJournal, wiring.dsn, settings.archive),
         PostgresSnapshots(pool),
         PostgresProjections(pool),
         handles.directory,
@@ -122,6 +130,7 @@ async def make_persistence(wiring: Wiring) -> Persistence:
             snapshots_kept=settings.snapshots_kept,
         ),
         crash_points.of,
+        duties,
     )
 
 
@@ -147,7 +156,6 @@ async def make_meters(wiring: Wiring, shard: int) -> "MeterAggregator":
 
 async def make_epoch_clock(wiring: Wiring) -> "EpochClock":
     from actors import handles
-    from actors.duties import Duty
     from actors.epoch_clock import EpochClock
     from actors.recurring import RecurringOrders
     from persistence.oracle_rounds import PostgresOracleRounds
@@ -187,14 +195,31 @@ async def make_gateway(wiring: Wiring, number: int) -> "GatewayServer":
     from actors.meter_links import MeterLinks
     from gateway.server import GatewayServer
 
-    links = Links(handles.directory, wiring.cluster_secret)
+    tracing = tracing_of(wiring.settings, f"gateway-{number}")
+    carried, queried = (tracing.carried, tracing.queried) if tracing is not None else (None, None)
+    links = Links(handles.directory, wiring.cluster_secret, carried)
     meters = MeterLinks(handles.meter_directory, wiring.cluster_secret)
-    pool = await pool_of(wiring, f"gateway {number}", 16)
-    app = gateway_app(wiring, pool, links, meters)
+    pool = await pool_of(wiring, f"gateway {number}", 16, queried=queried)
+    app = gateway_app(wiring, pool, links, meters, traces_of(wiring.settings, number), tracing)
     return GatewayServer(number, app, wiring.settings.http_host, wiring.settings.http_port, [links.run, meters.run])
 
 
-def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks") -> "Litestar":
+def traces_of(settings: Settings, number: int) -> "OrderTraces | None":
+    from actors.order_traces import SUFFIX, OrderTraces
+
+    if not settings.orders_traced:
+        return None
+    return OrderTraces(settings.traces / f"gateway-{number}{SUFFIX}", settings.orders_traced)
+
+
+def gateway_app(
+    wiring: Wiring,
+    pool: Pool,
+    links: "Links",
+    meters: "MeterLinks",
+    traces: "OrderTraces | None" = None,
+    tracing: "Tracing | None" = None,
+) -> "Litestar":
     """The application with its real dependencies."""
     import redis.asyncio
     from prometheus_client import REGISTRY
@@ -286,6 +311,8 @@ def gateway_app(wiring: Wiring, pool: Pool, links: "Links", meters: "MeterLinks"
         probes=probes,
         registry=REGISTRY,
         stages=Stages(),
+        traces=traces,
+        spans=tracing,
         gather=gathered,
         supervision=handles.supervision,
         processes=handles.Processes(),

@@ -7,7 +7,7 @@ arguments.
 import gc
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import stamina
@@ -19,6 +19,9 @@ from actors.sampling import sample_part, sample_pool
 from config.logs import log_to
 from config.settings import Settings
 from persistence.postgres import Pool, open_pool
+
+if TYPE_CHECKING:
+    from actors.tracing import Tracing
 
 BACKGROUND_NICE: Final = 10
 GC_THRESHOLDS: Final = (20_000, 20, 100)
@@ -58,7 +61,24 @@ async def _make(wiring: Wiring, name: str, make: Callable[..., Awaitable[Any]], 
 
 
 @stamina.retry(on=(OSError, asyncpg.PostgresError, TimeoutError), attempts=30, timeout=60.0, wait_max=2.0)
-async def pool_of(wiring: Wiring, name: str, size_max: int, *, waits: bool = True, nice: int = 0) -> Pool:
-    pool = await open_pool(wiring.dsn, size_max, name, waits=waits, nice=nice)
+async def pool_of(
+    wiring: Wiring,
+    name: str,
+    size_max: int,
+    *,
+    waits: bool = True,
+    nice: int = 0,
+    queried: Callable[[Any], None] | None = None,
+) -> Pool:
+    pool = await open_pool(wiring.dsn, size_max, name, waits=waits, nice=nice, queried=queried)
     sample_pool(name, pool)
     return pool
+
+
+def tracing_of(settings: Settings, part: str) -> "Tracing | None":
+    """What makes this process's spans; its library is not even imported where nobody wants them."""
+    if not settings.otlp_endpoint:
+        return None
+    from actors.tracing import Tracing
+
+    return Tracing(part, settings.otlp_endpoint, settings.trace_sample)

@@ -48,6 +48,9 @@ PART: Final = "submitter"
 STATUSES_MAX: Final = 256  # what one request may ask for
 SENDS_AT_ONCE: Final = 16
 BACKOFF_SECONDS_MAX: Final = 10.0
+_ENDS: Final = (State.FINALIZED, State.PARKED)
+
+Moved = Callable[[str, int, str, str, bool], None]  # kind, number, state, signature, whether it is the last one
 
 log = structlog.get_logger()
 
@@ -161,11 +164,12 @@ class ChainSubmitter:
         jitter: Callable[[], float],
         options: SubmitterOptions | None = None,
         crash: Callable[[str], None] | None = None,
+        moved: Moved | None = None,
     ) -> None:
         self._submissions, self._addresses, self._chain = submissions, addresses, chain
         self._clock, self._jitter = clock, jitter
         self._options = options or SubmitterOptions()
-        self._crash = crash or (lambda _: None)
+        self._crash, self._moved = crash or (lambda _: None), moved
         self._outages: tuple[type[Exception], ...] = (ChainDown, *submissions.outages)
         self._owner = ""
         self._flights: dict[str, Flight] = {}  # by name
@@ -411,6 +415,9 @@ class ChainSubmitter:
         for change in changes:
             if change.after.state is not change.effect.submission.state:
                 metrics.CHAIN_CHANGES.labels(change.effect.lane, change.after.state).inc()
+                if self._moved is not None:
+                    effect, after = change.effect, change.after
+                    self._moved(effect.kind, effect.number, after.state, after.signature, after.state in _ENDS)
             if change.after.state is State.PARKED:
                 effect = change.effect
                 log.error(

@@ -11,13 +11,14 @@ could have been done is sent a second time.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import monotonic
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, cast, get_args
 
 import msgspec
 import structlog
 from msgspec import Struct
 
 from actors import metrics
+from actors.asked import Traced, WireCommand
 from actors.dataplane import Connection, Secret
 from actors.dialling import Dialler
 from actors.stages import Stages
@@ -51,14 +52,16 @@ class Place(Struct, frozen=True):
 
 
 Directory = Callable[[], Awaitable[list[Place]]]
+Carried = Callable[[], str]
 Listener = Callable[[BookView | Feed | None], None]
 
 
 class Links:
     """Every market of the directory by id and by symbol."""
 
-    def __init__(self, directory: Directory, secret: Secret) -> None:
-        self._directory, self._secret = directory, secret
+    def __init__(self, directory: Directory, secret: Secret, carried: Carried | None = None) -> None:
+        """`carried` gives the `traceparent` of what is going on, where requests are traced."""
+        self._directory, self._secret, self._carried = directory, secret, carried
         self._links: dict[int, Link] = {}
         self._specs: dict[str, MarketSpec] = {}
         self._changed = asyncio.Event()
@@ -122,7 +125,9 @@ class Links:
         for place in places:
             link = self._links.get(place.spec.market_id)
             if link is None:
-                link = self._links[place.spec.market_id] = Link(place.spec.symbol, self._secret, self.refresh_soon)
+                link = self._links[place.spec.market_id] = Link(
+                    place.spec.symbol, self._secret, self.refresh_soon, self._carried
+                )
                 tasks.create_task(link.run())
             link.moved_to(place.address)
 
@@ -163,8 +168,10 @@ class Waiting(NamedTuple):
 class Link:
     """One market's connection, with what is under way on it."""
 
-    def __init__(self, symbol: str, secret: Secret, lost_sight: Callable[[], None]) -> None:
-        self._symbol = symbol
+    def __init__(
+        self, symbol: str, secret: Secret, lost_sight: Callable[[], None], carried: Carried | None = None
+    ) -> None:
+        self._symbol, self._carried = symbol, carried
         self._dialler = Dialler(f"market {symbol}", secret, self, lost_sight)
         self._pending: dict[int, Waiting] = {}
         self._held: dict[int, Waiting] = {}  # not sent, or sent back undone: for the market's next process
@@ -203,8 +210,10 @@ class Link:
         """Without a connection: hold them for the next one."""
         together, now, request_id = Together(len(bodies)), monotonic(), self._next_id
         self._next_id += len(bodies)
+        parent = self._carried() if self._carried is not None else ""
         for place, body in enumerate(bodies):
-            waiting = Waiting(together, place, now, isinstance(body, _QUERIES), _encode((request_id, body)))
+            asked = Traced(parent, cast(WireCommand, body)) if parent else body
+            waiting = Waiting(together, place, now, isinstance(body, _QUERIES), _encode((request_id, asked)))
             if connection is None:
                 self._held[request_id] = waiting
             else:

@@ -17,6 +17,7 @@ import structlog
 from msgspec import Struct
 
 from actors import metrics
+from actors.asked import Asked, Traced
 from actors.clearing import Aside, Clearing
 from actors.crash_points import Reached
 from actors.dataplane import Connection, Secret
@@ -37,9 +38,6 @@ from engine.market import Phase
 from engine.messages import (
     TRADES,
     AmendOrder,
-    CancelAll,
-    CancelAllAt,
-    CancelOrder,
     ClearEpoch,
     Command,
     Defund,
@@ -50,37 +48,20 @@ from engine.messages import (
     Fund,
     ParticipantId,
     PlaceOrder,
-    SetFees,
-    SetPhase,
     SetRisk,
     SetSpec,
     Tick,
     Traded,
 )
 from engine.units import FUND_MAX, TimeUs
-from engine.views import Applied, Await, Failed, Fault, GetBook, GetMarket, GetOrder, ListOpenOrders, Query, Watch
+from engine.views import Applied, Await, Failed, Fault, GetBook, GetMarket, GetOrder, ListOpenOrders, Watch
 
-# Fund and ClearEpoch are missing on purpose: only the market itself turns a draw from the ledger into funds, and an
-# auction into trades.
-WireCommand = (
-    PlaceOrder
-    | AmendOrder
-    | CancelOrder
-    | CancelAll
-    | CancelAllAt
-    | Defund
-    | SetPhase
-    | SetSpec
-    | SetFees
-    | SetRisk
-    | Tick
-)
 _QUERIES: Final = (GetOrder, ListOpenOrders, GetBook, GetMarket, Watch, Await)
-_decoder: msgspec.msgpack.Decoder[list[tuple[int, Any]]] = msgspec.msgpack.Decoder(
-    list[tuple[int, WireCommand | Query]]
-)
+_decoder: msgspec.msgpack.Decoder[list[tuple[int, Any]]] = msgspec.msgpack.Decoder(list[tuple[int, Asked]])
 _encode = msgspec.msgpack.Encoder().encode
 _ARRAY_OF_3: Final = b"\x93"  # an encoded pair becomes a triple: the time is known only when the answer leaves
+
+Committed = Callable[[str, str, float, float], None]  # parent, market, seconds that it waited, of its commit
 
 _TAKES_ORDERS: Final = (Phase.OPEN, Phase.AUCTION_CALL)
 
@@ -109,6 +90,7 @@ class Draft:
         self.steps: list[list[Event]] = []
         self.letters: list[tuple[Item, bytes]] = []
         self.turns: list[tuple[int, float, float]] = []  # of the engine: its first letter, when it began and ended
+        self.traced: list[Item] = []
         self.hash_state = False
         self.step_of_us: TimeUs = 0  # the epoch of whose auction it has trades
         self.trades = self.volume_wh = self.turnover_micro = 0
@@ -132,6 +114,7 @@ class Market(Shell):
         aside: Aside = asyncio.to_thread,
         *,
         stands_by: bool = False,
+        traced: Committed | None = None,
     ) -> None:
         """`stands_by`: another process owns the market until `take_over` says that it does not."""
         super().__init__(secret, options.host, options.backoff_seconds_max)
@@ -153,6 +136,7 @@ class Market(Shell):
         self._news = Newsroom(market_id)
         self._clearing = Clearing(symbol, self._submit_own, crash, aside)
         self._stages = Stages()
+        self._traced = traced
         self._apply_seconds = metrics.APPLY_SECONDS.labels(symbol)
         self._commit_seconds = metrics.COMMIT_SECONDS.labels(symbol)
         self._draw_seconds = metrics.DRAW_SECONDS.labels(symbol)
@@ -470,6 +454,9 @@ class Market(Shell):
             applied_seconds += ended - started
             last = first
         self._stages.commit(committed - began, len(letters))
+        if self._traced is not None:
+            for item in draft.traced:
+                self._traced(item.parent, self.symbol, began - item.came, committed - began)
         self._batch_entries.observe(len(draft.entries))
         self._apply_seconds.observe(applied_seconds)
         self._commit_seconds.observe(committed - began)
@@ -487,6 +474,9 @@ class Market(Shell):
     def _do(self, item: Item, book: OrderBook, draft: Draft) -> None:
         """Answer a query, or give a command its place and instant and apply it, or set it aside."""
         body = item.body
+        if isinstance(body, Traced):
+            item.parent, item.body = body.parent, body.body
+            body = item.body
         if isinstance(body, _QUERIES):
             draft.items.append(item)
             if item.connection is not None:
@@ -512,6 +502,8 @@ class Market(Shell):
                 draft.letters.append((item, _encode((item.request_id, Applied(book.sequence)))))
         elif not self._park_if_short(item, book, now_us):
             draft.items.append(item)
+            if item.parent:
+                draft.traced.append(item)
             draft.hash_state |= isinstance(body, ClearEpoch) and book.call is not None and book.call.outcome is None
             events = self._apply(body, book, now_us, draft)
             if item.connection is not None:

@@ -47,6 +47,7 @@ PROJECTION_SECONDS = Histogram(
     "wattbook_follower_write_seconds", "One projection transaction", ["market"], buckets=_FAST
 )
 SNAPSHOT_SECONDS = Histogram("wattbook_follower_snapshot_seconds", "Taking one snapshot", ["market"], buckets=_FAST)
+ARCHIVED_SEQUENCE = _now("wattbook_journal_archived_sequence", "Up to where a journal has moved into files", "market")
 TICKS = Counter("wattbook_epoch_clock_ticks_total", "Ticks that a market answered", ["market"])
 DUTY_DONE = Counter(
     "wattbook_duty_done_total", "What duties have done: trades settled, rounds of the oracle closed", ["duty"]

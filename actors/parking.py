@@ -11,6 +11,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from actors.asked import Traced
 from actors.dataplane import Connection
 from engine.messages import CURRENCY, Command, Fund, ParticipantId
 from engine.records import Draw, Want
@@ -28,8 +29,9 @@ class Item(Struct):
 
     connection: Connection | None
     request_id: int
-    body: Command | Query
+    body: Command | Query | Traced
     came: float = 0.0
+    parent: str = ""  # the span in which a gateway asks for it, when that is traced
     drawn: bool = False  # the ledger has been asked: what is short now stays short
 
 

@@ -7,7 +7,7 @@ never stops for one. A follower that finds its replica differing from the journa
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -17,6 +17,8 @@ from msgspec import Struct
 from actors import metrics
 from actors.crash_points import Reached
 from actors.dataplane import Secret
+from actors.duties import Duty, keep
+from actors.hosting import clock_us
 from actors.links import Directory, Links
 from actors.ports import Journal, Projections, Snapshots
 from actors.recovery import ROWS_AT_ONCE, NothingToRecover, Replica, advance, recover, snapshot_of
@@ -192,7 +194,7 @@ class Follower:
 
 
 class Persistence:
-    """All followers of this node; new markets of the directory are followed as they come."""
+    """All followers of this node; new markets of the directory are followed as they come. Beside them its duties."""
 
     def __init__(
         self,
@@ -203,10 +205,12 @@ class Persistence:
         secret: Secret,
         options: FollowerOptions,
         crash_of: Callable[[str], Reached | None] = lambda _: None,
+        duties: Sequence[Duty] = (),
     ) -> None:
         self._journal_of, self._snapshots, self._projections = journal_of, snapshots, projections
         self._options, self._crash_of = options, crash_of
         self._links = Links(directory, secret)
+        self._duties, self._ended = duties, asyncio.Event()
         self._followers: dict[int, Follower] = {}
         self._stopping = False
 
@@ -214,6 +218,8 @@ class Persistence:
         """Follow every market until stopped."""
         async with asyncio.TaskGroup() as tasks:
             links = tasks.create_task(self._links.run())
+            for duty in self._duties:
+                tasks.create_task(keep(duty, clock_us, self._ended))
             following: list[asyncio.Task[None]] = []
             while not self._stopping:
                 for spec in self._links.markets().values():
@@ -231,6 +237,7 @@ class Persistence:
                         following.append(tasks.create_task(follower.run()))
                         self._links.watch(spec.market_id, frozenset(), False, follower.notice)
                 await asyncio.sleep(0.1)
+            self._ended.set()
             for follower in self._followers.values():
                 follower.stop()
             await asyncio.gather(*following)

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from engine.analytics.presence import Obligation
-from engine.journal import JournalRow, Snapshot
+from engine.journal import JournalRow, Snapshot, Stretch
 from engine.market import MarketSpec, Phase
 from engine.messages import ParticipantId
 from engine.projection import ProjectionBatch
-from engine.records import Draw, DueOrder, ParticipantRisk, Want
+from engine.records import Closed, Draw, DueOrder, ParticipantRisk, Want
 from engine.units import TimeUs
 
 
@@ -20,6 +20,17 @@ class Journal(Protocol):
     async def rows(self, market_id: int, after_sequence: int, limit: int = 500) -> list[JournalRow]: ...
     async def ensure_partitions(self, market_id: int, up_to_sequence: int) -> None: ...
     async def close(self) -> None: ...
+
+
+class JournalArchive(Protocol):
+    """Journals' oldest rows as files. `verify` raises JournalBroken; `remove` only what was verified."""
+
+    async def closed(self) -> list[Closed]: ...
+    async def recorded(self, market_id: int) -> list[Stretch]: ...
+    async def write(self, closed: Closed, before_us: TimeUs) -> Stretch | None: ...
+    async def record(self, stretch: Stretch) -> None: ...
+    async def verify(self, stretch: Stretch) -> None: ...
+    async def remove(self, stretch: Stretch) -> None: ...
 
 
 class Snapshots(Protocol):

@@ -17,10 +17,10 @@ from config.settings import Settings
 from engine.audit import Chain
 from engine.metering.books import AcknowledgedReading
 from engine.units import SECOND_US
+from persistence.archive import ArchivedJournal
 from persistence.audit import PostgresAudit
 from persistence.audit_log import PostgresAuditLog
 from persistence.catalogue import PostgresCatalogue
-from persistence.journal import PostgresJournal
 from persistence.metering_audit import PostgresMeteringAudit
 from persistence.postgres import open_pool
 from persistence.snapshots import PostgresSnapshots
@@ -82,7 +82,7 @@ async def audit_of(
 ) -> Report:
     """Audit the database behind this address."""
     pool = await open_pool(dsn, 4, "audit")
-    journal = PostgresJournal(dsn)
+    journal = ArchivedJournal(dsn, settings.archive)
     try:
         specs = await PostgresCatalogue(pool).markets()
         report = await run_audit(

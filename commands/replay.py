@@ -8,11 +8,12 @@ import typer
 from actors.audit import verify
 from actors.recovery import NothingToRecover
 from commands.shared import Failure, console, with_database
+from config.load import load
 from engine.book import state
 from engine.journal import JournalBroken
 from engine.market import MarketSpec
+from persistence.archive import ArchivedJournal
 from persistence.catalogue import PostgresCatalogue
-from persistence.journal import PostgresJournal
 from persistence.postgres import open_pool
 from persistence.snapshots import PostgresSnapshots
 
@@ -32,7 +33,7 @@ def replay(
 async def _replay(dsn: str, symbol: str) -> int:
     """How many journals are broken; prints a line for each."""
     pool = await open_pool(dsn, 2, "replay")
-    journal = PostgresJournal(dsn)
+    journal = ArchivedJournal(dsn, load().archive)
     try:
         specs = [spec for spec in await PostgresCatalogue(pool).markets() if symbol in ("", spec.symbol)]
         if not specs:
@@ -43,7 +44,7 @@ async def _replay(dsn: str, symbol: str) -> int:
         await pool.close()
 
 
-async def _replay_one(spec: MarketSpec, journal: PostgresJournal, snapshots: PostgresSnapshots) -> int:
+async def _replay_one(spec: MarketSpec, journal: ArchivedJournal, snapshots: PostgresSnapshots) -> int:
     started = perf_counter()
     try:
         with console.status(spec.symbol) as shown:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -30,11 +31,19 @@ def with_database(work: Callable[[str], Coroutine[Any, Any, T]]) -> T:
     return asyncio.run(inside())
 
 
+async def stoppable(work: Coroutine[Any, Any, T]) -> T:
+    """Have SIGTERM end this as Ctrl-C does: in order, with what was begun taken back."""
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    return await work
+
+
 @contextlib.asynccontextmanager
 async def _database(settings: Settings) -> AsyncIterator[str]:
     if settings.database_url:
         yield settings.database_url
         return
+    if settings.unfinished.exists():
+        raise Failure(f"a restore into {settings.folder} was not finished: empty that folder, and restore again")
     server = EmbeddedPostgres(settings.folder)
     try:
         yield await asyncio.to_thread(server.start)

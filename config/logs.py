@@ -1,5 +1,6 @@
 """How every process of ours writes its log: one JSON object a line, one file a process, bounded."""
 
+import io
 import logging
 import logging.handlers
 from pathlib import Path
@@ -9,6 +10,34 @@ import structlog
 
 FILE_BYTES_MAX: Final = 10_000_000
 OLD_FILES: Final = 2
+
+
+class BoundedText(io.TextIOBase):
+    """A file for what others print, such as Ray: with one older file beside it, and each of so many bytes at most."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("w", buffering=1)
+        self._bytes = 0
+
+    def write(self, text: str) -> int:
+        self._bytes += len(text.encode())
+        if self._bytes > FILE_BYTES_MAX:
+            self._file.close()
+            self._path.replace(self._path.with_name(self._path.name + ".1"))
+            self._file, self._bytes = self._path.open("w", buffering=1), len(text.encode())
+        return self._file.write(text)
+
+    def writable(self) -> bool:
+        return True
+
+    def flush(self) -> None:
+        if not self._file.closed:
+            self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def log_to(folder: Path, name: str, level: str) -> None:

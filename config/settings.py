@@ -165,6 +165,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     settlement_trades_max: Annotated[int, _between(1, 10_000)]
     settlement_part_accounts: Annotated[int, _between(4, 18)]
     reconciliation_every_seconds: Annotated[int, _between(1, 86_400)]
+    journal_kept_days: Annotated[float, _between(0, 36_500)]
+    archive_dir: str
     snapshot_every: Annotated[int, _between(100, 100_000_000)]
     snapshots_kept: Annotated[int, _between(1, 100)]
     idle_return_seconds: Annotated[float, _between(0.1, 86_400)]
@@ -172,6 +174,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     waiting_max: Annotated[int, _between(1, 1_000_000)]
     body_bytes_max: Annotated[int, _between(1_024, 64 * 2**20)]
     request_timeout_seconds: Annotated[float, _between(0.1, 300)]
+    otlp_endpoint: Annotated[str, _text(r"^(https?://[^\s]+)?$", 'the http:// address of a collector, or "" for none')]
+    trace_sample: Annotated[float, _between(0, 1)]
+    orders_traced: Annotated[int, _between(0, 10_000_000)]
     log_level: Literal["debug", "info", "warning", "error"]
 
     @property
@@ -201,6 +206,21 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def logs(self) -> Path:
         return self.folder / "logs"
+
+    @property
+    def traces(self) -> Path:
+        """Where gateways keep the ways of their newest orders."""
+        return self.folder / "traces"
+
+    @property
+    def archive(self) -> Path:
+        """Where journals' oldest rows are, as files."""
+        return Path(self.archive_dir).absolute() if self.archive_dir else self.folder / "archive"
+
+    @property
+    def unfinished(self) -> Path:
+        """There while `wattbook restore` writes here: nothing else may begin."""
+        return self.folder / "restore.unfinished"
 
     @property
     def metrics_folder(self) -> Path:
@@ -235,6 +255,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if self.ray_address and len(self.cluster_secret) < SECRET_LENGTH_MIN:
             length = SECRET_LENGTH_MIN
             found.append(f"cluster_secret: must be at least {length} characters long when ray_address names a cluster")
+        if self.journal_kept_days and self.ray_address and not self.archive_dir:
+            found.append(
+                "archive_dir: must name a folder that all machines share, with journal_kept_days and ray_address"
+            )
         if self.ldap_url:
             found += self._problems_of_the_directory()
         for origin in self.cors_origins:

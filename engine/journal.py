@@ -47,6 +47,19 @@ class Snapshot(Struct, frozen=True):
     state: bytes
 
 
+class Stretch(Struct, frozen=True):
+    """Rows of a journal that follow one another, kept in a file: what proves that the file holds them."""
+
+    market_id: int
+    first_sequence: int
+    last_sequence: int
+    journal_rows: int
+    previous_hash: bytes  # of the row before the first
+    hash: bytes  # of the last row
+    file_bytes: int
+    sha256: bytes  # of the file
+
+
 class Fenced(Exception):
     """The market has another owner now; this one may not write any more."""
 
@@ -106,13 +119,8 @@ def check(row: JournalRow, last_sequence: int, previous_hash: bytes) -> list[Ent
 
     Raises JournalBroken with the row's place and what is wrong with it.
     """
-    where = f"market {row.market_id}, row at sequence {row.first_sequence}"
-    if row.first_sequence != last_sequence + 1:
-        raise JournalBroken(f"{where}: expected sequence {last_sequence + 1}; rows are missing")
-    if row.previous_hash != previous_hash:
-        raise JournalBroken(f"{where}: does not continue the row before it")
-    if row.hash != _row_hash(row):
-        raise JournalBroken(f"{where}: its contents are not those that were sealed")
+    follow(row, last_sequence, previous_hash)
+    where = _where(row)
     try:
         entries = _decode_entries(row.entries)
     except msgspec.MsgspecError as error:
@@ -120,6 +128,24 @@ def check(row: JournalRow, last_sequence: int, previous_hash: bytes) -> list[Ent
     if [entry.sequence for entry in entries] != list(range(row.first_sequence, row.last_sequence + 1)):
         raise JournalBroken(f"{where}: its entries do not have its sequences")
     return entries
+
+
+def follow(row: JournalRow, last_sequence: int, previous_hash: bytes) -> None:
+    """Prove the row's place in the chain, and that it is what was sealed, whatever its entries are.
+
+    Raises JournalBroken.
+    """
+    where = _where(row)
+    if row.first_sequence != last_sequence + 1:
+        raise JournalBroken(f"{where}: expected sequence {last_sequence + 1}; rows are missing")
+    if row.previous_hash != previous_hash:
+        raise JournalBroken(f"{where}: does not continue the row before it")
+    if row.hash != _row_hash(row):
+        raise JournalBroken(f"{where}: its contents are not those that were sealed")
+
+
+def _where(row: JournalRow) -> str:
+    return f"market {row.market_id}, row at sequence {row.first_sequence}"
 
 
 def _row_hash(row: JournalRow) -> bytes:

@@ -419,3 +419,13 @@ class FirstAnswer(Struct, frozen=True):
 
 class TooManyFirstAnswers(Exception):
     """The caller has as many first answers stored as there may be."""
+
+
+class Closed(Struct, frozen=True):
+    """A market's journal up to last_sequence is needed by nobody who runs; oldest_us: of its first row in the table."""
+
+    market_id: int
+    symbol: str
+    archived_sequence: int
+    last_sequence: int
+    oldest_us: TimeUs

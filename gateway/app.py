@@ -59,8 +59,10 @@ from gateway.ports import (
     Recurring,
     Risk,
     Settlements,
+    Spans,
     Stages,
     Supervision,
+    Traces,
     Vault,
     Wallets,
     not_supervised,
@@ -111,6 +113,8 @@ def create_app(
     probes: Mapping[str, Probe] | None = None,
     registry: CollectorRegistry | None = None,
     stages: Stages | None = None,
+    traces: Traces | None = None,
+    spans: Spans | None = None,
     gather: Gather = at_once,
     supervision: Supervision = not_supervised,
     processes: Processes | None = None,
@@ -155,7 +159,7 @@ def create_app(
     app = application(settings.version)
     app.state["gateway"] = gateway
     _check_table(app)
-    app.asgi_handler = Edge(app.asgi_handler, settings, gateway.metrics, stages or NoStages())
+    app.asgi_handler = Edge(app.asgi_handler, settings, gateway.metrics, stages or NoStages(), traces, spans)
     return app
 
 

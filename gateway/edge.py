@@ -9,20 +9,21 @@ import itertools
 import re
 import secrets
 from http import HTTPStatus
-from time import perf_counter
+from time import perf_counter, time_ns
 from typing import Any, Final
 
 import msgspec
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
 from engine.views import Fault
 from gateway.addresses import Proxies
 from gateway.errors import GatewayCode, Problem
 from gateway.limits import Drawn
 from gateway.metrics import GatewayMetrics
-from gateway.ports import Stages
+from gateway.ports import Spans, Stages, Traces
 from gateway.settings import GatewaySettings
 
 _log = structlog.get_logger(__name__)
@@ -63,6 +64,7 @@ class Visit:
         "document",
         "drawn",
         "headers",
+        "order",
         "request_id",
     )
 
@@ -75,6 +77,7 @@ class Visit:
         # instants (seconds of perf_counter) on an order's way, for the histograms of its stages
         self.began = perf_counter()
         self.authenticating = self.asked = self.answered = 0.0
+        self.order: tuple[int, int, int] | None = None  # market, order, sequence, once the market has answered
 
 
 def visit_of(scope: Scope) -> Visit:
@@ -124,8 +127,17 @@ class RequestIds:
 
 
 class Edge:
-    def __init__(self, app: ASGIApp, settings: GatewaySettings, metrics: GatewayMetrics, stages: Stages) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: GatewaySettings,
+        metrics: GatewayMetrics,
+        stages: Stages,
+        traces: Traces | None = None,
+        spans: Spans | None = None,
+    ) -> None:
         self._app, self._settings, self._metrics, self._stages = app, settings, metrics, stages
+        self._traces, self._spans = traces, spans
         self._origins = frozenset(origin.encode() for origin in settings.cors_origins)
         self._always = security_headers(settings) + (((b"vary", b"Origin"),) if self._origins else ())
         self._proxies = Proxies(settings.trusted_proxies) if settings.trusted_proxies else None
@@ -141,26 +153,39 @@ class Edge:
         given = headers.get(b"x-request-id")
         if given is None or not _REQUEST_ID.fullmatch(request_id := given.decode("latin-1")):
             request_id = self._ids.next()
+        bind_contextvars(request_id=request_id)  # each request has a context of its own
         visit = scope["state"][_STATE] = Visit(request_id, headers)
         visit.answer_headers += ((b"x-request-id", request_id.encode()), *self._always)
         is_ours = self._origins and headers.get(b"origin") in self._origins
         if is_ours:
             visit.answer_headers += ((b"access-control-allow-origin", headers[b"origin"]), _CORS_EXPOSED)
         answer = _Answer(scope, visit, send)
+        begun = None
+        if self._spans is not None:
+            parent = headers.get(b"traceparent", b"").decode("latin-1")
+            begun = self._spans.begin(request_id, scope["method"], parent)
         try:
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 await answer.empty(HTTPStatus.NO_CONTENT, _PREFLIGHT if is_ours else ())
             else:
                 await self._bounded(scope, _Body(receive, visit, self._bytes_max(scope)), answer)
         finally:
-            ended = perf_counter()
-            self._metrics.observe(
-                scope.get("path_template") or "unmatched", scope["method"], answer.status, ended - visit.began
-            )
+            ended, route = perf_counter(), scope.get("path_template") or "unmatched"
+            self._metrics.observe(route, scope["method"], answer.status, ended - visit.began)
             if visit.answered:
-                self._stages.authenticate(visit.authenticating)
-                self._stages.parse(visit.asked - visit.began - visit.authenticating)
-                self._stages.answer(ended - visit.answered)
+                self._keep_times(visit, ended)
+            if self._spans is not None:
+                stages = _stages(visit, ended) if visit.answered else ()
+                self._spans.end(begun, route, answer.status, visit.order, stages)
+
+    def _keep_times(self, visit: Visit, ended: float) -> None:
+        authenticate, read, market, answer = _times(visit, ended)
+        self._stages.authenticate(authenticate)
+        self._stages.parse(read)
+        self._stages.answer(answer)
+        if self._traces is not None and visit.order is not None:
+            came_us = time_ns() // 1_000 - int((ended - visit.began) * 1_000_000)
+            self._traces.keep(visit.request_id, came_us, visit.order, authenticate, read, market, answer)
 
     def _bytes_max(self, scope: HTTPScope) -> int:
         settings = self._settings
@@ -180,6 +205,16 @@ class Edge:
         except Exception:  # noqa: BLE001 - the last place before the wire: it is logged, and answered
             _log.exception("request failed", request_id=request_id_of(scope), path=scope["path"])
             await answer.problem(Problem(GatewayCode.INTERNAL))
+
+
+def _times(visit: Visit, ended: float) -> tuple[float, float, float, float]:
+    """An order's stages in the gateway, one after the other: authenticate, read, market, answer."""
+    read = visit.asked - visit.began - visit.authenticating
+    return visit.authenticating, read, visit.answered - visit.asked, ended - visit.answered
+
+
+def _stages(visit: Visit, ended: float) -> list[tuple[str, float]]:
+    return list(zip(("authenticate", "read", "market", "answer"), _times(visit, ended), strict=True))
 
 
 def _late(method: str, body: "_Body") -> Problem:

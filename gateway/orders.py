@@ -67,6 +67,7 @@ class OrderController(Controller):
         trading = request.gateway.trading
         placement = trading.placement(data, request.caller, request.idempotency_key)
         answer = await request.of_market(trading.place(placement))
+        request.note_order(placement.spec, answer)
         if answer.repeated:
             request.add_header(b"idempotent-replayed", b"true")
         fills = await _all_fills(request, placement.spec, answer)
@@ -148,12 +149,14 @@ class OrderController(Controller):
     async def amend(self, request: GatewayRequest, order_id: FromPath[str], data: JSONBody[AmendRequest]) -> Order:
         """New price, new total quantity, or both: all or nothing. Less quantity alone keeps the place in the queue."""
         spec, answer = await request.of_market(request.gateway.trading.amend(request.caller, order_id, data))
+        request.note_order(spec, answer)
         return show_order(spec, answer.order, await _all_fills(request, spec, answer))
 
     @delete("/{order_id:str}", status_code=200)
     async def cancel(self, request: GatewayRequest, order_id: FromPath[str]) -> Order:
         """Cancel one order."""
         spec, answer = await request.of_market(request.gateway.trading.cancel(request.caller, order_id))
+        request.note_order(spec, answer)
         return show_order(spec, answer.order, await _all_fills(request, spec, answer))
 
     @delete(status_code=200)

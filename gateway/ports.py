@@ -538,6 +538,36 @@ class Stages(Protocol):
     def answer(self, seconds: float) -> None: ...
 
 
+class Traces(Protocol):
+    """Keeps the way of one order. `order`: market, order, sequence; the four stages follow one another, in seconds."""
+
+    def keep(
+        self,
+        request_id: str,
+        came_us: int,
+        order: tuple[int, int, int],
+        authenticate: float,
+        read: float,
+        market: float,
+        answer: float,
+    ) -> None: ...
+
+
+class Spans(Protocol):
+    """Where requests are traced: `begin` as one comes, `end` as it has been answered, in the same task."""
+
+    def begin(self, request_id: str, method: str, parent: str) -> Any: ...
+
+    def end(
+        self,
+        begun: Any,
+        route: str,
+        status: int,
+        order: tuple[int, int, int] | None,
+        stages: Sequence[tuple[str, float]],
+    ) -> None: ...
+
+
 class NoStages:
     """Nobody wants to know."""
 

@@ -17,9 +17,12 @@ from litestar.datastructures import State
 from litestar.params import QueryParameter
 from litestar.types import Empty, Receive, Scope, Send
 from msgspec import Struct
+from structlog.contextvars import bind_contextvars
 
 from engine.audit import Origin
+from engine.market import MarketSpec
 from engine.messages import RejectCode
+from engine.views import OrderAnswer
 from gateway.auth.callers import Caller
 from gateway.context import Gateway
 from gateway.edge import answer_headers, request_headers, request_id_of, visit_of
@@ -100,6 +103,12 @@ class GatewayRequest(Request[Caller, Any, State]):
             return await answer
         finally:
             visit.answered = perf_counter()
+
+    def note_order(self, spec: MarketSpec, answer: OrderAnswer) -> None:
+        """What the request was about, for who asks for its way."""
+        number = answer.order.order_id
+        visit_of(self.scope).order = (spec.market_id, number, answer.order.sequence)
+        bind_contextvars(order_id=f"{spec.market_id}-{number}")
 
     async def json(self) -> Any:
         """The body as the type that the handler declares for `data`. Litestar calls this once per request."""

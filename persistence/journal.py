@@ -85,7 +85,8 @@ ROW_AT = f"""
 PARTITIONS = """
     /* journal.partitions */
     SELECT child.relname AS name,
-        substring(pg_get_expr(child.relpartbound, child.oid) FROM $$TO \\('(\\d+)'\\)$$)::bigint AS upper
+        substring(pg_get_expr(child.relpartbound, child.oid) FROM $$TO \\('(\\d+)'\\)$$)::bigint AS upper,
+        i.inhdetachpending AS is_leaving
     FROM pg_inherits i
     JOIN pg_class child ON child.oid = i.inhrelid
     WHERE i.inhparent = to_regclass($1)
@@ -182,13 +183,14 @@ class PostgresJournal:
         parent, dropped = f"journal_m{market_id}", []
         async with self._turn():
             connection = await self._reader()
-            for name, upper in await connection.fetch(PARTITIONS, parent):
+            for name, upper, is_leaving in await connection.fetch(PARTITIONS, parent):
                 if upper > below_sequence:
                     break
                 last = await connection.fetchval(f"SELECT max(last_sequence) FROM {name}")  # noqa: S608 - our name
                 if last is not None and last >= below_sequence:
                     break  # its last row reaches over the edge
-                await connection.execute(f"ALTER TABLE {parent} DETACH PARTITION {name} CONCURRENTLY")
+                how = "FINALIZE" if is_leaving else "CONCURRENTLY"  # is_leaving: the last attempt was cut short
+                await connection.execute(f"ALTER TABLE {parent} DETACH PARTITION {name} {how}")
                 await connection.execute(f"DROP TABLE {name}")
                 dropped.append(name)
         return dropped
@@ -238,7 +240,7 @@ async def ensure_partitions(
             f"CREATE TABLE {parent} (LIKE journal INCLUDING ALL) PARTITION BY RANGE (first_sequence);"
             f"ALTER TABLE journal ATTACH PARTITION {parent} FOR VALUES IN ({market_id})"
         )
-    start: int = max((upper for _, upper in await connection.fetch(PARTITIONS, parent)), default=0)
+    start: int = max((row[1] for row in await connection.fetch(PARTITIONS, parent)), default=0)
     assert (up_to_sequence - start) // size < PARTITIONS_AT_ONCE_MAX, "that many sequences ahead?"
     while start <= up_to_sequence:
         child, end = f"{parent}_s{start}", start + size

@@ -59,7 +59,7 @@ class Migration(Struct, frozen=True):
 
 async def up(dsn: str, folder: Path = FOLDER) -> list[str]:
     """Apply everything that is missing, in order; the names of what was applied."""
-    files = _read(folder)
+    files = read(folder)
     async with _locked(dsn) as connection:
         applied = await _applied(connection, files)
         missing = [file for file in files if file.number not in applied]
@@ -72,7 +72,7 @@ async def up(dsn: str, folder: Path = FOLDER) -> list[str]:
 
 async def down(dsn: str, steps: int, folder: Path = FOLDER) -> list[str]:
     """Undo the last `steps` migrations, newest first; the names of what was undone."""
-    files = {file.number: file for file in _read(folder)}
+    files = {file.number: file for file in read(folder)}
     async with _locked(dsn) as connection:
         applied = await _applied(connection, list(files.values()))
         chosen = [files[number] for number in sorted(applied, reverse=True)[:steps]]
@@ -83,7 +83,7 @@ async def down(dsn: str, steps: int, folder: Path = FOLDER) -> list[str]:
 
 async def status(dsn: str, folder: Path = FOLDER) -> list[MigrationStatus]:
     """Every migration, in order. Raises MigrationProblem like `up`."""
-    files = _read(folder)
+    files = read(folder)
     async with _locked(dsn) as connection:
         applied = await _applied(connection, files)
     return [MigrationStatus(file.number, file.name, applied.get(file.number)) for file in files]
@@ -105,7 +105,8 @@ async def _locked(dsn: str) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
-def _read(folder: Path) -> list[Migration]:
+def read(folder: Path = FOLDER) -> list[Migration]:
+    """The files, in order. Raises MigrationProblem when they do not fit together."""
     found: dict[int, Migration] = {}
     for path in sorted(folder.glob("*.sql")):
         if path.name.endswith(".undo.sql"):

@@ -5,7 +5,8 @@ The order path does not use the pool: each market's journal has a connection of 
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Final, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
 
@@ -16,6 +17,7 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 PooledConnection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 AnyConnection: TypeAlias = "Connection | PooledConnection"
+Queried: TypeAlias = Callable[[Any], None]  # told an asyncpg LoggedQuery
 
 STATEMENT_SECONDS: Final = 30
 LOCK_SECONDS: Final = 10
@@ -36,15 +38,26 @@ CLAIM_KEY: Final = 0x5761747472756E21  # "Wattrun!"; migrations lock another
 CLAIM = "/* postgres.claim */ SELECT pg_try_advisory_lock($1)"
 
 
-async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook", *, waits: bool = True, nice: int = 0) -> Pool:
+async def open_pool(
+    dsn: str,
+    size_max: int = 10,
+    name: str = "wattbook",
+    *,
+    waits: bool = True,
+    nice: int = 0,
+    queried: Queried | None = None,
+) -> Pool:
     """A pool of at most `size_max` connections; one is opened at once, so that a wrong address fails here.
 
     Without `waits` a commit does not wait for the disk: fit for what is made again from the journal if a crash takes
     its last moments, and for what counts only once a later commit has waited, which takes all before it along.
-    `nice`: how far its sessions step back on the processors; only for a server on this machine.
+    `nice`: how far its sessions step back on the processors; only for a server on this machine. `queried` hears of
+    every statement as it ends.
     """
 
-    async def step_back(session: Connection) -> None:
+    async def begin(session: Connection) -> None:
+        if queried is not None:
+            session.add_query_logger(queried)
         if nice:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # somebody else's server: it stays as it is
                 os.setpriority(os.PRIO_PROCESS, session.get_server_pid(), nice)
@@ -57,7 +70,7 @@ async def open_pool(dsn: str, size_max: int = 10, name: str = "wattbook", *, wai
         timeout=ACQUIRE_SECONDS,
         server_settings={**server_settings(name), **({} if waits else {"synchronous_commit": "off"})},
         reset=_leave_as_it_is,
-        init=step_back,
+        init=begin,
     )
 
 

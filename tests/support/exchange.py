@@ -12,7 +12,7 @@ from actors.clearing import Aside
 from actors.dataplane import Secret
 from actors.hosting import clock_us
 from actors.links import Links, Place
-from actors.market import Market, MarketOptions
+from actors.market import Committed, Market, MarketOptions
 from actors.persistence import Follower, FollowerOptions
 from actors.ports import Draws, Journal
 from engine.market import MarketSpec, Phase
@@ -80,6 +80,7 @@ class Exchange:
         aside: Aside = asyncio.to_thread,
         *,
         stands_by: bool = False,
+        traced: Committed | None = None,
         **options: Any,
     ) -> Market:
         """Start (again) the shell of a market that was opened."""
@@ -96,6 +97,7 @@ class Exchange:
             crash,
             aside,
             stands_by=stands_by,
+            traced=traced,
         )
         self.markets[symbol] = market
         self.tasks[symbol] = asyncio.create_task(market.run())

@@ -80,8 +80,9 @@ async def test_snapshots_are_taken_and_shorten_the_next_recovery(exchange: Excha
     exchange.start_market("M")
     follower = exchange.follow("M", snapshot_every=10, snapshots_kept=2)
     buyer, seller = await exchange.trader("buyer"), await exchange.trader("seller")
-    await trade(exchange, buyer, seller, 30)
-    sequence = await exchange.followed("M")
+    for _ in range(3):  # each followed before the next, so that each has its snapshot
+        await trade(exchange, buyer, seller, 10)
+        sequence = await exchange.followed("M")
 
     kept = await eventually(lambda: snapshots(exchange), lambda kept: len(kept) == 3 and kept[0] > sequence - 20)
 

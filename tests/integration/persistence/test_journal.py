@@ -1,7 +1,7 @@
 """The fence, the order, and the partitions of the journal.
 
 Seen to fail for: no generation in APPEND, no FOR SHARE in APPEND, partitions dropped by their upper bound alone,
-row_ending_at without its last comparison.
+row_ending_at without its last comparison, a partition that is half detached being detached from the start.
 """
 
 import asyncio
@@ -217,6 +217,25 @@ async def test_partition_is_dropped_only_when_all_of_it_is_below(database: str) 
     assert dropped == ["journal_m1_s0", "journal_m1_s10"]
     assert [row.first_sequence for row in await journal.rows(MARKET_ID, 0)] == [20]
     await journal.append(journal_row(26))
+    await journal.close()
+
+
+async def test_a_drop_that_was_cut_short_is_finished_by_the_next(database: str) -> None:
+    journal = await opened(database, partition_sequences=10)
+    reader, dropper = await asyncpg.connect(database), await asyncpg.connect(database)
+    reading = reader.transaction()
+    await reading.start()
+    await reader.fetch("SELECT * FROM journal")
+    await dropper.execute("SET lock_timeout = '50ms'")
+
+    with pytest.raises(asyncpg.LockNotAvailableError):
+        await dropper.execute("ALTER TABLE journal_m1 DETACH PARTITION journal_m1_s0 CONCURRENTLY")
+    await reading.rollback()
+    dropped = await journal.drop_partitions(MARKET_ID, 20)
+
+    assert dropped == ["journal_m1_s0", "journal_m1_s10"]
+    for session in (reader, dropper):
+        await session.close()
     await journal.close()
 
 

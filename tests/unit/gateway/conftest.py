@@ -18,7 +18,7 @@ from engine.market import Path as GridPath
 from gateway.app import application, create_app
 from gateway.context import Gateway
 from gateway.limits import SharedBuckets
-from gateway.ports import Directory, Probe, Processes, Supervision, not_supervised
+from gateway.ports import Directory, Probe, Processes, Spans, Supervision, Traces, not_supervised
 from gateway.settings import GatewaySettings
 from tests.support.no_chain import NoChain
 from tests.unit.gateway.access import MemoryApiKeys, MemoryAuditLog, MemoryPeople
@@ -103,6 +103,8 @@ class World:
         directory: Directory | None = None,
         supervision: Supervision = not_supervised,
         processes: Processes | None = None,
+        traces: Traces | None = None,
+        spans: Spans | None = None,
         **changes: Any,
     ) -> Litestar:
         """A new application with these settings changed; what it stands on stays."""
@@ -133,6 +135,8 @@ class World:
             registry=registry,
             supervision=supervision,
             processes=processes,
+            traces=traces,
+            spans=spans,
         )
         transport = httpx.ASGITransport(cast(Any, self.app), raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://exchange")

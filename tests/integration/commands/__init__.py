@@ -1,0 +1,1 @@
+"""The shells on a real database and real sockets."""
