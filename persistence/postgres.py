@@ -31,6 +31,7 @@ OUTAGES: Final = (
     asyncpg.InterfaceError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,  # its disk fails
     asyncpg.InternalClientError,  # what the driver also says when its connection is ended between two of its steps
 )
 _LOST: Final = (*OUTAGES, TimeoutError, asyncpg.PostgresError)  # of a session whose only question is whether it lives
