@@ -318,7 +318,7 @@ class Daemon:
 
         try:
             supervisor = await asyncio.to_thread(handles.find, handles.SUPERVISOR)
-            await handles.call(supervisor, "drain", DRAIN_SECONDS_MAX)
+            await handles.call(supervisor, "drain", seconds=DRAIN_SECONDS_MAX)
             handles.end(supervisor)
         except handles.Unreachable as error:
             self._console.print(f"[yellow]not everything could be drained ({error}); the journal has it all[/]")

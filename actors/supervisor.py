@@ -194,7 +194,8 @@ class Supervisor:
         ]
         for stage in stages:
             outcomes = await asyncio.gather(
-                *(handles.call(watched.actor, "drain", DRAIN_SECONDS_MAX) for watched in stage), return_exceptions=True
+                *(handles.call(watched.actor, "drain", seconds=DRAIN_SECONDS_MAX) for watched in stage),
+                return_exceptions=True,
             )
             for watched, outcome in zip(stage, outcomes, strict=True):
                 if isinstance(outcome, BaseException):
