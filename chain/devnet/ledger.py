@@ -154,7 +154,7 @@ class Ledger:
 
     def check(self, transaction: VersionedTransaction, *, recent: bool = True) -> shapes.Locks:
         """What a leader asks before it runs anything. Raises NotIncluded."""
-        if self.store.transaction(str(transaction.signatures[0])):
+        if self.store.outcome(str(transaction.signatures[0])) is not None:
             raise NotIncluded("AlreadyProcessed")
         if recent and not self.is_recent(transaction.message.recent_blockhash):
             raise NotIncluded("BlockhashNotFound")

@@ -20,7 +20,7 @@ from solders.transaction_metadata import FailedTransactionMetadata
 from chain.devnet import shapes, wire
 from chain.devnet.faults import Faults
 from chain.devnet.ledger import SLOTS_PER_EPOCH, Ledger, NotIncluded
-from chain.devnet.store import Record
+from chain.devnet.store import Outcome
 from chain.devnet.wire import VERSION, Options, RpcError
 from chain.errors import error_json
 
@@ -287,17 +287,17 @@ class Rpc:
     def _signature_statuses(self, signatures: list[str], _options: Options | None = None) -> Any:
         if len(signatures) > SIGNATURES_MAX:
             raise RpcError(-32602, f"Too many inputs provided; max {SIGNATURES_MAX}")
-        return self._now([self._status(self.ledger.store.transaction(each)) for each in signatures])
+        return self._now([self._status(self.ledger.store.outcome(each)) for each in signatures])
 
-    def _status(self, record: Record | None) -> Any:
-        if record is None:
+    def _status(self, found: Outcome | None) -> Any:
+        if found is None:
             return None
-        level = self.ledger.level_of(record["slot"])
+        level = self.ledger.level_of(found.slot)
         return {
-            "slot": record["slot"],
-            "confirmations": None if level == "finalized" else self.ledger.slot - record["slot"],
-            "err": record["err"],
-            "status": shapes.status(record["err"]),
+            "slot": found.slot,
+            "confirmations": None if level == "finalized" else self.ledger.slot - found.slot,
+            "err": found.err,
+            "status": shapes.status(found.err),
             "confirmationStatus": level,
         }
 
@@ -324,12 +324,12 @@ class Rpc:
         found = self.ledger.store.mentioning(address, asked.get("before"), asked.get("until"), slot, limit)
         return [
             {
-                "signature": each["signature"],
-                "slot": each["slot"],
-                "err": each["err"],
+                "signature": each.signature,
+                "slot": each.slot,
+                "err": each.err,
                 "memo": None,
-                "blockTime": each["time"],
-                "confirmationStatus": self.ledger.level_of(each["slot"]),
+                "blockTime": each.time,
+                "confirmationStatus": self.ledger.level_of(each.slot),
             }
             for each in found
         ]

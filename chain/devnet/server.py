@@ -102,7 +102,9 @@ class Devnet:
             )
         try:
             if isinstance(asked, list):
-                return web.json_response([self._answer(each) for each in asked[:BATCH_MAX]])
+                with self._ledger.store.together():
+                    answers = [self._answer(each) for each in asked[:BATCH_MAX]]
+                return web.json_response(answers)
             return web.json_response(self._answer(asked))
         except Unanswered:
             if request.transport is not None:

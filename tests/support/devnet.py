@@ -1,11 +1,11 @@
 """A local chain as a process of its own, over real sockets, that tests may kill, and whose time they make pass."""
 
+import asyncio
 import contextlib
-import os
+import multiprocessing
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
@@ -15,15 +15,22 @@ from solana.rpc.async_api import AsyncClient
 from solana.rpc.commitment import Confirmed
 from solders.keypair import Keypair
 
+from chain.devnet.ledger import Ledger
+from chain.devnet.server import Devnet, reference_files
+
 START_SECONDS_MAX: Final = 60
-PROGRAM: Final = (
-    "import asyncio,sys;from pathlib import Path;from chain.devnet.server import Devnet,Ledger,reference_files\n"
-    "async def main():\n"
-    " ledger=Ledger(reference_files(),Path(sys.argv[2]))\n"
-    " async with Devnet(ledger,float(sys.argv[3]),with_faults=True).listening('127.0.0.1',int(sys.argv[1])):\n"
-    "  await asyncio.Event().wait()\n"
-    "asyncio.run(main())"
-)
+# One process imports everything once, and each devnet is a fork of it: starting one is most of what tests wait for.
+FORKS: Final = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["__main__", "chain.devnet.server"])
+
+
+def _serve(port: int, state: Path, slot_seconds: float) -> None:
+    async def serve() -> None:
+        ledger = Ledger(reference_files(), state)
+        async with Devnet(ledger, slot_seconds, with_faults=True).listening("127.0.0.1", port):
+            await asyncio.Event().wait()
+
+    asyncio.run(serve())
 
 
 class DevnetProcess:
@@ -33,25 +40,24 @@ class DevnetProcess:
         self.state, self.slot_seconds = state, slot_seconds
         self.port = free_ports()
         self.url, self.ws = f"http://127.0.0.1:{self.port}", f"ws://127.0.0.1:{self.port + 1}"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: ForkServerProcess | None = None
 
     def start(self) -> "DevnetProcess":
-        command = [sys.executable, "-c", PROGRAM, str(self.port), str(self.state), str(self.slot_seconds)]
-        root = str(Path(__file__).parents[2])
-        self.process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": root}, cwd=root)
+        self.process = FORKS.Process(target=_serve, args=(self.port, self.state, self.slot_seconds), daemon=True)
+        self.process.start()
         until = monotonic() + START_SECONDS_MAX
         while monotonic() < until:
             with contextlib.suppress(httpx.TransportError):
                 if httpx.get(f"{self.url}/health").text == "ok":
                     return self
-            assert self.process.poll() is None, "the devnet ended"
-            sleep(0.05)
+            assert self.process.is_alive(), "the devnet ended"
+            sleep(0.02)
         raise TimeoutError("the devnet does not answer")
 
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait()
+            self.process.join()
             self.process = None
 
     def call(self, method: str, *parameters: Any) -> Any:
