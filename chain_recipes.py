@@ -17,36 +17,37 @@ from persistence.wallets import Vault
 from wiring import BACKGROUND_NICE, Wiring, pool_of, tracing_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from solders.pubkey import Pubkey
-
     from actors.chain_listener import ChainListener
     from actors.chain_submitter import ChainSubmitter, SubmitterOptions
-    from chain.client.effects import Effects
     from chain.client.programs import Programs
     from chain.client.rpc import RpcPool
-    from chain.client.wallets import Authorities, Role
+    from chain.client.wallets import Authorities
 
 
 async def make_chain_submitter(wiring: Wiring) -> "ChainSubmitter":
     import random
 
+    from solders.pubkey import Pubkey
+
     from actors.chain_submitter import ChainSubmitter
-    from chain.client.wallets import Role
+    from chain.client.rotation import Rotation
+    from chain.client.tables import Tables
     from chain.client.writer import ChainWriter
     from persistence.submissions import PostgresSubmissions
 
     settings = wiring.settings
     os.nice(BACKGROUND_NICE)
     pool = await pool_of(wiring, "chain submitter", 8, nice=0 if settings.database_url else BACKGROUND_NICE)
-    keys = authorities(settings)
-    signers = {role: keys.signer(role) for role in Role}
-    effects = effects_of(settings, {role: signer.address for role, signer in signers.items()})
-    writer = ChainWriter(rpc_pool(wiring.chain_urls), effects, signers, settings.solana_priority_fee)
+    rpc = rpc_pool(wiring.chain_urls, settings.solana_batch_max)
+    mint = settings.solana_currency_mint
+    given = Pubkey.from_string(mint) if mint else None
+    rotation = Rotation(rpc, programs_of(settings), authorities(settings), given)
+    submissions = PostgresSubmissions(pool)
+    tables = Tables(rpc, submissions) if settings.solana_lookup_tables else None
+    writer = ChainWriter(rpc, rotation.effects(), rotation.signers(), settings.solana_priority_fee, rotation, tables)
     vault = Vault(pool, master_keys(settings.wallet_master_keys, settings.keys))
     return ChainSubmitter(
-        PostgresSubmissions(pool),
+        submissions,
         WalletAddresses(vault),
         writer,
         clock_us,
@@ -132,10 +133,10 @@ def authorities(settings: Settings) -> "Authorities":
     return Authorities(settings.keys / "chain", MasterSealer(master_keys(settings.wallet_master_keys, settings.keys)))
 
 
-def rpc_pool(urls: tuple[str, ...]) -> "RpcPool":
+def rpc_pool(urls: tuple[str, ...], together_max: int = 1) -> "RpcPool":
     from chain.client.rpc import RpcPool, RpcSettings
 
-    return RpcPool(RpcSettings(urls=urls))
+    return RpcPool(RpcSettings(urls=urls, together_max=together_max))
 
 
 def programs_of(settings: Settings) -> "Programs":
@@ -147,18 +148,6 @@ def programs_of(settings: Settings) -> "Programs":
         return reference_programs()
     folder = Path(settings.solana_idls)
     return Programs([msgspec.json.decode((folder / f"{name}.json").read_bytes()) for name in NAMES])
-
-
-def effects_of(settings: Settings, addresses: "Mapping[Role, Pubkey]") -> "Effects":
-    from solders.pubkey import Pubkey
-
-    from chain.client.deployment import own_currency_mint
-    from chain.client.effects import Effects
-    from chain.client.wallets import Role
-
-    mint = settings.solana_currency_mint
-    currency = Pubkey.from_string(mint) if mint else own_currency_mint(addresses[Role.GOVERNANCE])
-    return Effects(programs_of(settings), addresses, currency)
 
 
 def submitter_options(settings: Settings) -> "SubmitterOptions":

@@ -9,6 +9,7 @@ from commands import (
     audit,
     backup,
     certificate,
+    chain,
     deploy,
     devnet,
     keys,
@@ -42,6 +43,7 @@ for group in (look, backup, devnet, logs, metrics, replay, restore, trace, traff
     app.add_typer(group.app)
 app.add_typer(migrations.app, name="migrate")
 app.add_typer(audit.audits, name="audit")
+app.add_typer(chain.app, name="chain")
 app.add_typer(certificate.certificates, name="certificate")
 app.add_typer(keys.app, name="keys")
 app.add_typer(meters.app, name="meters")

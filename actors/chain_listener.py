@@ -62,7 +62,7 @@ class ListenerOptions(Struct, frozen=True, kw_only=True):
     silence_seconds: float = 10.0
     final_seconds: float = 1.0
     say_seconds: float = 1.0
-    at_once: int = 200
+    at_once: int = 500
 
 
 class ChainListener:

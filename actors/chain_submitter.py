@@ -8,9 +8,9 @@ holds nothing that the table does not: whoever comes after this process takes up
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from actors import metrics
+from actors.chain_ports import Addresses, Chain, Submissions
 from engine.journal import Fenced
 from engine.submission import (
     Absent,
@@ -26,9 +27,7 @@ from engine.submission import (
     Declined,
     Effect,
     Found,
-    Governance,
     HandedOver,
-    Holdings,
     Learnt,
     Missing,
     NotNow,
@@ -36,7 +35,6 @@ from engine.submission import (
     Seen,
     Signed,
     State,
-    Statuses,
     Submission,
     delay_us,
     others,
@@ -46,57 +44,13 @@ from engine.units import TimeUs
 
 PART: Final = "submitter"
 STATUSES_MAX: Final = 256  # what one request may ask for
-SENDS_AT_ONCE: Final = 16
+SENDINGS_MAX: Final = 4  # rounds whose transactions are being handed over, of all lanes
 BACKOFF_SECONDS_MAX: Final = 10.0
 _ENDS: Final = (State.FINALIZED, State.PARKED)
 
 Moved = Callable[[str, int, str, str, bool], None]  # kind, number, state, signature, whether it is the last one
 
 log = structlog.get_logger()
-
-
-class Submissions(Protocol):
-    """The table. Every write raises Fenced when the rows are another submitter's."""
-
-    @property
-    def outages(self) -> tuple[type[Exception], ...]: ...
-    async def adopt(self, owner: str, now_us: int, *, everything: bool) -> list[Effect]: ...
-    async def claim(self, owner: str, lane: str, most: int, under_way_max: int, now_us: int) -> list[Effect]: ...
-    async def renew(self, owner: str, now_us: int) -> None: ...
-    async def record(self, owner: str, changes: Sequence[Change], now_us: int) -> None: ...
-    async def accounts(self, user_ids: Collection[int]) -> dict[int, str]: ...
-    async def open_account(self, user_id: int, holdings: Holdings, now_us: int) -> None: ...
-    async def say(self, part: str, said: dict[str, Any], now_us: int) -> None: ...
-    async def depths(self) -> dict[str, dict[str, int]]: ...
-    async def is_suspended(self) -> bool: ...
-    async def heirs(self) -> list[str]: ...
-
-
-class Addresses(Protocol):
-    async def of(self, user_id: int) -> str:
-        """This person's address on the chain, made if there is none; base58."""
-        ...
-
-
-class EndpointState(Protocol):
-    @property
-    def host(self) -> str: ...
-    @property
-    def circuit(self) -> int: ...
-
-
-class Chain(Protocol):
-    """Raises ChainDown when nobody answers. `plan`: what is there, what is signed, what is not, and why."""
-
-    async def prepare(self, heirs: Collection[str]) -> None: ...
-    async def governance(self) -> Governance: ...
-    async def lamports(self) -> dict[str, int]: ...
-    async def plan(self, effects: Sequence[Effect]) -> tuple[dict[int, Found], list[Packed], list[Declined]]: ...
-    async def look(self, effects: Sequence[Effect]) -> tuple[set[int], Found]: ...
-    async def send(self, raw: bytes) -> None: ...
-    async def statuses(self, sent: Sequence[tuple[str, bytes]]) -> Statuses: ...
-    def holdings(self, address: str) -> Holdings: ...
-    def endpoints(self) -> Sequence[EndpointState]: ...
 
 
 class Lane(Struct, frozen=True):
@@ -112,10 +66,10 @@ class Lane(Struct, frozen=True):
 
 
 LANES: Final = (
-    Lane("register", 256),
-    Lane("mint", 512),
-    Lane("burn", 512),
-    Lane("settle", 64),
+    Lane("register", 1_024),
+    Lane("mint", 2_048),
+    Lane("burn", 2_048),
+    Lane("settle", 256),
     Lane("withdraw", 128, careful=True),
     Lane("oracle", 32),
     Lane("govern", 8, pausable=False),
@@ -124,13 +78,14 @@ LANES: Final = (
 
 class SubmitterOptions(Struct, frozen=True, kw_only=True):
     lanes: tuple[Lane, ...] = LANES
-    claim_max: int = 64
+    claim_max: int = 256
     idle_seconds: float = 0.5  # between two looks at an empty lane
     follow_seconds: float = 0.4
-    confirmed_seconds: float = 2.0  # between two looks at what only waits to be final
+    confirmed_seconds: float = 5.0  # between two looks at what waits to be final, before its slot can be
     resend_seconds: float = 2.0
     say_seconds: float = 1.0
     renew_seconds: float = 60.0
+    tend_seconds: float = 2.0
     following_max: int = 20_000  # transactions that were sent and are not final
 
 
@@ -140,6 +95,7 @@ class Flight(Struct):
     signature: str
     raw: bytes
     members: list[Effect]
+    slot: int = 0  # in which it was seen
     sent_at: float = 0.0
     looked_at: float = 0.0
 
@@ -175,6 +131,9 @@ class ChainSubmitter:
         self._flights: dict[str, Flight] = {}  # by name
         self._state, self._detail = "starting", ""
         self._paused = self._suspended = False
+        self._slot_final = self._rounds = 0
+        self._sendings = asyncio.Semaphore(SENDINGS_MAX)
+        self._tasks: asyncio.TaskGroup | None = None
         self._stopping, self._learning = asyncio.Event(), asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -200,16 +159,26 @@ class ChainSubmitter:
                 await self._rest(min(0.25 * 2 ** min(failures, 10), BACKOFF_SECONDS_MAX))
 
     async def _live(self) -> None:
-        self._flights, self._owner = {}, secrets.token_hex(8)  # an owner that may have writes on their way is nobody
+        self._flights, self._rounds, self._owner = (
+            {},
+            0,
+            secrets.token_hex(8),
+        )  # an owner that may have writes on their way is nobody
         await self._say()
-        await self._chain.prepare(await self._submissions.heirs())
         for effect in await self._submissions.adopt(self._owner, self._clock(), everything=True):
             self._board(effect)
+        await self._chain.rotate(self._rotated, begun_only=True)  # before our keys are compared with the chain's
+        await self._chain.prepare(await self._submissions.heirs())
+        await self._chain.tend()
         self._state, self._detail = "serving", ""
+        self._sendings = asyncio.Semaphore(SENDINGS_MAX)
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             tasks.create_task(self._every(self._options.say_seconds, self._say))
             tasks.create_task(self._every(self._options.renew_seconds, self._renew))
             tasks.create_task(self._every(self._options.follow_seconds, self._follow))
+            tasks.create_task(self._every(self._options.say_seconds, self._rotate))
+            tasks.create_task(self._every(self._options.tend_seconds, self._chain.tend))
             for lane in self._options.lanes:
                 tasks.create_task(self._every(self._options.idle_seconds, self._serve, lane))
 
@@ -245,8 +214,15 @@ class ChainSubmitter:
         """One round; whether there may be more to do at once."""
         if (self._paused and lane.pausable) or (self._suspended and lane.careful):
             return False
-        if len(self._flights) >= self._options.following_max:
+        if len(self._flights) >= self._options.following_max or self._chain.rotation_is_due():
             return False
+        self._rounds += 1
+        try:
+            return await self._round(lane)
+        finally:
+            self._rounds -= 1
+
+    async def _round(self, lane: Lane) -> bool:
         options = self._options
         claimed = await self._submissions.claim(
             self._owner, lane.name, options.claim_max, lane.under_way_max, self._clock()
@@ -294,7 +270,8 @@ class ChainSubmitter:
             learnt = Signed(each.signature, each.last_height)
             signed = [self._change(by_number[number], learnt, raw=each.raw) for number in each.numbers]
             changes += signed
-            flights.append(Flight(each.signature, each.raw, [_after(change) for change in signed]))
+            members = [_after(change) for change in signed]
+            flights.append(Flight(each.signature, each.raw, members, sent_at=monotonic()))
         self._crash("signed")
         await self._record(changes)
         self._crash("recorded")
@@ -303,7 +280,10 @@ class ChainSubmitter:
                 self._board(_after(change))
         for flight in flights:
             self._flights[flight.name] = flight
-        await self._send(flights)
+        if flights:
+            await self._sendings.acquire()
+            assert self._tasks is not None, "lanes are served within it"
+            self._tasks.create_task(self._hand_over(flights))
 
     def _board(self, effect: Effect) -> None:
         """Follow it from here on, together with the others of its transaction."""
@@ -317,42 +297,51 @@ class ChainSubmitter:
 
     # --- what was sent ---
 
+    async def _hand_over(self, flights: Sequence[Flight]) -> None:
+        """While the lane goes on with its next round."""
+        try:
+            await self._send(flights)
+        finally:
+            self._sendings.release()
+
     async def _send(self, flights: Sequence[Flight]) -> None:
         """Hand them over, as often as it takes; who does not answer may have taken them."""
-        at_once = asyncio.Semaphore(SENDS_AT_ONCE)
-
-        async def one(flight: Flight) -> None:
-            async with at_once:
-                flight.sent_at = monotonic()
-                metrics.CHAIN_SENT.inc()
-                with contextlib.suppress(ChainDown):  # its status tells
-                    await self._chain.send(flight.raw)
-
-        await asyncio.gather(*(one(flight) for flight in flights))
+        if not flights:
+            return
+        for flight in flights:
+            flight.sent_at = monotonic()
+        metrics.CHAIN_SENT.inc(len(flights))
+        with contextlib.suppress(ChainDown):  # their statuses tell
+            await self._chain.send([flight.raw for flight in flights])
         self._crash("sent")
         fresh = [flight for flight in flights if flight.submission.state is State.SIGNED]
         await self._learn([(flight, HandedOver(), 0) for flight in fresh])
 
     async def _follow(self) -> bool:
         """Ask for what is due, and send again what no block has."""
-        now, options = monotonic(), self._options
-        due = [
-            flight
-            for flight in self._flights.values()
-            if flight.submission.state is not State.CONFIRMED or now - flight.looked_at >= options.confirmed_seconds
-        ]
+        now = monotonic()
+        due = [flight for flight in self._flights.values() if self._is_due(flight, now)]
         for flight in due:
             flight.looked_at = now
         sent = [flight for flight in due if flight.signature]
-        for start in range(0, len(sent), STATUSES_MAX):
+        for start in range(0, max(len(sent), 1 if self._flights else 0), STATUSES_MAX):
             await self._ask(sent[start : start + STATUSES_MAX])
         await self._look([flight for flight in due if not flight.signature])
         return False
 
+    def _is_due(self, flight: Flight, now: float) -> bool:
+        """What is confirmed is looked at when its slot is final, and now and then before."""
+        if flight.submission.state is not State.CONFIRMED:
+            return True
+        final = bool(flight.signature) and flight.slot <= self._slot_final
+        return final or now - flight.looked_at >= self._options.confirmed_seconds
+
     async def _ask(self, flights: Sequence[Flight]) -> None:
         statuses = await self._chain.statuses([(flight.signature, flight.raw) for flight in flights])
+        self._slot_final = statuses.slot_final
         news: list[tuple[Flight, Learnt, int]] = []
         for flight, status in zip(flights, statuses.found, strict=True):
+            flight.slot = status.slot if status is not None else 0
             if status is None:
                 news.append((flight, Absent(statuses.height_final), 0))
             else:
@@ -393,6 +382,19 @@ class ChainSubmitter:
                 flight.members = [_after(change) for change in changes]
                 if flight.submission.state not in (State.SIGNED, State.SENT, State.CONFIRMED):
                     del self._flights[flight.name]
+
+    # --- keys ---
+
+    async def _rotate(self) -> bool:
+        """Once all that was signed with the old keys is final: lanes take nothing while a rotation is due."""
+        if self._chain.rotation_is_due() and not self._flights and not self._rounds:
+            await self._chain.rotate(self._rotated)
+            await self._chain.prepare(await self._submissions.heirs())  # what hangs on a key is made for the new one
+        return False
+
+    async def _rotated(self, role: str, before: str, after: str) -> None:
+        await self._submissions.rotated(role, before, after)
+        log.info("chain.key_rotated", role=role, before=before, after=after)
 
     # --- writing down ---
 

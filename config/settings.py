@@ -72,6 +72,9 @@ Groups = Annotated[
 ]
 
 
+PART_ACCOUNTS_WITHOUT_TABLES: Final = 6  # fit a transaction of a settlement always
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Decoded and checked; the daemon hands each part what it needs of it."""
 
@@ -94,6 +97,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str, _text(r"^([1-9A-HJ-NP-Za-km-z]{32,44})?$", 'a Solana address, or "" for a mint of our own')
     ]
     solana_priority_fee: Annotated[int, _between(0, 10_000_000)]
+    solana_batch_max: Annotated[int, _between(1, 100)]
+    solana_lookup_tables: bool
     chain_lanes: tuple[LaneBound, ...]
     devnet_enabled: bool
     devnet_port: Annotated[int, _between(0, 65_534)]
@@ -252,6 +257,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             found.append(f"api_key_days = {self.api_key_days}: must be at most api_key_days_max")
         if self.batch_max > self.waiting_max:
             found.append(f"batch_max = {self.batch_max}: must be at most waiting_max, which is {self.waiting_max}")
+        if self.settlement_part_accounts > PART_ACCOUNTS_WITHOUT_TABLES and not self.solana_lookup_tables:
+            found.append(
+                f"settlement_part_accounts = {self.settlement_part_accounts}: more than "
+                f"{PART_ACCOUNTS_WITHOUT_TABLES} need solana_lookup_tables"
+            )
         if self.ray_address and len(self.cluster_secret) < SECRET_LENGTH_MIN:
             length = SECRET_LENGTH_MIN
             found.append(f"cluster_secret: must be at least {length} characters long when ray_address names a cluster")

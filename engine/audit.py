@@ -17,7 +17,8 @@ HASH_FIRST: Final = bytes(32)  # what the first row has for the hash of the row 
 class Origin(Struct, frozen=True):
     """Who asks for a change, and from where: every method that makes an audited change takes one.
 
-    actor: `user:<id>`, `head-end:<key id>`, `anonymous`, or `system` for what the daemon does by itself.
+    actor: `user:<id>`, `head-end:<key id>`, `anonymous`, `operator` for a command on the machine, or `system` for what
+    the daemon does by itself.
     via: `session:<id>` or `key:<id>`, with which the actor proved who he is; empty when he did not need to.
     """
 

@@ -290,9 +290,13 @@ class Status(Struct, frozen=True):
 
 
 class Statuses(Struct, frozen=True):
-    """In the order of the signatures, None for one that no block has; all as known at `height_final`."""
+    """In the order of the signatures, None for one that no block has; all as known at `height_final`.
+
+    slot_final: the newest slot that is final; what was seen in a later one needs no look yet.
+    """
 
     height_final: int
+    slot_final: int
     found: list[Status | None]
 
 

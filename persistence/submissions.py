@@ -12,11 +12,13 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
+from engine.audit import SYSTEM
 from engine.journal import Fenced
 from engine.settlement.states import News
 from engine.submission import FREE, SETTLE, Change, Effect, Holdings, State, Submission
 from engine.units import SECOND_US
 from persistence.accounts import CURRENCY_ISSUED, CUSTODY, ENERGY_GENERATED, AccountKey, AccountNumbers, is_energy
+from persistence.audit_log import append
 from persistence.postgres import OUTAGES, AnyConnection, Pool, PooledConnection
 from persistence.reconciliation import is_suspended
 from persistence.settlements import report
@@ -172,6 +174,19 @@ SAY = """
     VALUES ($1, $2, $3::jsonb)
     ON CONFLICT (part) DO UPDATE SET at_us = EXCLUDED.at_us, said = EXCLUDED.said
 """
+TABLES = """
+    /* submissions.tables */
+    SELECT address, authority
+    FROM chain_lookup_tables
+    ORDER BY created_us DESC, address
+    LIMIT $1
+"""
+ADD_TABLE = """
+    /* submissions.add_table */
+    INSERT INTO chain_lookup_tables (address, authority, created_us)
+    VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+    ON CONFLICT DO NOTHING
+"""
 DEPTHS = """
     /* submissions.depths */
     SELECT lane, state, count(*)
@@ -246,6 +261,20 @@ class PostgresSubmissions:
         """To whom an admin has proposed to hand the authority over the programs."""
         return [address for (address,) in await self._pool.fetch(HEIRS)]
 
+    async def tables(self, most: int) -> list[tuple[str, str]]:
+        """The newest lookup tables of ours, with who may add to each; newest first."""
+        return [(row["address"], row["authority"]) for row in await self._pool.fetch(TABLES, most)]
+
+    async def add_table(self, address: str, authority: str) -> None:
+        await self._pool.execute(ADD_TABLE, address, authority)
+
+    async def rotated(self, role: str, before: str, after: str) -> None:
+        """The chain has a new key for this role, for good."""
+        async with self._pool.acquire() as connection:
+            await append(
+                connection, SYSTEM, "chain.key_rotated", f"role:{role}", {"address": before}, {"address": after}
+            )
+
     async def is_suspended(self) -> bool:
         """Do withdrawals wait, because books and chain differ?"""
         return await is_suspended(self._pool)
@@ -263,7 +292,7 @@ async def report_part(
 ) -> None:
     """What a change of its submission means for a part of a settlement."""
     news = _NEWS.get(State(after))
-    if news is None or before == after:
+    if news is None or news is _NEWS.get(State(before)):
         return
     if before == State.CONFIRMED and news is News.SUBMITTED:  # a fork has dropped it
         await report(connection, key, News.QUEUED, "", now_us)

@@ -5,13 +5,14 @@ accounts that somebody has fetched and decides; it sends nothing and keeps nothi
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
 from typing import Any, Final, TypeAlias
 
 from construct import ConstructError
 from solders.instruction import Instruction
 from solders.pubkey import Pubkey
+from solders.system_program import ID as SYSTEM_PROGRAM
 from solders.system_program import AllocateWithSeedParams, TransferParams, allocate_with_seed, transfer
 from spl.token.constants import TOKEN_PROGRAM_ID
 from spl.token.instructions import (
@@ -25,6 +26,7 @@ from chain.client.judgements import UNITS_OF_CALL, Accounts, Done, Judgement, Pa
 from chain.client.programs import CannotDecode, CannotEncode, Program, Programs
 from chain.client.publishing import Parts, Rounds, house_address, tokens
 from chain.client.wallets import Role
+from engine.settlement.netting import FEES, GRID
 from engine.submission import SETTLE, Effect, NotNow, Refused
 from engine.units import SECOND_US
 
@@ -38,15 +40,25 @@ UNCLEAR: Final = (KeyError, ValueError, TypeError, OverflowError, ConstructError
 
 
 class Effects:
-    """Of one deployment. `signers` are the addresses of its roles."""
+    """Of one deployment. `signers` are the addresses of its roles, `former` those of keys that counted before."""
 
-    def __init__(self, programs: Programs, signers: Mapping[Role, Pubkey], currency_mint: Pubkey) -> None:
+    def __init__(
+        self,
+        programs: Programs,
+        signers: Mapping[Role, Pubkey],
+        currency_mint: Pubkey,
+        former: Mapping[Role, Sequence[Pubkey]] | None = None,
+    ) -> None:
         self.programs = programs
         self.signers = signers
+        before = former or {}
+        self._minters = (signers[Role.MINTER], *before.get(Role.MINTER, ()))
         self.currency_mint = currency_mint
         self.energy_mint = programs.energy_token.address("initialize", "mint", {}, {})
         self.config = programs.governance.address("pause", "config", {}, {})
-        self.retirement = get_associated_token_address(signers[Role.SETTLER], self.energy_mint)
+        settlers = (signers[Role.SETTLER], *before.get(Role.SETTLER, ()))
+        self._retirements = [get_associated_token_address(settler, self.energy_mint) for settler in settlers]
+        self.retirement = self._retirements[0]
         self.participant = lru_cache(PARTICIPANTS_KEPT_MAX)(self._participant)
         parts, rounds = Parts(self), Rounds(self)
         self._kinds: dict[str, tuple[_Wanted, _Judge]] = {
@@ -61,6 +73,21 @@ class Effects:
             SETTLE: (parts.wants, parts.judge),
             "oracle": (rounds.wants, rounds.judge),
         }
+
+    @cached_property
+    def common(self) -> tuple[Pubkey, ...]:
+        """Accounts that most transactions name, whosever they are."""
+        trading, token, nobody = self.programs.trading, self.programs.energy_token, Pubkey.default()
+        pools = [trading.address("initialize", name, {}, {}) for name in ("market", "energy_pool", "currency_pool")]
+        given = {"meter": nobody, "destination": nobody, "minter": nobody}
+        configs = [
+            token.address("mint_generation", name, {"window": 0}, given) for name in ("mint_config", "mint_authority")
+        ]
+        house = [
+            key for name in (FEES, GRID) for one in (self.house(name),) for key in (one.vault, one.energy, one.currency)
+        ]
+        fixed = [self.config, self.energy_mint, self.currency_mint, self.retirement, TOKEN_PROGRAM_ID, SYSTEM_PROGRAM]
+        return (*fixed, *pools, *configs, *house)
 
     def house(self, name: str) -> Participant:
         """The exchange's own account of that name."""
@@ -152,7 +179,7 @@ class Effects:
             return NotNow("the meter or its owner's vault is not there yet")
         minting = self._mint(meter, person, _window(effect), effect.payload["amount_wh"])
         if registered["owner"] == person.address:
-            return Plan((Role.MINTER,), UNITS["energy_generated"], (minting,))
+            return Plan((Role.MINTER,), UNITS["energy_generated"], (minting,), lasting=(meter, person.energy))
         there = self._transfer_meter(meter, person.address)
         back = self._transfer_meter(meter, registered["owner"])
         return Plan(
@@ -161,28 +188,29 @@ class Effects:
 
     def _burn_wants(self, effect: Effect) -> list[Pubkey]:
         person = self.participant(effect.account)
-        return [person.energy, self._withdrawal_address(_sixteen(effect)), self.retirement]
+        return [person.energy, self._withdrawal_address(_sixteen(effect))]
 
     def _burn(self, effect: Effect, accounts: Accounts) -> Judgement:
         """Out of the vault to an account of the settler's, and burnt there, at once; guarded by the withdrawal."""
         person, amount = self.participant(effect.account), int(effect.payload["amount_wh"])
         number, settler = _sixteen(effect), self.signers[Role.SETTLER]
         if done := self.read(accounts, self._withdrawal_address(number), self.programs.trading, "Withdrawal"):
-            return self.compare(done, amount=amount, destination=self.retirement, vault=person.vault)
+            there = done["destination"] if done["destination"] in self._retirements else self.retirement
+            return self.compare(done, amount=amount, destination=there, vault=person.vault)
         if tokens(accounts.get(person.energy)) < amount:
             return NotNow("the vault holds less than that yet")
         given = {"source": self.retirement, "owner": settler}
         reference = {"amount": amount, "reference": _hashed(f"{effect.kind}:{effect.key}")}
         burning = self.programs.energy_token.instruction("retire", reference, given)
         taking = self._withdraw(number, amount, ENERGY, person, self.retirement)
-        return Plan((Role.SETTLER,), 2 * UNITS_OF_CALL, (taking, burning))
+        return Plan((Role.SETTLER,), 2 * UNITS_OF_CALL, (taking, burning), lasting=(person.vault, person.energy))
 
     # --- money ---
 
     def _issue_wants(self, effect: Effect) -> list[Pubkey]:
         person, meter = self.participant(effect.account), self._faucet_meter(effect)
-        guard = self._record(meter, _number(effect)) if _is_energy(effect) else self._issue_guard(effect)
-        return [person.user, person.energy, person.currency, meter, guard]
+        guards = [self._record(meter, _number(effect))] if _is_energy(effect) else self._issue_guards(effect)
+        return [person.user, person.energy, person.currency, meter, *guards]
 
     def _issue(self, effect: Effect, accounts: Accounts) -> Judgement:
         """What the faucet gave, as tokens, where the currency is ours to make; its energy is of a meter of its own."""
@@ -202,14 +230,15 @@ class Effects:
             setup = {meter: self._register_meter(_faucet_hash(effect), person.address)}
         minting = self._mint(meter, person, _number(effect), amount)
         roles = (Role.MINTER, Role.REGISTRAR) if setup else (Role.MINTER,)
-        return Plan(roles, UNITS["deposit_issued"], (minting,), setup)
+        units, lasting = UNITS["deposit_issued"], (meter, person.energy)
+        return Plan(roles, units, (minting,), setup, setup_fails_twice=True, lasting=lasting)
 
     def _issue_currency(self, effect: Effect, accounts: Accounts, person: Participant, amount: int) -> Judgement:
         """The guard is an account that only its base can allocate, and that can be allocated once."""
-        minter, guard = self.signers[Role.MINTER], self._issue_guard(effect)
-        made = accounts.get(guard)
-        if made is not None and made.owner == self.programs.trading.id:
+        minter, guards = self.signers[Role.MINTER], self._issue_guards(effect)
+        if any(made is not None and made.owner == self.programs.trading.id for made in map(accounts.get, guards)):
             return Done()
+        guard = guards[0]
         rent = transfer(TransferParams(from_pubkey=minter, to_pubkey=guard, lamports=RENT_OF_A_BYTE))
         once = allocate_with_seed(
             AllocateWithSeedParams(
@@ -217,7 +246,7 @@ class Effects:
             )
         )
         minting = mint_to(MintToParams(TOKEN_PROGRAM_ID, self.currency_mint, person.currency, minter, amount))
-        return Plan((Role.MINTER,), UNITS_OF_CALL, (rent, once, minting))
+        return Plan((Role.MINTER,), UNITS_OF_CALL, (rent, once, minting), lasting=(person.currency,))
 
     def _withdrawal_wants(self, effect: Effect) -> list[Pubkey]:
         person = self.participant(effect.account)
@@ -236,7 +265,8 @@ class Effects:
             return NotNow("the vault holds less than that yet")
         making = create_idempotent_associated_token_account(self.signers[Role.SETTLER], wallet, mint)
         moving = self._withdraw(number, amount, ENERGY if energy else CURRENCY, person, destination)
-        return Plan((Role.SETTLER,), 2 * UNITS_OF_CALL, (moving,), {destination: making})
+        lasting = (person.vault, holding)
+        return Plan((Role.SETTLER,), 2 * UNITS_OF_CALL, (moving,), {destination: making}, lasting=lasting)
 
     # --- governance ---
 
@@ -325,8 +355,10 @@ class Effects:
     def _faucet_meter(self, effect: Effect) -> Pubkey:
         return self._meter_of(_faucet_hash(effect))
 
-    def _issue_guard(self, effect: Effect) -> Pubkey:
-        return Pubkey.create_with_seed(self.signers[Role.MINTER], _seed(effect), self.programs.trading.id)
+    def _issue_guards(self, effect: Effect) -> list[Pubkey]:
+        """That of the minter, and those that a minter before may have made."""
+        trading = self.programs.trading.id
+        return [Pubkey.create_with_seed(minter, _seed(effect), trading) for minter in self._minters]
 
 
 _Wanted: TypeAlias = Callable[[Effect], list[Pubkey]]

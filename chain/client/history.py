@@ -31,13 +31,14 @@ from engine.submission import ChainDown, ChainEvent, Mention
 PAGE: Final = 1_000  # signatures in one answer
 BACKLOG_MAX: Final = 50_000  # signatures held at once; of more, the oldest, and the rest in the next round
 FETCHES_AT_ONCE: Final = 8
+GATHERED_MAX: Final = 256  # transactions whose events are held until the next slot is told
 CONNECT_SECONDS_MAX: Final = 10.0
 
 log = structlog.get_logger()
 
 
 class Heard(Struct, frozen=True):
-    """events: none when a slot alone was told."""
+    """Up to this slot: the events since the one before, often none."""
 
     slot: int
     events: list[ChainEvent]
@@ -108,14 +109,24 @@ class ChainReader:
             await socket.close()
 
     async def _hear(self, socket: SolanaWsClientProtocol) -> AsyncIterator[Heard]:
+        """Slot by slot, with what was told since the one before; at once when that is much.
+
+        A transaction is told once for each of our programs that it names; of the same slot, the first time will do.
+        """
+        gathered: dict[str, tuple[int, list[ChainEvent]]] = {}  # by signature, its slot and events
+        newest = 0
         while True:
             for message in await socket.recv():
                 if isinstance(message, LogsNotification):
                     value, slot = message.result.value, message.result.context.slot
-                    found = [] if value.err is not None else self._events(str(value.signature), slot, value.logs)
-                    yield Heard(slot, found)
+                    newest, signature = max(newest, slot), str(value.signature)
+                    if value.err is None and gathered.get(signature, (0, []))[0] != slot:
+                        gathered[signature] = slot, self._events(signature, slot, value.logs)
                 elif isinstance(message, SlotNotification):
-                    yield Heard(message.result.slot, [])
+                    newest = max(newest, message.result.slot)
+                if isinstance(message, SlotNotification) or len(gathered) >= GATHERED_MAX:
+                    yield Heard(newest, [event for _, events_ in gathered.values() for event in events_])
+                    gathered = {}
 
     async def _page(self, address: Pubkey, before: Signature | None, until: Signature | None, level: Commitment) -> Any:
         try:

@@ -21,12 +21,18 @@ class Done(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """setup: what others may need as well, once in a transaction, by the account that it makes."""
+    """setup: what others may need as well, once in a transaction, by the account that it makes.
+
+    setup_fails_twice: so whoever needs it, in another transaction, waits until the account is there.
+    lasting: accounts that later transactions will name, too, and that a lookup table should hold.
+    """
 
     roles: tuple[Role, ...]  # who signs; the first pays
     units: int
     instructions: tuple[Instruction, ...]
     setup: Mapping[Pubkey, Instruction] = {}
+    setup_fails_twice: bool = False
+    lasting: tuple[Pubkey, ...] = ()
 
 
 Judgement: TypeAlias = Done | Plan | NotNow | Refused

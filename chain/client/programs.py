@@ -5,6 +5,7 @@ caller names only the accounts that nothing else decides.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from anchorpy.coder.coder import Coder
@@ -18,6 +19,8 @@ from chain.programs.interface import NAMES, Idl, discriminator, load_idl, progra
 
 INTEGER_BYTES: Final = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "i8": 1, "i16": 2, "i32": 4, "i64": 8}
 DISCRIMINATOR_LENGTH: Final = 8
+ACCOUNTS_KEPT_MAX: Final = 2_000  # that were decoded, by their bytes: the same few are read again and again
+ADDRESSES_KEPT_MAX: Final = 20_000  # that were computed: some ten microseconds each
 
 Values: TypeAlias = Mapping[str, Any]
 
@@ -50,6 +53,7 @@ class Program:
         self._types = {t["name"]: {f["name"]: f["type"] for f in t["type"]["fields"]} for t in idl["types"]}
         self._errors = {each["code"]: each["name"] for each in idl.get("errors", [])}
         self._events = {discriminator("event", each["name"]) for each in idl.get("events", [])}
+        self._decoded = lru_cache(ACCOUNTS_KEPT_MAX)(self._decode)
 
     def instruction(
         self, name: str, arguments: Values, accounts: Mapping[str, Pubkey], following: Sequence[AccountMeta] = ()
@@ -76,6 +80,9 @@ class Program:
 
     def account(self, data: bytes, expected: str) -> dict[str, Any]:
         """The fields of an account of that type. Raises CannotDecode."""
+        return dict(self._decoded(data, expected))
+
+    def _decode(self, data: bytes, expected: str) -> dict[str, Any]:
         if data[:DISCRIMINATOR_LENGTH] != discriminator("account", expected):
             raise CannotDecode(f"{self.name}: not an account of type {expected}")
         try:
@@ -123,6 +130,7 @@ class Program:
         waiting = [each for each in idl["accounts"] if each["name"] not in found]
         while waiting:
             ready = [each for each in waiting if "pda" in each and _known(each, found)]
+            ready = [each for each in ready if each["name"] == only] or ready
             for each in ready:
                 found[each["name"]] = self._derive(idl, each, arguments, found)
             waiting = [each for each in waiting if each["name"] not in found]
@@ -146,7 +154,7 @@ class Program:
                     seeds.append(_seed(types[seed["path"]], arguments[seed["path"]]))
                 case _:
                     raise CannotEncode(f"{self.name}.{idl['name']}: {account['name']} needs {seed.get('path', seed)}")
-        return Pubkey.find_program_address(seeds, self.id)[0]
+        return _derived(tuple(seeds), self.id)
 
 
 class Programs:
@@ -170,6 +178,11 @@ class Programs:
 def reference_programs() -> Programs:
     """Those that come with Wattbook."""
     return Programs([load_idl(name) for name in NAMES])
+
+
+@lru_cache(ADDRESSES_KEPT_MAX)
+def _derived(seeds: tuple[bytes, ...], program: Pubkey) -> Pubkey:
+    return Pubkey.find_program_address(seeds, program)[0]
 
 
 def _known(account: Idl, found: Mapping[str, Pubkey]) -> bool:

@@ -59,7 +59,8 @@ class Parts:
                 return NotNow(f"the vault of {delta['account']} holds less than it pays yet")
             metas += [AccountMeta(key, is_signer=False, is_writable=True) for key in _accounts(party)]
         call = self._trading.instruction("settle_batch", _arguments(payload), self._signed_by_settler(), metas)
-        return Plan((Role.SETTLER,), UNITS_OF_PART + UNITS_OF_DELTA * len(payload["deltas"]), (call,))
+        units, lasting = UNITS_OF_PART + UNITS_OF_DELTA * len(payload["deltas"]), tuple(meta.pubkey for meta in metas)
+        return Plan((Role.SETTLER,), units, (call,), lasting=lasting)
 
     def _party(self, effect: Effect, delta: dict[str, Any]) -> Participant:
         name = delta["account"]

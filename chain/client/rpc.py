@@ -6,17 +6,21 @@ refusal is an answer and ends the asking; after a silent, broken or lagging endp
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 import stamina
 from msgspec import Struct
 from solana.exceptions import SolanaRpcException
 from solana.rpc.async_api import AsyncClient
 from solana.rpc.commitment import Commitment, Confirmed
 from solana.rpc.core import RPCException
+from solana.rpc.providers.async_http import AsyncHTTPProvider
+from solders.rpc.requests import Body
+from solders.rpc.responses import RPCError, batch_from_json
 
 from chain.client.breaker import Breaker, Circuit
 from engine.submission import ChainDown
@@ -24,9 +28,11 @@ from engine.submission import ChainDown
 NODE_UNHEALTHY: Final = -32005
 LAGGING: Final = (NODE_UNHEALTHY, -32004, -32014, -32016)  # unhealthy, no block yet, status not yet, slot not reached
 INTERNAL: Final = -32603
+REQUESTS_AT_ONCE: Final = 4  # of one call that has many questions
 
 T = TypeVar("T")
 Ask = Callable[[AsyncClient], Awaitable[T]]
+_Ask = Callable[["_Endpoint"], Awaitable[T]]
 
 
 class ChainUnavailable(ChainDown):
@@ -34,7 +40,10 @@ class ChainUnavailable(ChainDown):
 
 
 class RpcSettings(Struct, frozen=True, kw_only=True):
-    """timeout_seconds: of one request; total_seconds: of a call with its repeats, less than its callers wait."""
+    """timeout_seconds: of one request; total_seconds: of a call with its repeats, less than its callers wait.
+
+    together_max: how many questions may share a request (a JSON-RPC batch); 1 for an endpoint that takes no batches.
+    """
 
     urls: tuple[str, ...]
     commitment: str = Confirmed
@@ -45,6 +54,7 @@ class RpcSettings(Struct, frozen=True, kw_only=True):
     wait_seconds_max: float = 2.0
     failures_max: int = 5
     open_seconds: float = 10.0
+    together_max: int = 16
 
 
 class EndpointState(Struct, frozen=True):
@@ -58,10 +68,19 @@ class _Endpoint:
     def __init__(self, url: str, settings: RpcSettings) -> None:
         self.host = urlsplit(url).netloc.rpartition("@")[2]
         self.client = AsyncClient(url, Commitment(settings.commitment), settings.timeout_seconds)
+        self.batches = AsyncHTTPProvider(url, timeout=settings.timeout_seconds)
         self.breaker = Breaker(settings.failures_max, settings.open_seconds)
+
+    async def close(self) -> None:
+        await self.client.close()
+        await self.batches.close()
 
     def __repr__(self) -> str:
         return f"_Endpoint({self.host})"
+
+
+class _Numbered(Struct):
+    id: int
 
 
 class _TryAgain(Exception):
@@ -86,7 +105,7 @@ class RpcPool:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*(each.client.close() for each in self._endpoints))
+        await asyncio.gather(*(each.close() for each in self._endpoints))
 
     def states(self) -> list[EndpointState]:
         now = self._clock()
@@ -94,6 +113,26 @@ class RpcPool:
 
     async def ask(self, ask: Ask[T]) -> T:
         """What the first endpoint that can says. Raises ChainUnavailable, RPCException for an answer that refuses."""
+        return await self._asked(lambda endpoint: ask(endpoint.client))
+
+    async def ask_together(
+        self, kind: Callable[[T, int], Body], questions: Sequence[T], parser: type[Any]
+    ) -> list[Any]:
+        """An answer to each question, in their order, with RPCException for one that was refused.
+
+        `kind` makes the request with that id. At most together_max share one. Raises ChainUnavailable.
+        """
+        most, at_once = self._settings.together_max, asyncio.Semaphore(REQUESTS_AT_ONCE)
+
+        async def part(start: int) -> list[Any]:
+            bodies = tuple(kind(each, number) for number, each in enumerate(questions[start : start + most]))
+            async with at_once:
+                return await self._asked(lambda endpoint: _together(endpoint, bodies, parser))
+
+        parts = await asyncio.gather(*(part(start) for start in range(0, len(questions), most)))
+        return [answer for answers in parts for answer in answers]
+
+    async def _asked(self, ask: "_Ask[T]") -> T:
         settings = self._settings
         retrying = stamina.AsyncRetryingCaller(
             attempts=settings.attempts_max,
@@ -108,11 +147,11 @@ class RpcPool:
         except (_TryAgain, TimeoutError) as error:
             raise ChainUnavailable(f"no answer from {self}: {error or 'time is up'}") from error
 
-    async def _attempt(self, ask: Ask[T]) -> T:
+    async def _attempt(self, ask: "_Ask[T]") -> T:
         endpoint = self._choose()
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
-                answer = await ask(endpoint.client)
+                answer = await ask(endpoint)
         except RPCException as error:
             if _code(error) not in (*LAGGING, INTERNAL):
                 endpoint.breaker.succeeded()
@@ -137,6 +176,33 @@ class RpcPool:
                 self._next = (self._next + step + 1) % count
                 return endpoint
         raise _TryAgain("every circuit is open")
+
+
+async def _together(endpoint: _Endpoint, bodies: tuple[Body, ...], parser: type[Any]) -> list[Any]:
+    """One request with all of them. Raises RPCException for an endpoint that lags or takes no batches."""
+    if len(bodies) == 1:
+        try:
+            return [await endpoint.batches.make_request(bodies[0], parser)]
+        except RPCException as error:
+            if _code(error) in (*LAGGING, INTERNAL):
+                raise
+            return [error]
+    raw = await endpoint.batches.make_batch_request_unparsed(bodies)
+    try:
+        order = [each.id for each in msgspec.json.decode(raw, type=list[_Numbered])]
+    except msgspec.DecodeError as error:
+        raise OSError(f"takes no batches: {raw[:100]}") from error
+    if sorted(order) != list(range(len(bodies))):
+        raise OSError("other questions were answered than asked")
+    answers = dict(zip(order, batch_from_json(raw, [parser] * len(bodies)), strict=True))
+    refusals = {
+        number: RPCException(each)
+        for number, each in answers.items()
+        if isinstance(each, RPCError.__args__)  # type: ignore[attr-defined]
+    }
+    if behind := next((each for each in refusals.values() if _code(each) in (*LAGGING, INTERNAL)), None):
+        raise behind
+    return [refusals.get(number, answers[number]) for number in range(len(bodies))]
 
 
 def _code(error: RPCException) -> Any:

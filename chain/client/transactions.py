@@ -12,10 +12,14 @@ from solana.rpc.commitment import Commitment, Confirmed
 from solana.rpc.core import RPCException
 from solana.rpc.types import TxOpts
 from solders.address_lookup_table_account import AddressLookupTableAccount
+from solders.commitment_config import CommitmentLevel
 from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
 from solders.hash import Hash
 from solders.instruction import Instruction
 from solders.message import MessageV0, to_bytes_versioned
+from solders.rpc.config import RpcSendTransactionConfig, RpcSimulateTransactionConfig
+from solders.rpc.requests import SendRawTransaction, SimulateVersionedTransaction
+from solders.rpc.responses import RpcSimulateTransactionResult, SendTransactionResp, SimulateTransactionResp
 from solders.transaction import VersionedTransaction
 
 from chain.client.programs import Programs
@@ -72,10 +76,7 @@ def sign(
     """A v0 transaction; the first signer pays. Raises TooLarge, ValueError when a signer is missing."""
     priced = [set_compute_unit_limit(min(budget.units, UNITS_MAX)), set_compute_unit_price(budget.price)]
     message = MessageV0.try_compile(signers[0].address, [*priced, *instructions], list(tables), blockhash.hash)
-    locked = len(message.account_keys) + sum(
-        len(bytes(each.writable_indexes)) + len(bytes(each.readonly_indexes)) for each in message.address_table_lookups
-    )
-    if locked > ACCOUNT_LOCKS_MAX:
+    if (locked := locks_of(message)) > ACCOUNT_LOCKS_MAX:
         raise TooLarge(f"{locked} accounts, of at most {ACCOUNT_LOCKS_MAX}")
     by_address = {signer.address: signer for signer in signers}
     needed = message.account_keys[: message.header.num_required_signatures]
@@ -89,6 +90,13 @@ def sign(
     return Signed(raw, str(signatures[0]), blockhash.last_height)
 
 
+def locks_of(message: MessageV0) -> int:
+    """How many accounts a transaction with this message locks."""
+    return len(message.account_keys) + sum(
+        len(bytes(each.writable_indexes)) + len(bytes(each.readonly_indexes)) for each in message.address_table_lookups
+    )
+
+
 async def latest_blockhash(pool: RpcPool) -> Blockhash:
     """Raises ChainUnavailable."""
     value = (await pool.ask(lambda client: client.get_latest_blockhash(Confirmed))).value
@@ -99,6 +107,23 @@ async def simulate(pool: RpcPool, signed: Signed, programs: Programs) -> Simulat
     """What would happen now. Raises ChainUnavailable, RPCException for bytes that no node takes."""
     transaction = VersionedTransaction.from_bytes(signed.raw)
     value = (await pool.ask(lambda client: client.simulate_transaction(transaction, commitment=Confirmed))).value
+    return _simulated(value, transaction, programs)
+
+
+async def simulate_all(pool: RpcPool, signed: Sequence[Signed], programs: Programs) -> list[Simulated | RPCException]:
+    """The same of many, each by itself as things are now, with the exception for what no node takes."""
+    config = RpcSimulateTransactionConfig(commitment=CommitmentLevel.Confirmed)
+    transactions = [VersionedTransaction.from_bytes(each.raw) for each in signed]
+    answers = await pool.ask_together(
+        lambda each, number: SimulateVersionedTransaction(each, config, number), transactions, SimulateTransactionResp
+    )
+    return [
+        each if isinstance(each, RPCException) else _simulated(each.value, transaction, programs)
+        for each, transaction in zip(answers, transactions, strict=True)
+    ]
+
+
+def _simulated(value: RpcSimulateTransactionResult, transaction: VersionedTransaction, programs: Programs) -> Simulated:
     error = "" if value.err is None else error_name(error_json(value.err), transaction, programs)
     return Simulated(error, value.units_consumed or 0, list(value.logs or []))
 
@@ -111,6 +136,14 @@ async def send(pool: RpcPool, signed: Signed) -> None:
     except RPCException as error:
         if "AlreadyProcessed" not in str(error):
             raise
+
+
+async def send_all(pool: RpcPool, raws: Sequence[bytes]) -> None:
+    """The same with many; who is told nothing of one looks at its status. Raises ChainUnavailable."""
+    config = RpcSendTransactionConfig(skip_preflight=True, preflight_commitment=CommitmentLevel.Processed)
+    await pool.ask_together(
+        lambda raw, number: SendRawTransaction(raw, config, number), list(raws), SendTransactionResp
+    )
 
 
 def error_name(error: Any, transaction: VersionedTransaction, programs: Programs) -> str:

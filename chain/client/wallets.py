@@ -4,6 +4,7 @@ Each role has a key of its own, so that one that got out does not open the rest:
 act within them. What a file holds is sealed by whoever implements `Sealer`; a signer signs and shows its address.
 """
 
+import contextlib
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -69,7 +70,11 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Authorities:
-    """The keys of all roles in a directory, `<role>.json`, mode 0600; a missing one is made at its first use."""
+    """The keys of all roles in a directory, mode 0600; a missing one is made at its first use.
+
+    `<role>.json` is the one that counts, `<role>.next.json` the one that shall, `<role>.1.json` and so on those that
+    did, oldest first. None is ever written over.
+    """
 
     def __init__(self, directory: Path, sealer: Sealer) -> None:
         self._directory = directory
@@ -80,18 +85,48 @@ class Authorities:
 
     def signer(self, role: Role) -> Signer:
         """Raises KeyUnusable, and what the sealer raises."""
-        path = self._directory / f"{role}.json"
+        path = self._path(role)
         if not path.exists():
             self.put(role, os.urandom(SEED_BYTES))
         return Signer(role, self._read(role, path))
 
     def put(self, role: Role, seed: bytes) -> Pubkey:
         """Take a key that was made elsewhere. Raises FileExistsError: a key is never written over."""
+        return self._write(role, self._path(role), seed)
+
+    def propose(self, role: Role) -> Signer:
+        """The key that shall be the next, made if there is none. Raises KeyUnusable, and what the sealer raises."""
+        with contextlib.suppress(FileExistsError):
+            self._write(role, self._path(role, ".next"), os.urandom(SEED_BYTES))
+        return Signer(role, self._read(role, self._path(role, ".next")))
+
+    def proposed(self) -> list[Role]:
+        """The roles that have a next key."""
+        return [role for role in Role if self._path(role, ".next").exists()]
+
+    def promote(self, role: Role) -> None:
+        """The next key is the one that counts, and the one before it is kept. At every instant there is one."""
+        current, number = self._path(role), len(self.former(role)) + 1
+        if self._read(role, current).pubkey() not in self.former(role):  # else it was cut short here
+            os.link(current, self._path(role, f".{number}"))
+        self._path(role, ".next").replace(current)
+        self._sync()
+
+    def former(self, role: Role) -> list[Pubkey]:
+        """Whose keys counted before, oldest first. Raises KeyUnusable, and what the sealer raises."""
+        found: list[Pubkey] = []
+        while (path := self._path(role, f".{len(found) + 1}")).exists():
+            found.append(self._read(role, path).pubkey())
+        return found
+
+    def _path(self, role: Role, kind: str = "") -> Path:
+        return self._directory / f"{role}{kind}.json"
+
+    def _write(self, role: Role, path: Path, seed: bytes) -> Pubkey:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         keypair = Keypair.from_seed(seed)
         sealed = self._sealer.seal(seed, _belongs_to(role, str(keypair.pubkey())))
         raw = msgspec.json.encode(_File(str(keypair.pubkey()), sealed))
-        path = self._directory / f"{role}.json"
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -102,12 +137,15 @@ class Authorities:
             os.link(draft, path)  # unlike a rename, a link never replaces a key
         finally:
             draft.unlink()
+        self._sync()
+        return keypair.pubkey()
+
+    def _sync(self) -> None:
         folder = os.open(self._directory, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-        return keypair.pubkey()
 
     def _read(self, role: Role, path: Path) -> Keypair:
         if path.stat().st_mode & 0o077:

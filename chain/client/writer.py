@@ -4,13 +4,13 @@ What the submitter (actors/chain_submitter.py) asks of a chain, with strings and
 here and do not leave.
 """
 
-import asyncio
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from solana.rpc.async_api import AsyncClient
 from solana.rpc.commitment import Finalized
 from solana.rpc.core import RPCException
+from solders.address_lookup_table_account import AddressLookupTableAccount
 from solders.hash import Hash
 from solders.instruction import Instruction
 from solders.message import MessageV0, to_bytes_versioned
@@ -22,7 +22,9 @@ from solders.transaction_status import TransactionConfirmationStatus, Transactio
 from chain.client.deployment import Deployment, read_accounts
 from chain.client.effects import Effects
 from chain.client.judgements import Done, Plan
+from chain.client.rotation import Rotation
 from chain.client.rpc import EndpointState, RpcPool
+from chain.client.tables import Tables
 from chain.client.transactions import (
     ACCOUNT_LOCKS_MAX,
     TRANSACTION_BYTES_MAX,
@@ -33,9 +35,10 @@ from chain.client.transactions import (
     TooLarge,
     error_name,
     latest_blockhash,
-    send,
+    locks_of,
+    send_all,
     sign,
-    simulate,
+    simulate_all,
 )
 from chain.client.wallets import Role, Signer
 from chain.errors import error_json
@@ -57,11 +60,11 @@ from engine.submission import (
 
 BUDGET_BYTES: Final = 52  # of the two instructions that every transaction of ours begins with
 SIGNATURE_BYTES: Final = 64
-SIMULATIONS_AT_ONCE: Final = 8
 STATUSES_MAX: Final = 256  # what one request may ask for
 # Not the effect's fault: another time it may do. "custom 1": the token program has too little to move.
 EVERYBODY: Final = frozenset(  # whatever is in the transaction
     {"Paused", "BlockhashNotFound", "AccountNotFound", "InsufficientFundsForFee", "AlreadyProcessed", "AccountInUse"}
+    | {"AddressLookupTableNotFound", "InvalidAddressLookupTableIndex"}
 )
 NOT_NOW: Final = frozenset({"custom 1", "MeterInactive", "UserInactive", "NotPaidIn"}) | EVERYBODY
 # It may be there already: the next look tells.
@@ -71,12 +74,25 @@ THERE: Final = frozenset(
 )
 
 
+_Group: TypeAlias = list[tuple[Effect, Plan]]  # what shares a transaction
+
+
 class ChainWriter:
     """Of one deployment. Methods raise ChainDown when nobody answers."""
 
-    def __init__(self, pool: RpcPool, effects: Effects, signers: Mapping[Role, Signer], price: int = 0) -> None:
+    def __init__(
+        self,
+        pool: RpcPool,
+        effects: Effects,
+        signers: Mapping[Role, Signer],
+        price: int = 0,
+        rotation: Rotation | None = None,
+        tables: Tables | None = None,
+    ) -> None:
+        """`rotation`: where the next keys of roles are looked for. `tables`: None for none."""
+        self._tables = tables
         self._pool, self._effects, self._signers, self._price = pool, effects, signers, price
-        self._programs = effects.programs
+        self._programs, self._rotation = effects.programs, rotation
 
     def __repr__(self) -> str:
         return f"ChainWriter({self._pool!r})"
@@ -84,6 +100,24 @@ class ChainWriter:
     async def prepare(self, heirs: Collection[str] = ()) -> None:
         """Make the deployment ready; `heirs`: to whom we would hand governance over. Raises NotOurs, ChainDown."""
         await Deployment(self._pool, self._effects, self._signers).prepare(heirs)
+
+    async def tend(self) -> None:
+        """Look after lookup tables, if there shall be any. Raises ChainDown."""
+        if self._tables is not None:
+            await self._tables.tend(self._signers)
+
+    def rotation_is_due(self) -> bool:
+        return self._rotation is not None and self._rotation.is_due()
+
+    async def rotate(self, told: Callable[[str, str, str], Awaitable[None]], *, begun_only: bool = False) -> None:
+        """Hand each role over to its next key, while nothing that was signed is under way. Raises ChainDown.
+
+        `told`: a role, its address before, and since; before the old key is put away. `begun_only`: those for which the
+        chain names the next key already.
+        """
+        if self._rotation is not None and self._rotation.is_due():
+            await self._rotation.rotate(told, begun_only=begun_only)
+            self._effects, self._signers = self._rotation.effects(), self._rotation.signers()
 
     def endpoints(self) -> list[EndpointState]:
         return self._pool.states()
@@ -125,16 +159,9 @@ class ChainWriter:
                     declined.append(Declined((effect.number,), judged))
         if not plans:
             return found, [], declined
-        blockhash = await latest_blockhash(self._pool)
-        at_once = asyncio.Semaphore(SIMULATIONS_AT_ONCE)
-
-        async def bounded(group: list[tuple[Effect, Plan]]) -> Packed | Declined:
-            async with at_once:
-                return await self._signed(group, blockhash)
-
-        outcomes = await asyncio.gather(*(bounded(group) for group in self._packed(plans)))
-        packed = [each for each in outcomes if isinstance(each, Packed)]
-        return found, packed, [*declined, *(each for each in outcomes if isinstance(each, Declined))]
+        groups, waiting = self._packed(plans)
+        packed, refused = await self._signed(groups, await latest_blockhash(self._pool))
+        return found, packed, [*declined, *waiting, *refused]
 
     async def look(self, effects: Sequence[Effect]) -> tuple[set[int], Found]:
         """Which of them are there (by number), and the heights at which that was so."""
@@ -143,27 +170,26 @@ class ChainWriter:
         there = {one.number for one in effects if isinstance(self._effects.judge(one, accounts), Done)}
         return there, Found(height, height_final)
 
-    async def send(self, raw: bytes) -> None:
-        """Hand the bytes to an endpoint; what it answers says nothing about them."""
-        try:
-            await send(self._pool, Signed(raw, "", 0))
-        except RPCException as error:
-            raise ChainDown(str(error)[:200]) from error
+    async def send(self, raws: Sequence[bytes]) -> None:
+        """Hand the bytes of each to an endpoint; what it answers says nothing about them."""
+        await send_all(self._pool, raws)
 
     async def statuses(self, sent: Sequence[tuple[str, bytes]]) -> Statuses:
-        """Of signatures with their bytes, at most STATUSES_MAX.
+        """Of signatures with their bytes, none to STATUSES_MAX.
 
         One endpoint says how far it knows, and then what it found: whatever a block up to there has is found.
         """
         signatures = [Signature.from_string(signature) for signature, _ in sent]
 
-        async def both(client: AsyncClient) -> tuple[int, list[TransactionStatus | None]]:
-            height = (await client.get_block_height(Finalized)).value
+        async def all_(client: AsyncClient) -> tuple[int, int, list[TransactionStatus | None]]:
+            height, slot = (await client.get_block_height(Finalized)).value, (await client.get_slot(Finalized)).value
+            if not signatures:
+                return height, slot, []
             answer = await client.get_signature_statuses(signatures, search_transaction_history=True)
-            return height, list(answer.value)
+            return height, slot, list(answer.value)
 
-        height, found = await self._pool.ask(both)
-        return Statuses(height, [self._status(one, raw) for one, (_, raw) in zip(found, sent, strict=True)])
+        height, slot, found = await self._pool.ask(all_)
+        return Statuses(height, slot, [self._status(one, raw) for one, (_, raw) in zip(found, sent, strict=True)])
 
     async def _heights(self) -> tuple[int, int]:
         async def both(client: AsyncClient) -> tuple[int, int]:
@@ -180,49 +206,76 @@ class ChainWriter:
         name = error_name(error_json(found.err), VersionedTransaction.from_bytes(raw), self._programs).strip('"')
         return Status(level, found.slot, name, permanent=name not in NOT_NOW | THERE)
 
-    async def _signed(self, group: list[tuple[Effect, Plan]], blockhash: Blockhash) -> Packed | Declined:
-        numbers, together = tuple(effect.number for effect, _ in group), len(group)
-        signers = [self._signers[role] for role in group[0][1].roles]
-        plans = [plan for _, plan in group]
-        # No two transactions of ours are equal, whatever they hold: equal ones would be one.
-        units = min(sum(plan.units for plan in plans) + numbers[0] % 1_000, UNITS_MAX)
-        try:
-            signed = sign(_instructions(plans), signers, blockhash, Budget(units, self._price))
-            outcome = await simulate(self._pool, signed, self._programs)
-        except (TooLarge, ValueError, RPCException) as error:
-            return Declined(numbers, Refused(str(error)[:300], permanent=True, together=together))
-        why = outcome.error.strip('"')  # the runtime's are JSON
-        if not why:
-            return Packed(numbers, signed.raw, signed.signature, signed.last_height)
-        if why in EVERYBODY or (why in NOT_NOW and together == 1):
-            return Declined(numbers, NotNow(why))
-        return Declined(numbers, Refused(why, why not in THERE | NOT_NOW, together))
+    async def _signed(self, groups: list[_Group], blockhash: Blockhash) -> tuple[list[Packed], list[Declined]]:
+        """Those that would succeed as things are, and why not for the others."""
+        declined: list[Declined] = []
+        made: list[tuple[_Group, Signed]] = []
+        for group in groups:
+            signers, plans = [self._signers[role] for role in group[0][1].roles], [plan for _, plan in group]
+            # No two transactions of ours are equal, whatever they hold: equal ones would be one.
+            units = min(sum(plan.units for plan in plans) + group[0][0].number % 1_000, UNITS_MAX)
+            try:
+                calls = _instructions(plans)
+                budget = Budget(units, self._price)
+                made.append((group, sign(calls, signers, blockhash, budget, self._tables_for(calls))))
+            except (TooLarge, ValueError) as error:
+                declined.append(_declined(group, str(error), permanent=True))
+        packed: list[Packed] = []
+        outcomes = await simulate_all(self._pool, [signed for _, signed in made], self._programs)
+        for (group, signed), outcome in zip(made, outcomes, strict=True):
+            if isinstance(outcome, RPCException):
+                declined.append(_declined(group, str(outcome), permanent=True))
+            elif not (why := outcome.error.strip('"')):  # the runtime's are JSON
+                packed.append(Packed(_numbers(group), signed.raw, signed.signature, signed.last_height))
+            elif why in EVERYBODY or (why in NOT_NOW and len(group) == 1):
+                declined.append(Declined(_numbers(group), NotNow(why)))
+            else:
+                declined.append(_declined(group, why, permanent=why not in THERE | NOT_NOW))
+        return packed, declined
 
-    def _packed(self, plans: list[tuple[Effect, Plan]]) -> list[list[tuple[Effect, Plan]]]:
+    def _packed(self, plans: list[tuple[Effect, Plan]]) -> tuple[list[_Group], list[Declined]]:
         """Groups that fit one transaction each, in order; what shares one has the same signers."""
-        groups: list[list[tuple[Effect, Plan]]] = []
-        open_groups: dict[tuple[Role, ...], list[tuple[Effect, Plan]]] = {}
+        groups: list[_Group] = []
+        waiting: list[Declined] = []
+        open_groups: dict[tuple[Role, ...], _Group] = {}
+        made_by: dict[Pubkey, int] = {}  # accounts that a group sets up, which no other group can
+        if self._tables is not None and plans:
+            self._tables.want([*self._effects.common, *(key for _, plan in plans for key in plan.lasting)])
         for each in plans:
-            roles = each[1].roles
-            group = open_groups.get(roles)
+            effect, plan = each
+            group = open_groups.get(plan.roles)
             if group is None or not self._fits([*group, each]):
-                group = open_groups[roles] = []
+                group = []
+            if not group and self._tables is not None and not self._fits([each]):
+                waiting.append(Declined((effect.number,), NotNow("its accounts are in no lookup table yet")))
+                continue
+            alone = plan.setup if plan.setup_fails_twice else {}
+            if any(made_by.get(account, id(group)) != id(group) for account in alone):
+                waiting.append(Declined((effect.number,), NotNow("an account that it needs is being made")))
+                continue
+            made_by |= dict.fromkeys(alone, id(group))
+            if not group:
+                open_groups[plan.roles] = group
                 groups.append(group)
             group.append(each)
-        return groups
+        return groups, waiting
 
     def _fits(self, group: list[tuple[Effect, Plan]]) -> bool:
         plans = [plan for _, plan in group]
         if len(group) > min(TOGETHER_MAX, *(effect.submission.together_max for effect, _ in group)):
             return False
         payer: Pubkey = self._signers[plans[0].roles[0]].address
-        message = MessageV0.try_compile(payer, _instructions(plans), [], Hash.default())
+        calls = _instructions(plans)
+        message = MessageV0.try_compile(payer, calls, self._tables_for(calls), Hash.default())
         size = 1 + SIGNATURE_BYTES * message.header.num_required_signatures + len(to_bytes_versioned(message))
         return (
             size + BUDGET_BYTES <= TRANSACTION_BYTES_MAX
-            and len(message.account_keys) < ACCOUNT_LOCKS_MAX
+            and locks_of(message) < ACCOUNT_LOCKS_MAX
             and sum(plan.units for plan in plans) < UNITS_MAX - 1_000
         )
+
+    def _tables_for(self, calls: Sequence[Instruction]) -> list[AddressLookupTableAccount]:
+        return self._tables.for_(calls) if self._tables is not None else []
 
 
 def _instructions(plans: Sequence[Plan]) -> list[Instruction]:
@@ -230,6 +283,14 @@ def _instructions(plans: Sequence[Plan]) -> list[Instruction]:
     for plan in plans:
         setup |= {address: each for address, each in plan.setup.items() if address not in setup}
     return [*setup.values(), *(each for plan in plans for each in plan.instructions)]
+
+
+def _numbers(group: _Group) -> tuple[int, ...]:
+    return tuple(effect.number for effect, _ in group)
+
+
+def _declined(group: _Group, why: str, *, permanent: bool) -> Declined:
+    return Declined(_numbers(group), Refused(why[:300], permanent, len(group)))
 
 
 def _level(found: TransactionConfirmationStatus | None) -> Level:

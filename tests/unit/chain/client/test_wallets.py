@@ -99,3 +99,30 @@ def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(KeyUnusable, match="0600"):
         keys.signer(Role.MINTER)
+
+
+def test_the_next_key_takes_the_place_of_the_one_before_which_is_kept(tmp_path: Path) -> None:
+    keys = Authorities(tmp_path, OneKey())
+    first = keys.signer(Role.MINTER).address
+    second = keys.propose(Role.MINTER).address
+
+    assert keys.propose(Role.MINTER).address == second  # asked for twice, it is the same
+    assert (keys.proposed(), keys.signer(Role.MINTER).address) == ([Role.MINTER], first)
+    keys.promote(Role.MINTER)
+    third = keys.propose(Role.MINTER).address
+    keys.promote(Role.MINTER)
+
+    assert keys.signer(Role.MINTER).address == third
+    assert (keys.proposed(), keys.former(Role.MINTER)) == ([], [first, second])
+    assert {each.name for each in tmp_path.iterdir()} == {"minter.json", "minter.1.json", "minter.2.json"}
+
+
+def test_a_promotion_that_is_cut_short_is_finished_by_the_next(tmp_path: Path) -> None:
+    keys = Authorities(tmp_path, OneKey())
+    first, second = keys.signer(Role.MINTER).address, keys.propose(Role.MINTER).address
+    (tmp_path / "minter.1.json").hardlink_to(tmp_path / "minter.json")  # and then the power went
+
+    keys.promote(Role.MINTER)
+
+    assert keys.signer(Role.MINTER).address == second
+    assert keys.former(Role.MINTER) == [first]
