@@ -9,6 +9,7 @@ from solders.hash import Hash
 from solders.instruction import Instruction
 from solders.pubkey import Pubkey
 
+from chain.client.events import events
 from chain.client.programs import reference_programs
 from chain.client.transactions import Blockhash, Budget, sign
 from chain.client.wallets import Signer
@@ -56,6 +57,12 @@ class Chain:
         """In a block that stays, and without an error."""
         found = self.call("getSignatureStatuses", [signature])["value"][0]
         return bool(found) and found["err"] is None and found["confirmationStatus"] == "finalized"
+
+    def events(self, signature: str, name: str) -> list[dict[str, Any]]:
+        """Of that name, which the transaction has made."""
+        options = {"encoding": "json", "maxSupportedTransactionVersion": 0}
+        logs = self.call("getTransaction", signature, options)["meta"]["logMessages"]
+        return [dict(each.event.fields) for each in events(PROGRAMS, logs) if each.event.name == name]
 
     def holding(self, participant: str, asset: str) -> Pubkey:
         """Where a participant's vault has its energy or its currency."""

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
+import pytest
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from spl.token.constants import TOKEN_PROGRAM_ID
@@ -119,6 +120,30 @@ def test_energy_is_minted_once_for_each_window(installation: Installation, chain
     assert kwh > 0
     assert owner.call("POST", "/readings", readings)["duplicates"] == 8  # and no new effect
     assert len(owner.call("GET", "/chain/transactions?kind=energy_generated")["items"]) == len(done)
+
+
+def test_energy_that_was_bought_and_used_is_burnt_once(installation: Installation, chain: Chain) -> None:
+    """Bought on the market, delivered on the chain by a settlement, and used: what there was of it, and no more."""
+    owner = installation.person().register(THB="100")
+    seller = installation.person().register(energy_Z1="5")
+    meter = Meter(owner, f"USED-{uuid.uuid4().hex[:12]}", "prosumer")
+    seller.place("sell", "3.000", "2.000")
+    assert owner.place("buy", "3.600", "2.000")["status"] == "filled"
+    until(lambda: owner.call("GET", "/energy/balance")["available"].get("Z1"), lambda held: held == "2.000")
+    first = time.time_ns() // 1_000 // WINDOW_US * WINDOW_US - 5 * WINDOW_US
+    readings = [meter.says(place, first + place * WINDOW_US, 0, 600) for place in range(5)]
+    assert owner.call("POST", "/readings", readings)["accepted"] == 5
+
+    until(lambda: len(of_kind(owner, "energy_retired")), lambda count: count == 4)  # 0.6, 0.6, 0.6 and what is left
+
+    assert Decimal(owner.call("GET", "/energy/balance")["available"].get("Z1", "0")) == 0
+    until(lambda: Decimal(owner.call("GET", "/chain/tokens")["energy"]), lambda held: held == 0)
+    items = owner.call("GET", "/chain/transactions?kind=energy_retired")["items"]
+    burnt = [event for one in {item["signature"] for item in items} for event in chain.events(one, "EnergyRetired")]
+    assert sorted(event["amount"] for event in burnt) == [200, 600, 600, 600]
+    assert all(chain.has(item["signature"]) for item in items)
+    assert owner.call("POST", "/readings", readings)["duplicates"] == 5  # and nothing is burnt twice
+    assert len(owner.call("GET", "/chain/transactions?kind=energy_retired")["items"]) == 4
 
 
 def test_a_pause_stops_mints_and_withdrawals_and_no_trading(installation: Installation) -> None:
@@ -255,3 +280,30 @@ def test_the_authority_is_handed_over_and_taken_back(installation: Installation,
 
 def governance(admin: Person) -> Any:
     return admin.call("GET", "/chain/status")["governance"]
+
+
+def published_by(installation: Installation) -> tuple[str, bool]:
+    """The address that signs rounds of the oracle, and whether another shall follow it."""
+    told = installation.command("wattbook", "chain", "keys")
+    assert told.returncode == 0, told.stdout + told.stderr
+    (line,) = (line for line in told.stdout.splitlines() if line.startswith("publisher: "))
+    return line.removeprefix("publisher: ").partition(",")[0], ", then " in line
+
+
+@pytest.mark.skipif(not os.environ.get("LONG"), reason="half a minute, and tests/integration/chain shows the same")
+def test_a_role_gets_a_new_key_while_the_exchange_runs(installation: Installation, chain: Chain) -> None:
+    """Lanes stand still for a while, so this is the last of its file."""
+    admin, person = installation.admin(), installation.person().register(THB="4")
+    old, _ = published_by(installation)
+
+    asked = installation.command("wattbook", "chain", "rotate", "publisher")
+
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    assert f"publisher: {old} is followed by " in asked.stdout
+    new, following = until(lambda: published_by(installation), lambda found: found[0] != old)
+    assert not following
+    config = Pubkey.find_program_address([b"config"], PROGRAMS.governance.id)[0]
+    assert str(chain.account("governance", "Config", config)["publisher"]) == new
+    until(lambda: person.call("GET", "/chain/tokens")["currency"], lambda held: held == "4.00")
+    actions = {row["action"] for row in admin.call("GET", "/admin/audit?limit=50")["items"]}
+    assert {"chain.rotation_asked", "chain.key_rotated"} <= actions

@@ -19,20 +19,20 @@ WINDOW_US = 900_000_000
 class Meter:
     """A device that signs what it measures."""
 
-    def __init__(self, owner: Person, serial: str) -> None:
+    def __init__(self, owner: Person, serial: str, kind: str = "producer") -> None:
         self.owner, self.key = owner, Ed25519PrivateKey.generate()
         public_key = base64.b64encode(self.key.public_key().public_bytes_raw()).decode()
-        body = {"serial": serial, "kind": "producer", "rated_power_w": 10_000, "public_key": public_key, "zone": "Z1"}
+        body = {"serial": serial, "kind": kind, "rated_power_w": 10_000, "public_key": public_key, "zone": "Z1"}
         self.meter_id = str(owner.call("POST", "/meters", body)["id"])
 
-    def says(self, counter: int, start_us: int, export_wh: int) -> dict[str, Any]:
-        reading = Interval(uuid.UUID(self.meter_id).bytes, counter, start_us, 900, 0, export_wh)
+    def says(self, counter: int, start_us: int, export_wh: int, import_wh: int = 0) -> dict[str, Any]:
+        reading = Interval(uuid.UUID(self.meter_id).bytes, counter, start_us, 900, import_wh, export_wh)
         return {
             "meter_id": self.meter_id,
             "counter": counter,
             "start": start_us,
             "duration_s": 900,
-            "import_wh": 0,
+            "import_wh": import_wh,
             "export_wh": export_wh,
             "signature": base64.b64encode(self.key.sign(signed_bytes(reading))).decode(),
         }

@@ -1,6 +1,7 @@
 """A database, a local chain, and the two joined by the real submitter, in this process, with short waits."""
 
 import asyncio
+import base64
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -21,7 +22,9 @@ from chain.client.deployment import own_currency_mint
 from chain.client.effects import Effects
 from chain.client.history import ChainReader
 from chain.client.programs import reference_programs
+from chain.client.rotation import Rotation
 from chain.client.rpc import RpcPool, RpcSettings
+from chain.client.tables import Tables
 from chain.client.transactions import Budget, latest_blockhash, send, sign
 from chain.client.wallets import Authorities, Role, Signer
 from chain.client.writer import ChainWriter
@@ -39,7 +42,12 @@ from tests.support.devnet import DevnetProcess
 WAIT_SECONDS_MAX: Final = 60.0
 PROGRAMS: Final = reference_programs()
 QUICK: Final = SubmitterOptions(
-    idle_seconds=0.05, follow_seconds=0.05, confirmed_seconds=0.05, resend_seconds=0.2, say_seconds=0.1
+    idle_seconds=0.05,
+    follow_seconds=0.05,
+    confirmed_seconds=0.05,
+    resend_seconds=0.2,
+    say_seconds=0.1,
+    tend_seconds=0.1,
 )
 
 
@@ -53,40 +61,44 @@ class Open:
         return sealed
 
 
+def keys_of(folder: Path) -> tuple[Effects, dict[Role, Signer]]:
+    """Of the exchange, made in the folder if there are none."""
+    authorities = Authorities(folder / "authorities", Open())
+    signers = {role: authorities.signer(role) for role in Role}
+    addresses = {role: signer.address for role, signer in signers.items()}
+    return Effects(PROGRAMS, addresses, own_currency_mint(addresses[Role.GOVERNANCE])), signers
+
+
+def pool_of(url: str) -> RpcPool:
+    return RpcPool(RpcSettings(urls=(url,), timeout_seconds=2, total_seconds=4, wait_seconds=0.01, open_seconds=0.2))
+
+
 class OnChain:
-    """`pool` is a fresh database's; the keys are in `folder`."""
+    """`pool` is a fresh database's; the keys are in `folder`, and the devnet knows them."""
 
     def __init__(self, devnet: DevnetProcess, pool: asyncpg.Pool, folder: Path) -> None:
         self.devnet, self.pool, self.folder = devnet, pool, folder
         self.running: asyncio.Task[None] | None = None
-        authorities = Authorities(folder / "authorities", Open())
-        self.signers: dict[Role, Signer] = {role: authorities.signer(role) for role in Role}
-        addresses = {role: signer.address for role, signer in self.signers.items()}
-        self.effects = Effects(PROGRAMS, addresses, own_currency_mint(addresses[Role.GOVERNANCE]))
+        self.effects, self.signers = keys_of(folder)
         self.submissions = PostgresSubmissions(pool)
         self.ledger = PostgresLedger(pool)
         self.vault = Vault(pool, MasterKeyFolder(folder / "keys"))
-
-    def fund(self) -> None:
-        for signer in self.signers.values():
-            self.devnet.call("requestAirdrop", str(signer.address), 10**12)
 
     async def of(self, user_id: int) -> str:
         return await self.vault.address(user_id, clock_us())
 
     def pool_of(self) -> RpcPool:
-        return RpcPool(
-            RpcSettings(
-                urls=(self.devnet.url,), timeout_seconds=2, total_seconds=4, wait_seconds=0.01, open_seconds=0.2
-            )
-        )
+        return pool_of(self.devnet.url)
 
     @contextlib.asynccontextmanager
     async def submitting(
-        self, crash: Callable[[str], None] | None = None, options: SubmitterOptions = QUICK
+        self, crash: Callable[[str], None] | None = None, options: SubmitterOptions = QUICK, *, tables: bool = False
     ) -> AsyncIterator[ChainSubmitter]:
+        """`tables`: with address lookup tables."""
         async with self.pool_of() as rpc:
-            writer = ChainWriter(rpc, self.effects, self.signers)
+            rotation = Rotation(rpc, PROGRAMS, Authorities(self.folder / "authorities", Open()))
+            held = Tables(rpc, self.submissions) if tables else None
+            writer = ChainWriter(rpc, rotation.effects(), rotation.signers(), rotation=rotation, tables=held)
             submitter = ChainSubmitter(self.submissions, self, writer, clock_us, lambda: 0.5, options, crash)
             self.running = asyncio.create_task(submitter.run())
             try:
@@ -153,6 +165,10 @@ class OnChain:
             return int(self.devnet.call("getTokenAccountBalance", str(address))["value"]["amount"])
         except RuntimeError:
             return 0
+
+    def account(self, program: str, kind: str, address: Pubkey) -> dict[str, Any]:
+        data = self.devnet.call("getAccountInfo", str(address), {"encoding": "base64"})["value"]["data"][0]
+        return dict(getattr(PROGRAMS, program).account(base64.b64decode(data), kind))
 
     def pools(self) -> tuple[int, int]:
         """Energy and currency that settlements hold."""

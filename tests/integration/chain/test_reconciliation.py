@@ -5,39 +5,18 @@ the queue and go on.
 """
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
-import asyncpg
-import pytest
-import pytest_asyncio
 from solders.pubkey import Pubkey
 from spl.token.constants import TOKEN_PROGRAM_ID
 from spl.token.instructions import MintToParams, mint_to
 
 from chain.client.wallets import Role
 from persistence.reconciliation import PostgresReconciliation, last
-from tests.integration.chain.test_submitter import SLOT_SECONDS, some_trades, some_work, withdrawal
-from tests.support.devnet import DevnetProcess
+from tests.integration.chain.test_submitter import some_trades, some_work, withdrawal
 from tests.support.on_chain import OnChain
 
 NOW_US = 10**15
-
-
-@pytest.fixture
-def devnet(tmp_path: Path) -> Iterator[DevnetProcess]:
-    process = DevnetProcess(tmp_path / "chain.sqlite", SLOT_SECONDS).start()
-    try:
-        yield process
-    finally:
-        process.kill()
-
-
-@pytest_asyncio.fixture
-async def world(devnet: DevnetProcess, pool: asyncpg.Pool, tmp_path: Path) -> OnChain:
-    made = OnChain(devnet, pool, tmp_path)
-    made.fund()
-    return made
+SLOT_SECONDS = 0.04
 
 
 async def test_while_all_is_on_its_way_books_and_chain_agree_at_every_look(world: OnChain) -> None:

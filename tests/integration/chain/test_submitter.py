@@ -4,22 +4,21 @@ After each trouble everything is compared: what people own in the ledger with wh
 and the events of the chain with the effects that were asked for.
 
 Seen to fail for: a write that names no owner, a bound that is not counted, a batch that is not halved, parts of
-settlements that are not reported, one vault for fees and grid, the bit of another part looked at. Found while they
-were made: two lanes that open one person's account at once, the runtime's errors in JSON, a payload that an encoder
-refuses. Not for bytes that are sent before they are stored: the guard makes that harmless; nor for rounds of the oracle
-that do not wait for the one before: they share a transaction, in order.
+settlements that are not reported, one vault for fees and grid, the bit of another part looked at, what newcomers need
+made by several transactions. Found while they were made: two lanes that open one person's account at once, the
+runtime's errors in JSON, a payload that an encoder refuses. Not for bytes that are sent before they are stored: the
+guard makes that harmless; nor for rounds of the oracle that do not wait for the one before: they share a transaction, in
+order.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
-from pathlib import Path
+import os
+from collections import Counter
 from typing import Any
 
-import asyncpg
 import msgspec
 import pytest
-import pytest_asyncio
 from solders.keypair import Keypair
 
 from actors.chain_submitter import ChainSubmitter
@@ -39,30 +38,14 @@ from persistence.meters import PostgresMeters
 from persistence.outbox import Order
 from persistence.projections import PostgresProjections
 from persistence.settlements import PostgresSettlements
-from tests.support.devnet import DevnetProcess
 from tests.support.on_chain import OnChain, narrow
 from tests.support.rows import batch, trade_row, trade_transfer
 
 SLOT_SECONDS = 0.04
 PEOPLE = ("ann", "bob", "cid")
 WINDOWS = 4
+LONG = bool(os.environ.get("LONG"))
 INSIDE = ("participants_available", "participants_free", "participants_reserved", "fees", "grid")
-
-
-@pytest.fixture
-def devnet(tmp_path: Path) -> Iterator[DevnetProcess]:
-    process = DevnetProcess(tmp_path / "chain.sqlite", SLOT_SECONDS).start()
-    try:
-        yield process
-    finally:
-        process.kill()
-
-
-@pytest_asyncio.fixture
-async def world(devnet: DevnetProcess, pool: asyncpg.Pool, tmp_path: Path) -> OnChain:
-    made = OnChain(devnet, pool, tmp_path)
-    made.fund()
-    return made
 
 
 class Killed(BaseException):
@@ -255,58 +238,80 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
-async def test_a_fault_of_the_network_changes_nothing(world: OnChain, name: str) -> None:
-    fault, count, value = FAULTS[name]
+async def later_work(world: OnChain, people: list[int], number: int) -> None:
+    """More deposits, generation and withdrawals, so that the next trouble finds something to disturb."""
+    for owner in people:
+        meter = await world.pool.fetchval("SELECT number FROM meters WHERE serial = $1", f"M{owner}")
+        await world.ledger.deposit(owner, "THB", 1_000 + number, f"d{owner}:{number}", 1)
+        await energy(world, "energy_generated", owner, meter, 100 + number, 50 + number)
+        await withdrawal(world, owner, "THB", 100 + number)
+
+
+@pytest.mark.parametrize("names", [[name] for name in FAULTS] if LONG else [list(FAULTS)], ids=str)
+async def test_a_fault_of_the_network_changes_nothing(world: OnChain, names: list[str]) -> None:
+    """Short: one after the other. LONG=1: each by itself with all the work."""
     people = await some_work(world)
 
     async with world.submitting() as submitter:
         await world.until(_serving(submitter), "serving")
-        world.devnet.call("devnet_fault", fault, count, value)
-        await world.until_final()
+        for number, name in enumerate(names):
+            world.devnet.call("devnet_fault", *FAULTS[name])
+            if number:
+                await later_work(world, people, number)
+            await world.until_final()
 
     assert await differences(world, people) == []
 
 
-@pytest.mark.parametrize("trouble", ["expire", "fork"])
-async def test_a_fault_of_the_chain_changes_nothing(world: OnChain, trouble: str) -> None:
+@pytest.mark.parametrize("troubles", [["expire"], ["fork"]] if LONG else [["expire", "fork"]], ids=str)
+async def test_a_fault_of_the_chain_changes_nothing(world: OnChain, troubles: list[str]) -> None:
     people = await some_work(world)
 
     async with world.submitting() as submitter:
         await world.until(_serving(submitter), "serving")
-        for _ in range(4):
-            await asyncio.sleep(0.25)
-            world.devnet.call("devnet_expire") if trouble == "expire" else world.devnet.call("devnet_fork", 6)
-        await world.until_final()
+        for number, trouble in enumerate(troubles):
+            if number:
+                await later_work(world, people, number)
+            for _ in range(4):
+                await asyncio.sleep(0.25)
+                world.devnet.call("devnet_expire") if trouble == "expire" else world.devnet.call("devnet_fork", 6)
+            await world.until_final()
 
     assert await differences(world, people) == []
 
 
-@pytest.mark.parametrize("point", SUBMITTER_POINTS)
-async def test_a_submitter_that_dies_anywhere_is_followed_by_another(world: OnChain, point: str) -> None:
+@pytest.mark.parametrize(
+    "points", [[point] for point in SUBMITTER_POINTS] if LONG else [list(SUBMITTER_POINTS)], ids=str
+)
+async def test_a_submitter_that_dies_anywhere_is_followed_by_another(world: OnChain, points: list[str]) -> None:
+    """Short: one submitter after the other dies at one point after the other. LONG=1: at each for several times."""
     people = await some_work(world)
-    deaths = 0
+    deaths = Counter[str]()
 
-    for times in (1, 2, 3, 5):
+    for number, (point, times) in enumerate(
+        (each, times) for each in points for times in ((1, 2, 3, 5) if LONG else (1,))
+    ):
         reached = 0
+        if number:
+            await later_work(world, people, number)
 
         def crash(name: str) -> None:
             nonlocal reached
-            reached += name == point
-            if name == point and reached >= times:  # noqa: B023 - called within this round
-                raise Killed(point)
+            reached += name == point  # noqa: B023 - called within this round
+            if name == point and reached >= times:  # noqa: B023
+                raise Killed(point)  # noqa: B023
 
         async with world.submitting(crash):
             assert world.running is not None
             await asyncio.wait([world.running], timeout=3)
             with contextlib.suppress(Killed, BaseExceptionGroup):
                 if world.running.done():
-                    deaths += 1
+                    deaths[point] += 1
                     await world.running
     async with world.submitting():
         await world.until_final()
 
-    assert deaths >= 1
+    assert set(deaths) == set(points)
     assert await differences(world, people) == []
 
 
@@ -401,6 +406,21 @@ async def test_the_poisoned_member_of_a_batch_is_found(world: OnChain) -> None:
 
     assert (row.key, row.reason) == (f"{meter}:3600", "AboveLimit")
     assert await world.held(ann) == (600, 0)
+
+
+async def test_what_newcomers_need_is_made_by_one_transaction_and_fails_in_no_other(world: OnChain) -> None:
+    """The faucet's meter of a person is registered with his first energy; more of it fills several transactions."""
+    (ann,) = await world.people("ann")
+    for number in range(24):
+        await world.ledger.deposit(ann, "energy:Z1", 10, f"{number}", 1)
+
+    async with world.submitting():
+        await world.until_final()
+
+    rows = await world.pool.fetch("SELECT attempt, signature FROM chain_submissions WHERE kind = 'deposit_issued'")
+    assert {row["attempt"] for row in rows} == {1}
+    assert len({row["signature"] for row in rows}) > 1
+    assert await world.held(ann) == (240, 0)
 
 
 async def test_a_meter_that_changed_hands_credits_who_had_it_then(world: OnChain) -> None:
