@@ -3,24 +3,29 @@
 Why it matters: a trade is final for us at once, but its tokens move only when its settlement is on the chain, and the
 chain must keep up with a busy day without orders waiting for it. People trade in batches; every 1,000 trades are netted
 into one settlement, whose parts become transactions of the private chain. A settlement counts from the first trade
-until its last part is confirmed, and until no fork can undo it, which on any Solana takes 32 slots more. Before that,
-newcomers are registered and funded many times, which fills the queue: that is how fast it drains. In the end, orders at
-a steady rate, alone and beside settlements.
+until its last part is confirmed, and until no fork can undo it, which on any Solana takes 32 slots more. Before that
+the chain is paused, newcomers are registered and funded many times, which fills the queue, and the pause ends: that is
+how fast it drains. In the end, orders at a steady rate, alone and beside settlements. What the parts of the chain cost
+is told in milliseconds of a core per transaction: they take the same cores as trading.
 
 Run:  python -m bench.bench_settlement            the canonical size; quote only these numbers
       python -m bench.bench_settlement --smoke    small; run by the tests, so that it cannot rot
 """
 
 import asyncio
+import contextlib
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, Final
 
 import asyncpg
+import httpx
 import msgspec
+import psutil
 import uvloop
 from msgspec import Struct
 
@@ -32,6 +37,7 @@ from bench.load import Outcome, Plan
 from bench.load import run as send_orders
 from bench.machine import Result, machine, record
 from bench.people import PLENTY, pool_of, seeded
+from bench.processes import parts
 from persistence.embedded import EmbeddedPostgres
 
 GOAL_TRADES, GOAL_TRANSACTIONS = 1_000, 300
@@ -39,6 +45,7 @@ OF_A_SETTLEMENT: Final = 1_000  # config/default.toml: settlement_trades_max
 BATCH: Final = 250
 ORDERS_RATE: Final = 200
 SECONDS_MAX: Final = 300.0
+CHAIN_PARTS: Final = ("chainsubmitter", "chainlistener", "devnet", "postgres")
 
 SETTLED = "SELECT coalesce(sum(trades), 0)::bigint, coalesce(max(number), 0) FROM settlements WHERE status = ANY($1)"
 OPEN = "SELECT count(*) FROM chain_submissions WHERE state NOT IN ('finalized', 'parked')"
@@ -48,7 +55,30 @@ DONE = """
     SELECT count(*), count(DISTINCT signature) FILTER (WHERE signature <> '')
     FROM chain_submissions
     WHERE number > $1
+        AND number <= $2
         AND state IN ('confirmed', 'finalized')
+"""
+TAKEN = "SELECT count(*) FROM chain_submissions WHERE number > $1 AND number <= $2 AND state <> 'queued'"
+PAUSED = "SELECT (said ->> 'paused')::boolean FROM chain_parts WHERE part = 'submitter'"
+MINTS = """
+    SELECT signature, count(*)
+    FROM chain_submissions
+    JOIN outbox USING (number)
+    WHERE signature <> ''
+    GROUP BY signature
+    HAVING bool_and(chain_submissions.kind = 'deposit_issued' AND payload ->> 'asset' LIKE 'energy:%')
+    ORDER BY max(number) DESC
+    LIMIT 20
+"""
+PARTS = """
+    SELECT signature, sum(jsonb_array_length(payload -> 'deltas')) AS accounts
+    FROM chain_submissions
+    JOIN outbox USING (number)
+    WHERE signature <> ''
+        AND chain_submissions.kind = 'settle'
+    GROUP BY signature
+    ORDER BY max(number) DESC
+    LIMIT 20
 """
 NEWEST = "SELECT coalesce(max(number), 0) FROM chain_submissions"
 TRANSACTIONS = """
@@ -83,9 +113,7 @@ async def _measure(exchange: Target, data_dir: Path, size: Size, *, smoke: bool)
     connection = await asyncpg.connect(EmbeddedPostgres(data_dir).address)
     try:
         await _until(connection, OPEN, lambda count: count == 0)
-        newest, began = await connection.fetchval(NEWEST), perf_counter()
-        people = await seeded(exchange.url, data_dir, size.people, PLENTY * size.deposits)
-        drained = await _drained(connection, newest, began)
+        people, drained = await _drained(exchange, data_dir, connection, size)
         if not smoke:
             settle()
         trades = await _settled(exchange, connection, people, size.trades)
@@ -93,30 +121,93 @@ async def _measure(exchange: Target, data_dir: Path, size: Size, *, smoke: bool)
         await _trade(exchange, people, size.trades)
         began = await connection.fetchval(CONFIRMED)
         beside = await _orders(exchange, people, size.orders_seconds)
-        parts = await connection.fetchval(CONFIRMED) - began
+        told = await connection.fetchval(CONFIRMED) - began
+        [admin] = await seeded(exchange.url, data_dir, 1, (), role="admin")
+        await _units(admin, connection)
     finally:
         await connection.close()
-    print(f"orders alone: {_latency(quiet)}; beside settlements, parts={parts}: {_latency(beside)}")
+    print(f"orders alone: {_latency(quiet)}; beside settlements, parts={told}: {_latency(beside)}")
     if not smoke:
         rate, confirmed = trades
+        effects, sent = drained
         record(
             [
                 Result("settlement", "final", int(rate), "trades/s", GOAL_TRADES, rate >= GOAL_TRADES),
                 Result("settlement", "confirmed", int(confirmed), "trades/s"),
-                Result("chain queue", "rate", int(drained), "tx/s", GOAL_TRANSACTIONS, drained >= GOAL_TRANSACTIONS),
+                Result(
+                    "chain queue",
+                    "rate",
+                    int(sent),
+                    "tx/s",
+                    GOAL_TRANSACTIONS,
+                    sent >= GOAL_TRANSACTIONS,
+                ),
+                Result("chain queue", "effects", int(effects), "effects/s"),
                 Result("orders alone, settlement", "p99", round(quiet.quantile_ms(990), 2), "ms"),
                 Result("orders beside settlements", "p99", round(beside.quantile_ms(990), 2), "ms"),
             ]
         )
 
 
-async def _drained(connection: "asyncpg.Connection[Any]", newest: int, began: float) -> float:
-    """Transactions per second, until nothing is left to be confirmed."""
+async def _drained(
+    exchange: Target, data_dir: Path, connection: "asyncpg.Connection[Any]", size: Size
+) -> tuple[list[Trader], tuple[float, float]]:
+    """The people; effects and transactions per second, from the first that is taken until all are confirmed."""
+    [admin] = await seeded(exchange.url, data_dir, 1, (), role="admin")
+    await admin.call("POST", "/chain/governance/pause")
+    await _until(connection, PAUSED, bool)
+    newest = await connection.fetchval(NEWEST)
+    people = await seeded(exchange.url, data_dir, size.people, PLENTY * size.deposits)
+    last = await connection.fetchval(NEWEST)
+    await admin.call("POST", "/chain/governance/unpause")
+    await _until(connection, TAKEN, lambda count: count > 0, newest, last)
+    began, before = perf_counter(), _seconds_of_cpu(data_dir)
     await _until(connection, UNCONFIRMED, lambda count: count == 0)
-    seconds = perf_counter() - began
-    [(effects, transactions)] = await connection.fetch(DONE, newest)
-    print(f"queue: effects={effects} in {transactions} transactions, confirmed in {seconds:.1f} s")
-    return float(transactions / seconds)
+    seconds, after = perf_counter() - began, _seconds_of_cpu(data_dir)
+    [(effects, transactions)] = await connection.fetch(DONE, newest, last)
+    costs = {part: (after[part] - before[part]) / transactions * 1_000 for part in CHAIN_PARTS}
+    print(
+        f"queue: effects={effects} in {transactions} transactions, confirmed in {seconds:.1f} s: "
+        f"{effects / seconds:.0f} effects/s, {transactions / seconds:.0f} tx/s; of a core per transaction: "
+        + ", ".join(f"{part} {cost:.2f} ms" for part, cost in costs.items())
+    )
+    return people, (effects / seconds, transactions / seconds)
+
+
+async def _units(admin: Trader, connection: "asyncpg.Connection[Any]") -> None:
+    """Compute units of mints: of transactions that hold nothing else, by how many."""
+    endpoint = (await admin.call("GET", "/chain/status"))["endpoints"][0]["host"]
+    rows = await connection.fetch(MINTS)
+    units = await _units_of(endpoint, [row["signature"] for row in rows])
+    mints = sum(int(row["count"]) for row in rows)
+    print(f"mint: {sum(units) / max(mints, 1):.0f} units each, {mints / max(len(rows), 1):.1f} in a transaction")
+    rows = await connection.fetch(PARTS)
+    units = await _units_of(endpoint, [row["signature"] for row in rows])
+    accounts = sum(int(row["accounts"]) for row in rows)
+    if accounts:
+        pair, each = 2 * sum(units) / accounts, accounts / 2 / len(rows)
+        print(f"settlement: {pair:.0f} units a pair, {each:.1f} pairs in a transaction")
+
+
+async def _units_of(host: str, signatures: Sequence[str]) -> list[int]:
+    async with httpx.AsyncClient() as client:
+        found = []
+        for number, signature in enumerate(signatures):
+            options = {"encoding": "json", "commitment": "confirmed", "maxSupportedTransactionVersion": 0}
+            body = {"jsonrpc": "2.0", "id": number, "method": "getTransaction", "params": [signature, options]}
+            answer = (await client.post(f"http://{host}", json=body)).json()
+            found.append(int(answer["result"]["meta"]["computeUnitsConsumed"]))
+        return found
+
+
+def _seconds_of_cpu(data_dir: Path) -> dict[str, float]:
+    """Of each part of the exchange, so far."""
+    spent: dict[str, float] = defaultdict(float)
+    for part, process in parts(data_dir):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            spent[part] += times.user + times.system
+    return spent
 
 
 async def _settled(

@@ -63,6 +63,8 @@ def _part(name: str) -> str:
             return known
     if "guardian.py" in name:
         return "guardians"
+    if "chain.devnet.server" in name:
+        return "devnet"
     if any(mark in name for mark in _RAY):
         return "ray"
     return "daemon" if "wattbookd" in name else "other"
