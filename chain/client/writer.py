@@ -138,8 +138,9 @@ class ChainWriter:
 
     async def lamports(self) -> dict[str, int]:
         """What each role has for fees and rent."""
-        found = await read_accounts(self._pool, [signer.address for signer in self._signers.values()])
-        accounts = {role: found[signer.address] for role, signer in self._signers.items()}
+        signers = self._signers  # as they are now: a rotation may replace them meanwhile
+        found = await read_accounts(self._pool, [signer.address for signer in signers.values()])
+        accounts = {role: found[signer.address] for role, signer in signers.items()}
         return {str(role): account.lamports if account else 0 for role, account in accounts.items()}
 
     async def plan(self, effects: Sequence[Effect]) -> tuple[dict[int, Found], list[Packed], list[Declined]]:
