@@ -7,8 +7,8 @@ Seen to fail for: a write that names no owner, a bound that is not counted, a ba
 settlements that are not reported, one vault for fees and grid, the bit of another part looked at, what newcomers need
 made by several transactions. Found while they were made: two lanes that open one person's account at once, the
 runtime's errors in JSON, a payload that an encoder refuses. Not for bytes that are sent before they are stored: the
-guard makes that harmless; nor for rounds of the oracle that do not wait for the one before: they share a transaction, in
-order.
+guard makes that harmless; nor for rounds of the oracle that do not wait for the one before: they share a transaction,
+in order.
 """
 
 import asyncio
