@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.analytics.presence import Presence, PresenceChange
+from engine.analytics.welfare import Offers
 from engine.book.answers import order_view
 from engine.book.order_book import OrderBook
 from engine.market import Phase
@@ -65,6 +66,7 @@ class TradeRow(Struct, frozen=True, gc=False):
 class EpochChange(Struct, gc=False):
     """What became of an epoch: how far it is, and once it is cleared, by an auction or not, what came of it.
 
+    cleared: without an auction only its welfare, and None where that is not known.
     certificate: JSON that `wattbook certificate verify` takes; None where there was no auction.
     """
 
@@ -168,6 +170,7 @@ class Projection:
         self._from = book.sequence
         self._open_us = book.epoch_start_us
         self.presence = Presence(book)
+        self._offers = Offers(book)
         self._clear()
 
     @property
@@ -179,6 +182,7 @@ class Projection:
         """Gather one entry that the book has just applied."""
         book = self._book
         self.presence.add(events)
+        self._offers.add(events)
         for event in events:  # by exact type: isinstance takes six times as long to say no to a Struct
             if type(event) is OrderAccepted:
                 self._open[event.order_id] = None
@@ -266,7 +270,7 @@ class Projection:
             case EpochOpened():
                 self._epochs[start_us] = EpochChange(start_us, EpochPhase.OPEN)
                 if self._open_us and not book.spec.has_auctions:  # that is over, and there is nothing to clear
-                    self._epochs[self._open_us] = EpochChange(self._open_us, EpochPhase.CLEARED)
+                    self._epochs[self._open_us] = EpochChange(self._open_us, EpochPhase.CLEARED, self._traded_on())
                 self._open_us = start_us
             case EpochClosed():
                 self._epochs[start_us] = EpochChange(start_us, EpochPhase.CLEARING)
@@ -274,6 +278,13 @@ class Projection:
                 certificate = book.certificate if event.orders else None
                 encoded = msgspec.json.encode(certificate) if certificate is not None else None
                 self._epochs[start_us] = EpochChange(start_us, EpochPhase.CLEARED, event, encoded)
+
+    def _traded_on(self) -> EpochCleared | None:
+        """Of a continuous epoch: what its trades were worth, beside the best that its orders allowed."""
+        welfare = self._offers.last
+        if welfare is None or welfare.start_us != self._open_us:
+            return None
+        return EpochCleared(self._open_us, welfare_micro=welfare.reached_micro, welfare_max_micro=welfare.best_micro)
 
     def _trade(self, entry: Entry, trade: Traded, epoch_us: TimeUs) -> None:
         book = self._book

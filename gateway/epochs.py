@@ -51,8 +51,9 @@ class CertificateShown(Struct, frozen=True):
 class EpochShown(Struct, frozen=True):
     """`clearing_price`: what all sellers of its auction received; null without one, or when zones differ.
 
-    `welfare`: limits of the auction's buyers less those of its sellers less the grid's charges; `welfare_share_bps`: of
-    what it would have been had nobody been left out as his own partner.
+    `welfare`: limits of buyers less those of sellers less the grid's charges, of an auction's trades, or of all trades
+    where there are none; `welfare_share_bps`: of what the auction would have been worth had nobody been left out as his
+    own partner, or of what one auction of all the epoch's orders would have been worth.
     """
 
     start: Instant
@@ -114,7 +115,7 @@ def show_epoch(spec: MarketSpec, row: EpochRecord) -> EpochShown:
         volume=format_energy(row.volume_wh),
         value=format_money(row.value_micro),
         trades=row.trades,
-        welfare=format_money(row.welfare_micro) if row.orders else None,
+        welfare=format_money(row.welfare_micro) if row.orders or row.welfare_max_micro else None,
         welfare_share_bps=row.welfare_micro * BPS // row.welfare_max_micro if row.welfare_max_micro else None,
         certificate=_show_certificate(spec, row) if row.orders else None,
     )

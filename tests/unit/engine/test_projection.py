@@ -128,3 +128,24 @@ def test_a_batch_begins_where_the_last_one_ended() -> None:
 
     assert (first.sequence_from, first.sequence_to) == (start, start + 1)
     assert (second.sequence_from, second.sequence_to, second.orders) == (start + 1, start + 1, [])
+
+
+def test_a_continuous_epoch_says_what_its_trades_were_worth_beside_the_best() -> None:
+    desk = funded_desk()
+    projection = Projection(desk.book, "THB")
+    desk.wait(900)
+    desk.tick()
+    since = len(desk.entries) - 1
+    desk.sell(ALICE, 3_000_000, KWH)
+    desk.buy(BOB, 3_500_000, KWH)
+    desk.buy(BOB, 5_000_000, KWH)
+    desk.wait(900)
+    desk.tick()
+
+    epochs = {change.start_us: change for change in gathered(desk, projection, since).epochs}
+
+    cleared = epochs[START_US + 900_000_000].cleared
+    assert cleared is not None
+    assert (cleared.orders, cleared.welfare_micro, cleared.welfare_max_micro) == (0, 500_000, 2_000_000)
+    assert epochs[START_US].cleared is None  # it was not watched from its beginning
+    assert epochs[START_US + 1_800_000_000].cleared is None  # it goes on
