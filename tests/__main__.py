@@ -3,6 +3,7 @@
 Run:  python -m tests [pytest's options]        with coverage: coverage run -m tests
 
 The small ones run side by side: two compute, the others wait for disks, blocks and other processes much of the time.
+Coverage looks at those that reach lines which no other reaches; the laws compute longest, and go where units have been.
 Exchanges are timed by what a user would wait for, so coverage does not look on; one is used while another is tormented,
 after those that some tests start for themselves. A new folder of tests belongs to the exchange until it is named here,
 and one of integration to the part of that name.
@@ -22,6 +23,7 @@ SMALL = {
     "stores": ("tests/integration/persistence",),
     "chain": ("tests/integration/chain",),
 }
+NOT_MEASURED = frozenset({"laws", "exchange", "faults"})
 FAULTS = ("tests/apart", "tests/faults")
 _HERE = Path(__file__).parent
 _NAMED = frozenset(folder for folders in SMALL.values() for folder in folders)
@@ -44,7 +46,6 @@ def _folders(parent: Path) -> list[str]:
 
 def main(options: list[str]) -> int:
     statuses = _together({**SMALL, "integration": integration()}, options)
-    os.environ.pop(MEASURED, None)
     return max(*statuses, *_together({"exchange": exchange(), "faults": FAULTS}, options))
 
 
@@ -57,7 +58,7 @@ def _together(parts: dict[str, tuple[str, ...]], options: list[str]) -> list[int
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=_environment(name),
             process_group=0,  # the terminal's Ctrl-C comes to us alone, and from us to them once
         )
         for name, folders in parts.items()
@@ -75,6 +76,11 @@ def _together(parts: dict[str, tuple[str, ...]], options: list[str]) -> list[int
             reader.join()
         raise
     return [abs(process.wait()) for process in processes.values()]
+
+
+def _environment(part: str) -> dict[str, str]:
+    left_out = {MEASURED} if part in NOT_MEASURED else set()
+    return {name: value for name, value in os.environ.items() if name not in left_out} | {"PYTHONUNBUFFERED": "1"}
 
 
 def _relay(name: str, process: "subprocess.Popen[str]") -> None:
