@@ -159,11 +159,8 @@ class ChainSubmitter:
                 await self._rest(min(0.25 * 2 ** min(failures, 10), BACKOFF_SECONDS_MAX))
 
     async def _live(self) -> None:
-        self._flights, self._rounds, self._owner = (
-            {},
-            0,
-            secrets.token_hex(8),
-        )  # an owner that may have writes on their way is nobody
+        self._flights, self._rounds = {}, 0
+        self._owner = secrets.token_hex(8)  # one that may have writes on their way is nobody
         await self._say()
         for effect in await self._submissions.adopt(self._owner, self._clock(), everything=True):
             self._board(effect)

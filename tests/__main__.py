@@ -22,6 +22,7 @@ SMALL = {
     "laws": ("tests/property", "tests/simulation", "bench/micro"),
     "stores": ("tests/integration/persistence",),
     "chain": ("tests/integration/chain",),
+    "actors": ("tests/integration/actors",),
 }
 NOT_MEASURED = frozenset({"laws", "exchange", "faults"})
 FAULTS = ("tests/apart", "tests/faults")

@@ -43,7 +43,7 @@ def test_a_backup_of_the_running_exchange_is_an_exchange_elsewhere(installation:
         assert done.returncode == 0, done.stdout + done.stderr
         assert said in done.stdout
     heads = [line for line in taken.stdout.splitlines() if "journal to" in line]
-    assert len(heads) == 2
+    assert {"CAMPUS", "RIVERSIDE"} <= {head.partition(":")[0] for head in heads}  # others make markets, too
     assert all(head in restored.stdout for head in heads)
     assert (elsewhere / "devnet" / "chain.sqlite").exists()
     secrets = {file.name for file in (elsewhere / "keys").rglob("*") if file.is_file()}
