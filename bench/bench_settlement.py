@@ -64,7 +64,7 @@ MINTS = """
     SELECT signature, count(*)
     FROM chain_submissions
     JOIN outbox USING (number)
-    WHERE signature <> ''
+    WHERE state IN ('confirmed', 'finalized')
     GROUP BY signature
     HAVING bool_and(chain_submissions.kind = 'deposit_issued' AND payload ->> 'asset' LIKE 'energy:%')
     ORDER BY max(number) DESC
@@ -74,7 +74,7 @@ PARTS = """
     SELECT signature, sum(jsonb_array_length(payload -> 'deltas')) AS accounts
     FROM chain_submissions
     JOIN outbox USING (number)
-    WHERE signature <> ''
+    WHERE state IN ('confirmed', 'finalized')
         AND chain_submissions.kind = 'settle'
     GROUP BY signature
     ORDER BY max(number) DESC
