@@ -5,8 +5,8 @@ Run:  python -m tests [pytest's options]        with coverage: coverage run -m t
 The small ones run side by side: two compute, the others wait for disks, blocks and other processes much of the time.
 Coverage looks at those that reach lines which no other reaches; the laws compute longest, and go where units have been.
 Exchanges are timed by what a user would wait for, so coverage does not look on; one is used while another is tormented,
-after those that some tests start for themselves. A new folder of tests belongs to the exchange until it is named here,
-and one of integration to the part of that name.
+after those that some tests start for themselves and after a cluster, which must not be starved. A new folder of tests
+belongs to the exchange until it is named here, and one of integration to the part of that name.
 The exit status is that of the part that did worst; Ctrl-C ends all.
 """
 
@@ -22,12 +22,11 @@ SMALL = {
     "laws": ("tests/property", "tests/simulation", "bench/micro"),
     "stores": ("tests/integration/persistence",),
     "chain": ("tests/integration/chain",),
-    "actors": ("tests/integration/actors",),
 }
 NOT_MEASURED = frozenset({"laws", "exchange", "faults"})
-FAULTS = ("tests/apart", "tests/faults")
+FAULTS = ("tests/apart", "tests/integration/cluster", "tests/faults")
 _HERE = Path(__file__).parent
-_NAMED = frozenset(folder for folders in SMALL.values() for folder in folders)
+_NAMED = frozenset(folder for folders in (*SMALL.values(), FAULTS) for folder in folders)
 MEASURED = "COVERAGE_PROCESS_CONFIG"  # coverage sets it for the processes that its own starts
 
 
@@ -38,7 +37,7 @@ def integration() -> tuple[str, ...]:
 
 def exchange() -> tuple[str, ...]:
     """Every other folder of tests."""
-    return tuple(sorted(set(_folders(_HERE)) - {*_NAMED, *FAULTS, "tests/integration", "tests/support"}))
+    return tuple(sorted(set(_folders(_HERE)) - {*_NAMED, "tests/integration", "tests/support"}))
 
 
 def _folders(parent: Path) -> list[str]:

@@ -79,11 +79,9 @@ class Tables:
         slot = (await self._pool.ask(lambda client: client.get_slot(Confirmed))).value
         authority = signers[Role.SETTLER]
         ours = await self._read(authority.address, slot)
-        self._asked = {
-            address: sent
-            for address, sent in self._asked.items()
-            if address not in self._of and sent + FORGOTTEN_AFTER > slot
-        }
+        missing = {address: sent for address, sent in self._asked.items() if address not in self._of}
+        self._asked = {address: sent for address, sent in missing.items() if sent + FORGOTTEN_AFTER > slot}
+        self.want(address for address in missing if address not in self._asked)  # their extension is lost
         if self._wanted:
             await self._extend(authority, ours, slot)
 
