@@ -120,7 +120,7 @@ class Metering:
         )
         return Device(await self.meters.register(new, owner_id, self.now_us), key)
 
-    async def start(self, shards: int = 1) -> None:
+    async def start(self, shards: int = 1, close_every_seconds: float = 0.02) -> None:
         for shard in range(shards):
             readings = FaultyReadings(self.dsn, self.pool)
             part = MeterAggregator(
@@ -130,7 +130,7 @@ class Metering:
                 self.meters,
                 SECRET,
                 lambda: self.now_us,
-                AggregatorOptions(close_every_seconds=0.02),
+                AggregatorOptions(close_every_seconds=close_every_seconds),
             )
             self.shards.append(part)
             self.readings.append(readings)

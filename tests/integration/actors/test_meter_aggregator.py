@@ -130,7 +130,7 @@ async def test_what_is_judged_during_a_commit_knows_what_is_in_it(meters: Meteri
 async def test_what_was_judged_upon_a_commit_that_failed_is_forgotten_with_it(meters: Metering, fault: str) -> None:
     owner = await meters.person("ann")
     device = await meters.device(owner)
-    await meters.start()
+    await meters.start(close_every_seconds=HOUR_S)  # closing windows waits for the commit, and others for it
     await meters.up(meters.links[0])
     readings = [device.interval(1, LAST, 250), device.interval(2, LAST + WINDOW_US, 9)]
     meters.readings[0].fail.append(fault)
@@ -140,6 +140,8 @@ async def test_what_was_judged_upon_a_commit_that_failed_is_forgotten_with_it(me
     assert [await one for one in asked] == [Failed(Fault.OUTCOME_UNKNOWN, "unknown: send the same again")] * 2
     again = await meters.judged(readings)
     assert again.codes == [ACCEPTED if fault == "before write" else DUPLICATE, ACCEPTED]
+    await meters.kill()
+    await meters.start()
     await meters.pass_time(HOUR_S)
     assert await meters.energy(owner) == 259
 
