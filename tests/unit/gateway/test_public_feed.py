@@ -6,6 +6,7 @@ round told to who has unsubscribed, what came as the last round ended left for t
 
 import asyncio
 import random
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -64,7 +65,7 @@ class Client:
 
     def best(self) -> tuple[list[Any], list[Any]]:
         return tuple(  # type: ignore[return-value]
-            sorted(self.levels[side].values(), key=lambda level: float(level[0]) * sign)[:10]
+            sorted(self.levels[side].values(), key=lambda level: Decimal(level[0]) * sign)[:10]
             for side, sign in (("bids", -1), ("asks", 1))
         )
 
