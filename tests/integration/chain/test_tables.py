@@ -1,6 +1,7 @@
 """Address lookup tables on a real chain: made, extended and used; with them more fits a transaction.
 
-Seen to fail for: tables that do not count when a transaction is filled. Not for a submitter that does not wait for its
+Seen to fail for: tables that do not count when a transaction is filled; accounts that are forgotten with the extension
+that was lost. Not for a submitter that does not wait for its
 first look at them: its first round may be smaller, and nothing else.
 """
 
@@ -8,9 +9,12 @@ import base64
 from typing import Any
 
 from solders.address_lookup_table_account import AddressLookupTable
+from solders.keypair import Keypair
 from solders.message import MessageV0
 from solders.transaction import VersionedTransaction
 
+from chain.client.tables import FORGOTTEN_AFTER, Tables
+from chain.client.wallets import Role
 from engine.records import Want
 from engine.settlement.netting import Rule
 from persistence.projections import PostgresProjections
@@ -97,3 +101,27 @@ async def test_windows_of_known_meters_share_larger_transactions(world: OnChain)
     )
     assert together > WITHOUT_TABLES
     assert [await world.held(owner) for owner in people] == [(200, 0)] * len(people)
+
+
+async def test_what_was_lost_on_its_way_into_a_table_is_sent_again(world: OnChain) -> None:
+    world.devnet.call("requestAirdrop", str(world.signers[Role.SETTLER].address), 10**12)
+    pass_slots(world, FINAL_AFTER)
+    accounts = [Keypair().pubkey() for _ in range(30)]  # two extensions
+    async with world.pool_of() as rpc:
+        tables = Tables(rpc, world.submissions)
+        tables.want(accounts)
+        world.devnet.call("devnet_fault", "drop", 2)
+        await tables.tend(world.signers)
+        pass_slots(world, FORGOTTEN_AFTER)
+        await tables.tend(world.signers)
+        assert not tables.holds(accounts[:1])
+        pass_slots(world, FINAL_AFTER)
+        await tables.tend(world.signers)
+
+        assert tables.holds(accounts)
+
+
+def pass_slots(world: OnChain, count: int) -> None:
+    """One by one: a table's address hangs on a slot, and one that was jumped over has no hash."""
+    for _ in range(count):
+        world.devnet.tick()
