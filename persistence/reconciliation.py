@@ -42,22 +42,31 @@ LIVE = """
     FROM accounts
     WHERE kind IN ('generation', 'retired', 'issuance')
 """
-# What engine/settlement/netting.py makes of each trade, and each rebate, that no settlement has taken.
+SETTLED = """
+    /* reconciliation.settled */
+    SELECT c.market_id, coalesce(s.number, 0)
+    FROM cursors c
+    LEFT JOIN settlement_cursors s USING (market_id)
+"""
+# What engine/settlement/netting.py makes of each trade that no settlement has taken, market by market: a plan for all
+# of them reads every trade there ever was.
 UNSETTLED = """
     /* reconciliation.unsettled */
     SELECT account, sum(gain_wh)::bigint AS energy_wh, sum(gain_micro)::bigint AS currency_micro
-    FROM cursors c
-    LEFT JOIN settlement_cursors s USING (market_id)
-    JOIN trades t ON t.market_id = c.market_id AND t.number > coalesce(s.number, 0)
+    FROM trades
     CROSS JOIN LATERAL (
         VALUES ('user:' || buyer_id, energy_wh, -buyer_value_micro - buyer_fee_micro),
             ('user:' || seller_id, -energy_wh, seller_value_micro - seller_fee_micro),
             ('grid', 0, buyer_value_micro - seller_value_micro),
             ('fees', 0, buyer_fee_micro + seller_fee_micro)
     ) AS d (account, gain_wh, gain_micro)
+    WHERE market_id = $1
+        AND number > $2
     GROUP BY account
-    UNION ALL
-    SELECT account, 0, sum(gain_micro)::bigint
+"""
+UNSETTLED_REBATES = """
+    /* reconciliation.unsettled_rebates */
+    SELECT account, 0::bigint AS energy_wh, sum(gain_micro)::bigint AS currency_micro
     FROM maker_rewards
     CROSS JOIN LATERAL (VALUES ('user:' || user_id, rebate_micro), ('fees', -rebate_micro)) AS d (account, gain_micro)
     WHERE settlement IS NULL
@@ -178,7 +187,10 @@ class PostgresReconciliation:
             ledger = {row[0]: Amounts(row[1], row[2]) for row in await connection.fetch(LEDGER, self._currency)}
             live = await connection.fetchrow(LIVE, self._currency)
             pending: dict[str, Amounts] = {}
-            for account, energy_wh, currency_micro in await connection.fetch(UNSETTLED):
+            unsettled = await connection.fetch(UNSETTLED_REBATES)
+            for market_id, number in await connection.fetch(SETTLED):
+                unsettled += await connection.fetch(UNSETTLED, market_id, number)
+            for account, energy_wh, currency_micro in unsettled:
                 pending[account] = pending.get(account, NOTHING) + Amounts(energy_wh, currency_micro)
             parts = await connection.fetch(OPEN_PARTS, SETTLE)
             moving = await connection.fetch(ON_THE_WAY)

@@ -187,11 +187,15 @@ ADD_TABLE = """
     VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
     ON CONFLICT DO NOTHING
 """
+# Two halves, each with an index of its own: done ones are many.
 DEPTHS = """
     /* submissions.depths */
     SELECT lane, state, count(*)
-    FROM chain_submissions
-    WHERE state <> 'finalized'
+    FROM (
+        SELECT lane, state FROM chain_submissions WHERE state NOT IN ('finalized', 'parked')
+        UNION ALL
+        SELECT lane, state FROM chain_submissions WHERE state = 'parked'
+    ) AS open
     GROUP BY lane, state
     ORDER BY lane, state
 """
