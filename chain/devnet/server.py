@@ -16,6 +16,7 @@ from solders.pubkey import Pubkey
 
 from chain.devnet.faults import Faults
 from chain.devnet.ledger import Ledger
+from chain.devnet.memory import keep_freed_memory
 from chain.devnet.rpc import Rpc, Unanswered
 from chain.devnet.subscriptions import Client, Subscriptions
 from chain.programs.interface import BUILT, NAMES, load_idl, program_id
@@ -150,7 +151,8 @@ async def _write(socket: web.WebSocketResponse, client: Client) -> None:
 
 
 async def serve(host: str, port: int, path: Path | None, *, with_faults: bool = False) -> None:
-    """Until it is cancelled: the five programs, state in `path`."""
+    """Until it is cancelled: the five programs, state in `path`. For a process of its own."""
+    keep_freed_memory()
     ledger = Ledger(reference_files(), path)
     async with Devnet(ledger, with_faults=with_faults).listening(host, port):
         await asyncio.Event().wait()
