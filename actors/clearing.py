@@ -19,7 +19,7 @@ from actors.crash_points import Reached
 from engine.auction.epoch import Outcome
 from engine.book.call import Call
 from engine.book.order_book import OrderBook
-from engine.book.state import encode_ahead
+from engine.book.state import digest_ahead
 from engine.messages import ClearEpoch
 from engine.units import TimeUs
 
@@ -77,8 +77,8 @@ class Clearing:
 
 
 def _worked_out(call: Call) -> Outcome:
-    """What the auction comes to; and the orders as a hash of the book's state has them, which is taken then."""
-    encode_ahead(call.orders.values())
+    """What the auction comes to; and the digests of its orders, which the book's has a use for then."""
+    digest_ahead(call.orders.values())
     return call.clear()
 
 

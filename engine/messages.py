@@ -14,8 +14,8 @@ from msgspec import Struct
 from engine.market import MarketSpec, Phase, RiskLimits
 from engine.units import EnergyWh, MoneyMicro, PriceMicro, TimeUs
 
-ENGINE_VERSION: Final = 3  # changes whenever the same entries could give other events, or a state other bytes
-VERSIONS_REPLAYED: Final = frozenset({2, 3})  # whose entries give the same events now as they did then
+ENGINE_VERSION: Final = 4  # changes whenever the same entries could give other events, or a state other bytes
+VERSIONS_REPLAYED: Final = frozenset({2, 3, 4})  # whose entries give the same events now as they did then
 
 ParticipantId: TypeAlias = int
 OrderId: TypeAlias = int  # the sequence of the entry that placed the order

@@ -120,19 +120,23 @@ def test_seal_a_row_of_100(benchmark: BenchmarkFixture, filled: OrderBook) -> No
     assert len(check(row, entries[0].sequence - 1, GENESIS_HASH)) == 100
 
 
-def test_encode_a_state_of_1000_orders_that_have_not_changed(benchmark: BenchmarkFixture, filled: OrderBook) -> None:
+def test_encode_a_state_of_1000_orders(benchmark: BenchmarkFixture, filled: OrderBook) -> None:
     encoded = benchmark(state.encode, filled)
 
     assert state.encode(state.decode(encoded)) == encoded
 
 
-def test_encode_a_state_of_1000_orders_anew(benchmark: BenchmarkFixture, filled: OrderBook) -> None:
-    def encode_anew() -> bytes:
-        for order in filled.orders.values():
-            order.encoded_sequence = 0
-        return state.encode(filled)
+def test_digest_a_state_of_1000_orders_that_have_not_changed(benchmark: BenchmarkFixture, filled: OrderBook) -> None:
+    assert benchmark(state.digest, filled) == state.digest(state.decode(state.encode(filled)))
 
-    assert benchmark(encode_anew) == state.encode(filled)
+
+def test_digest_a_state_of_1000_orders_anew(benchmark: BenchmarkFixture, filled: OrderBook) -> None:
+    def digest_anew() -> bytes:
+        for order in filled.orders.values():
+            order.digested_sequence = 0
+        return state.digest(filled)
+
+    assert benchmark(digest_anew) == state.digest(filled)
 
 
 def test_decode_the_state_of_1000_orders(benchmark: BenchmarkFixture, filled: OrderBook) -> None:

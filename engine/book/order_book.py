@@ -100,6 +100,8 @@ class OrderBook(Calling):
         self.orders: dict[int, Order] = {}  # the open ones
         self.closed: dict[int, Order] = {}  # the newest ended ones
         self.closed_in_order: deque[int] = deque()
+        self.closed_digest = 0  # of those that state.digest knows already: all but
+        self.undigested: deque[Order] = deque()  # the newest
         self.reference = ReferencePrice(spec)
         self.trades = 0  # how many there have been; numbers the next one
         self.fund_number = 0  # of the last Fund
@@ -497,6 +499,7 @@ class OrderBook(Calling):
         self.blocked.pop(order.order_id, None)
         self.closed[order.order_id] = order
         self.closed_in_order.append(order.order_id)
+        self.undigested.append(order)
         events.append(OrderEnded(order.order_id, reason, order.remaining_wh))
 
     def _about_to_be_forgotten(self, order: Order) -> bool:
@@ -508,6 +511,10 @@ class OrderBook(Calling):
         """Let go of the ended orders beyond the newest that are kept; not earlier, so that answers can name them."""
         while len(self.closed_in_order) > self.spec.closed_orders_kept:
             order = self.closed.pop(self.closed_in_order.popleft())
+            if len(self.undigested) > len(self.closed_in_order):
+                self.undigested.popleft()
+            else:
+                self.closed_digest -= order.digest
             account = self.accounts.get(order.placed.participant_id)
             if account is not None:
                 if account.client_ids.get(order.placed.client_order_id) is order:

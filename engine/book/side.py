@@ -7,8 +7,6 @@ are constant time, but for the sorted list of prices, which moves a few kilobyte
 from bisect import bisect_left, insort
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Raw
-
 from engine.accounts import Account
 from engine.messages import CURRENCY, PlaceOrder, Side, TimeInForce
 from engine.units import EnergyWh, MoneyMicro, PriceMicro, TimeUs
@@ -16,7 +14,6 @@ from engine.units import EnergyWh, MoneyMicro, PriceMicro, TimeUs
 if TYPE_CHECKING:
     from engine.book.lanes import Lane
 
-NOT_ENCODED: Final = Raw()
 _RESTING: Final = (TimeInForce.GTC, TimeInForce.GTD)
 
 
@@ -27,8 +24,8 @@ class Order:
         "account",
         "asset",
         "created_us",
-        "encoded",
-        "encoded_sequence",
+        "digest",
+        "digested_sequence",
         "end_reason",
         "expires_us",
         "fee_numerator",
@@ -86,8 +83,8 @@ class Order:
         self.updated_us = created_us
         self.updated_sequence = order_id
         self.end_reason = 0  # an EndReason once the order has ended
-        self.encoded = NOT_ENCODED  # state.encode keeps here what it made of the order when
-        self.encoded_sequence = 0  # updated_sequence was this
+        self.digest = 0  # state.digest keeps here what it made of the order when
+        self.digested_sequence = 0  # updated_sequence was this
         self.level: Level | None = None
         self.older: Order | None = None  # neighbours in the level's queue
         self.newer: Order | None = None

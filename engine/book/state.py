@@ -3,12 +3,14 @@
 `encode` lists everything that a future entry could depend on, each list in an order that follows from the state alone.
 What can be derived (price levels, agenda, lanes' remaining capacity) is left out and made anew by `decode`.
 
-A market hashes its state whenever something was due, and nearly all of its orders are then as they were the last time:
-each order keeps its own bytes, and only those that changed since are encoded again.
+`digest` tells two states apart without listing them. A market takes it whenever an epoch opens, while orders wait, and
+nearly all of its orders are then as they were the last time: each keeps its own digest, and only those that changed
+since are encoded again. Those of ended orders are taken as they end, a few after each commit (`digest_some`).
 """
 
 import hashlib
 from collections.abc import Collection
+from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -103,6 +105,7 @@ class StateUnreadable(Exception):
     """These bytes are no state of an order book."""
 
 
+DIGESTS: Final = 2**256
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(BookState).decode
 _decode_order = msgspec.msgpack.Decoder(OrderState).decode
@@ -110,32 +113,36 @@ _decode_order = msgspec.msgpack.Decoder(OrderState).decode
 
 def encode(book: OrderBook) -> bytes:
     """The book as bytes; equal states give equal bytes. Two replicas that applied the same entries are equal states."""
-    return _encode(
-        BookState(
-            spec=book.spec,
-            phase=book.phase,
-            sequence=book.sequence,
-            time_us=book.time_us,
-            epoch_start_us=book.epoch_start_us,
-            trades=book.trades,
-            fund_number=book.fund_number,
-            defund_number=book.defund_number,
-            fees_micro=book.fees_micro,
-            grid_micro=sorted(book.grid_micro.items()),
-            last_price_micro=book.reference.last_price_micro,
-            reference_price_micro=book.reference.price_micro,
-            minutes=list(book.reference.minutes),
-            lanes_used=sorted((*pair, used_wh) for pair, used_wh in book.lanes_used().items()),
-            blocked=sorted(book.blocked),
-            accounts=[_account_state(book.accounts[key]) for key in sorted(book.accounts)],
-            orders=_encoded(book.orders.values()),  # ids grow, so insertion is their order
-            closed=_encoded(book.closed.values()),
-            triggered=list(book.stops.triggered),
-            halt_until_us=book.halt_until_us,
-            reopening_micro=book.reopening_micro,
-            call=_call_state(book.call) if book.call is not None else None,
-        )
-    )
+    call = _call_state(book.call) if book.call is not None else None
+    return _encode(_book_state(book, _encoded(book.orders.values()), _encoded(book.closed.values()), call))
+
+
+def digest(book: OrderBook) -> bytes:
+    """32 bytes that are the same for books of which `encode` gives the same, and for no others that chance will find.
+
+    SHA-256 of everything but the orders, and of the sum of the SHA-256 of each: a sum, because an order that ends or
+    is forgotten then changes it by itself. It finds replicas that went apart; proof against people is the journal's
+    chain. Source: docs/decisions/0054.
+    """
+    digest_some(book, len(book.undigested))
+    orders = sum(_digests(book.orders.values()), book.closed_digest) % DIGESTS
+    call, cleared = book.call, None
+    if call is not None and call.outcome is not None:
+        cleared = call.outcome.cleared  # has the hash of all that went in; what came out follows from that
+    rest = _book_state(book, [], [], _call_state(call, with_result=False) if call is not None else None)
+    return state_hash(_encode((rest, cleared)) + orders.to_bytes(32, "big"))
+
+
+def digest_some(book: OrderBook, at_most: int) -> None:
+    """Digest the oldest of the ended orders that are not yet. Where an entry is being applied, none is final."""
+    ended = book.undigested
+    for _ in range(min(at_most, len(ended))):
+        book.closed_digest += _digest(ended.popleft())
+
+
+def digest_ahead(orders: Collection[Order]) -> None:
+    """Digest orders that will not change until the book is digested, beside it: that will then take less time."""
+    _digests(orders)
 
 
 def decode(data: bytes) -> OrderBook:
@@ -167,13 +174,8 @@ def decode(data: bytes) -> OrderBook:
     return book
 
 
-def encode_ahead(orders: Collection[Order]) -> None:
-    """Encode orders that will not change until the book is encoded, beside it: that will then take less time."""
-    _encoded(orders)
-
-
 def state_hash(data: bytes) -> bytes:
-    """SHA-256 of an encoded state: 32 bytes."""
+    """SHA-256 of encoded state: 32 bytes."""
     return hashlib.sha256(data).digest()
 
 
@@ -192,13 +194,14 @@ def _restore_orders(book: OrderBook, state: BookState) -> None:
         order = _order(kept, book)
         book.closed[order.order_id] = order
         book.closed_in_order.append(order.order_id)
+        book.undigested.append(order)
     for order_id in state.blocked:
         book.blocked[order_id] = book.orders[order_id]
     if state.call is not None:
         book.call = _call(state.call, book)
 
 
-def _call_state(call: Call) -> CallState:
+def _call_state(call: Call, *, with_result: bool = True) -> CallState:
     """What was worked out ahead of the first trades is left out: it follows from the orders."""
     return CallState(
         call.start_us,
@@ -206,7 +209,7 @@ def _call_state(call: Call) -> CallState:
         call.zones,
         sorted(call.orders),
         list(call.deferred.items()),
-        call.outcome.published if call.outcome is not None else None,
+        call.outcome.published if with_result and call.outcome is not None else None,
         call.done,
     )
 
@@ -219,13 +222,46 @@ def _call(kept: CallState, book: OrderBook) -> Call:
     return call
 
 
+def _book_state(book: OrderBook, orders: list[Raw], closed: list[Raw], call: CallState | None) -> BookState:
+    return BookState(
+        spec=book.spec,
+        phase=book.phase,
+        sequence=book.sequence,
+        time_us=book.time_us,
+        epoch_start_us=book.epoch_start_us,
+        trades=book.trades,
+        fund_number=book.fund_number,
+        defund_number=book.defund_number,
+        fees_micro=book.fees_micro,
+        grid_micro=sorted(book.grid_micro.items()),
+        last_price_micro=book.reference.last_price_micro,
+        reference_price_micro=book.reference.price_micro,
+        minutes=list(book.reference.minutes),
+        lanes_used=sorted((*pair, used_wh) for pair, used_wh in book.lanes_used().items()),
+        blocked=sorted(book.blocked),
+        accounts=[_account_state(book.accounts[key]) for key in sorted(book.accounts)],
+        orders=orders,  # ids grow, so insertion is their order
+        closed=closed,
+        triggered=list(book.stops.triggered),
+        halt_until_us=book.halt_until_us,
+        reopening_micro=book.reopening_micro,
+        call=call,
+    )
+
+
 def _encoded(orders: Collection[Order]) -> list[Raw]:
     """Each order's state as bytes."""
-    for order in orders:
-        if order.encoded_sequence != order.updated_sequence:
-            order.encoded = Raw(_encode(_order_state(order)))
-            order.encoded_sequence = order.updated_sequence
-    return [order.encoded for order in orders]
+    return [Raw(_encode(_order_state(order))) for order in orders]
+
+
+def _digests(orders: Collection[Order]) -> list[int]:
+    return [order.digest if order.digested_sequence == order.updated_sequence else _digest(order) for order in orders]
+
+
+def _digest(order: Order) -> int:
+    order.digest = int.from_bytes(state_hash(_encode(_order_state(order))), "big")
+    order.digested_sequence = order.updated_sequence
+    return order.digest
 
 
 def _order_state(order: Order) -> OrderState:

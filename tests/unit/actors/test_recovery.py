@@ -1,6 +1,7 @@
-"""A snapshot is used only if it is what its hash says.
+"""A snapshot is used only if it is what its hash says, and a row only if it leaves the state that it says.
 
-Seen to fail for: a recovery that does not look at the hash, where the changed balance below came to life.
+Seen to fail for: a recovery that does not look at the hash, where the changed balance below came to life; a replay that
+does not compare states.
 """
 
 from collections.abc import AsyncIterator
@@ -9,9 +10,9 @@ import msgspec
 import pytest
 
 from actors.ports import Snapshots
-from actors.recovery import NothingToRecover, Replica, newest_snapshot, snapshot_of
+from actors.recovery import NothingToRecover, Replica, advance, newest_snapshot, snapshot_of
 from engine.book import state
-from engine.journal import GENESIS_HASH, Snapshot
+from engine.journal import GENESIS_HASH, NOT_HASHED, JournalBroken, JournalRow, Snapshot, seal
 from engine.messages import ENGINE_VERSION
 from tests.support.builders import ALICE, COIN, Desk
 
@@ -64,6 +65,24 @@ async def test_a_snapshot_of_a_later_engine_is_skipped() -> None:
     later = msgspec.structs.replace(newer, engine_version=ENGINE_VERSION + 1)
 
     assert await money(Kept(later, older)) == COIN
+
+
+def test_a_row_that_was_sealed_with_another_state_stops_the_replay() -> None:
+    desk = Desk()
+    desk.fund(ALICE, "", COIN)
+
+    def row_with(state_hash: bytes) -> JournalRow:
+        return seal(desk.book.spec.market_id, desk.entries, desk.steps, GENESIS_HASH, state_hash)
+
+    def replayed(row: JournalRow) -> Replica:
+        replica = Replica(Desk().book, GENESIS_HASH)
+        advance(replica, row)
+        return replica
+
+    assert replayed(row_with(state.digest(desk.book))).book.sequence == 1
+    assert replayed(row_with(NOT_HASHED)).book.sequence == 1
+    with pytest.raises(JournalBroken, match="another state"):
+        replayed(row_with(state.digest(Desk().book)))
 
 
 def _packed(number: int) -> bytes:

@@ -1,9 +1,14 @@
 """The canonical bytes of a book, and bytes that are none."""
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 import pytest
+from msgspec import Raw
+from msgspec.structs import replace
 
-from engine.book.state import BookState, OrderState, StateUnreadable, decode, encode, state_hash
+from engine.book.state import BookState, OrderState, StateUnreadable, decode, digest, encode, state_hash
 from engine.market import Phase, RiskLimits
 from engine.messages import CURRENCY, CancelAllAt, Defund, OrderRepeated, SetFees, SetPhase, SetRisk, TimeInForce
 from engine.units import ENERGY_WH_MAX, FUND_MAX, PRICE_MICRO_MAX
@@ -42,6 +47,34 @@ def test_a_decoded_book_encodes_to_the_same_bytes() -> None:
 
     assert encode(decode(data)) == data
     assert len(state_hash(data)) == 32
+
+
+def later(encoded: Raw) -> Raw:
+    """An order that arrived a microsecond later."""
+    told = msgspec.msgpack.decode(encoded, type=OrderState)
+    return Raw(msgspec.msgpack.encode(replace(told, created_us=told.created_us + 1)))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda state: {"closed": state.closed[1:]},
+        lambda state: {"orders": [*state.orders[:-1], later(state.orders[-1])]},
+        lambda state: {"trades": state.trades + 1},
+        lambda state: {"accounts": [replace(state.accounts[0], cash_free=1), *state.accounts[1:]]},
+        lambda state: {"minutes": [*state.minutes, [START_US, 1, 1]]},
+        lambda state: {"triggered": [15]},
+    ],
+)
+def test_whatever_the_state_holds_is_in_its_digest(changed: Callable[[BookState], dict[str, Any]]) -> None:
+    told = state()
+    book, other = decode(encode(busy_desk().book)), decode(encode(busy_desk().book))
+    assert digest(book) == digest(other)
+
+    made = replace(told, **changed(told))
+
+    assert made != told
+    assert digest(decode(msgspec.msgpack.encode(made))) != digest(book)
 
 
 def test_a_fresh_book_survives_too() -> None:
