@@ -14,7 +14,8 @@ HOST: Final = "127.0.0.1"
 ROOT: Final = Path(__file__).parents[1]
 NICE: Final = 10  # the order path comes first
 PROGRAM: Final = (
-    "import os,sys;os.nice(int(sys.argv[4]));sys.path.insert(0,sys.argv[1])\n"
+    "import os,sys;sys.path.insert(0,sys.argv[1])\n"
+    "from persistence.priority import step_back;step_back(os.getpid(),int(sys.argv[4]))\n"
     "import uvloop;from pathlib import Path;from chain.devnet.server import serve\n"
     f"uvloop.run(serve('{HOST}',int(sys.argv[2]),Path(sys.argv[3])))"
 )

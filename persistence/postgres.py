@@ -3,12 +3,14 @@
 The order path does not use the pool: each market's journal has a connection of its own (journal.py).
 """
 
+import asyncio
 import contextlib
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
+
+from persistence.priority import step_back
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -61,7 +63,7 @@ async def open_pool(
             session.add_query_logger(queried)
         if nice:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # somebody else's server: it stays as it is
-                os.setpriority(os.PRIO_PROCESS, session.get_server_pid(), nice)
+                await asyncio.to_thread(step_back, session.get_server_pid(), nice)
 
     return await asyncpg.create_pool(
         dsn,
