@@ -16,6 +16,7 @@ from solana.rpc.commitment import Confirmed
 from solders.keypair import Keypair
 
 from chain.devnet.ledger import Ledger
+from chain.devnet.memory import keep_freed_memory
 from chain.devnet.server import Devnet, reference_files
 
 START_SECONDS_MAX: Final = 60
@@ -25,6 +26,8 @@ FORKS.set_forkserver_preload(["__main__", "chain.devnet.server"])
 
 
 def _serve(port: int, state: Path, slot_seconds: float) -> None:
+    keep_freed_memory()
+
     async def serve() -> None:
         ledger = Ledger(reference_files(), state)
         async with Devnet(ledger, slot_seconds, with_faults=True).listening("127.0.0.1", port):
