@@ -1,12 +1,13 @@
-"""All tests: those that compute beside those that start small servers, then those of whole exchanges.
+"""All tests: units beside those that start small servers, then whole exchanges and, in what they leave, the laws.
 
 Run:  python -m tests [pytest's options]        with coverage: coverage run -m tests
 
-The small ones run side by side: two compute, the others wait for disks, blocks and other processes much of the time.
-Coverage looks at those that reach lines which no other reaches; the laws compute longest, and go where units have been.
-Exchanges are timed by what a user would wait for, so coverage does not look on; one is used while another is tormented,
-after those that some tests start for themselves and after a cluster, which must not be starved. A new folder of tests
-belongs to the exchange until it is named here, and one of integration to the part of that name.
+The small ones run side by side: one computes, the others wait for disks, blocks and other processes much of the time.
+Coverage looks at those that reach lines which no other reaches. Exchanges are timed by what a user would wait for, so
+coverage does not look on; one is used, another one tormented (after a cluster, which must not be starved), and those
+that some tests start for themselves come one after the other. The laws compute longest, go where units have been, and
+step back behind all. A new folder of tests belongs to the exchange until it is named here, and one of integration to
+the part of that name.
 The exit status is that of the part that did worst; Ctrl-C ends all.
 """
 
@@ -19,14 +20,18 @@ from pathlib import Path
 
 SMALL = {
     "units": ("tests/unit",),
-    "laws": ("tests/property", "tests/simulation", "bench/micro"),
     "stores": ("tests/integration/persistence",),
     "chain": ("tests/integration/chain",),
 }
-NOT_MEASURED = frozenset({"laws", "exchange", "faults"})
-FAULTS = ("tests/apart", "tests/integration/cluster", "tests/faults")
+WHOLE = {
+    "faults": ("tests/integration/cluster", "tests/faults"),
+    "apart": ("tests/apart",),
+    "laws": ("tests/property", "tests/simulation", "bench/micro"),
+}
+NOT_MEASURED = frozenset({*WHOLE, "exchange"})
+STEPS_BACK = "laws"
 _HERE = Path(__file__).parent
-_NAMED = frozenset(folder for folders in (*SMALL.values(), FAULTS) for folder in folders)
+_NAMED = frozenset(folder for folders in (*SMALL.values(), *WHOLE.values()) for folder in folders)
 MEASURED = "COVERAGE_PROCESS_CONFIG"  # coverage sets it for the processes that its own starts
 
 
@@ -46,14 +51,14 @@ def _folders(parent: Path) -> list[str]:
 
 def main(options: list[str]) -> int:
     statuses = _together({**SMALL, "integration": integration()}, options)
-    return max(*statuses, *_together({"exchange": exchange(), "faults": FAULTS}, options))
+    return max(*statuses, *_together({"exchange": exchange(), **WHOLE}, options))
 
 
 def _together(parts: dict[str, tuple[str, ...]], options: list[str]) -> list[int]:
     """Run the parts at once; their exit statuses. Raises KeyboardInterrupt when they have ended after a Ctrl-C."""
     processes = {
         name: subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-o", f"cache_dir=.pytest_cache/{name}", *folders, *options],
+            _command(name, folders, options),
             cwd=_HERE.parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -76,6 +81,11 @@ def _together(parts: dict[str, tuple[str, ...]], options: list[str]) -> list[int
             reader.join()
         raise
     return [abs(process.wait()) for process in processes.values()]
+
+
+def _command(part: str, folders: tuple[str, ...], options: list[str]) -> list[str]:
+    first = ["nice", "-n", "19"] if part == STEPS_BACK else []
+    return [*first, sys.executable, "-m", "pytest", "-o", f"cache_dir=.pytest_cache/{part}", *folders, *options]
 
 
 def _environment(part: str) -> dict[str, str]:
