@@ -166,7 +166,7 @@ class Installation:
         # Ray's helpers of helpers see that their parents are gone a moment later.
         _, left = psutil.wait_procs(tree, timeout=max(0.0, LAST_PROCESS_SECONDS_MAX - (monotonic() - began)))
         seconds = monotonic() - began
-        described = [_describe(process) for process in left]
+        described = [_describe(process) for process in left if not _has_ended(process)]
         for process in left:  # a test has failed then; the machine shall not suffer for it
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -267,6 +267,13 @@ def installation(request: pytest.FixtureRequest) -> Installation:
 def _program(name: str) -> str:
     """A console script of the environment that runs the tests."""
     return str(Path(sys.executable).with_name(name))
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """It runs no more, whether or not the machine's first process, whose child it is by now, has looked at it."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    return True
 
 
 def _describe(process: psutil.Process) -> str:
