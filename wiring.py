@@ -5,7 +5,7 @@ arguments.
 """
 
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -69,8 +69,9 @@ async def pool_of(
     waits: bool = True,
     nice: int = 0,
     queried: Callable[[Any], None] | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Pool:
-    pool = await open_pool(wiring.dsn, size_max, name, waits=waits, nice=nice, queried=queried)
+    pool = await open_pool(wiring.dsn, size_max, name, waits=waits, nice=nice, queried=queried, settings=settings)
     sample_pool(name, pool)
     return pool
 

@@ -170,8 +170,8 @@ class FileArchive:
 class ArchivedJournal(PostgresJournal):
     """A journal whose oldest rows may be in files: to who reads it, it is one. Keeps the file that it read last."""
 
-    def __init__(self, dsn: str, folder: Path) -> None:
-        super().__init__(dsn)
+    def __init__(self, dsn: str, folder: Path, readers: "Pool | None" = None) -> None:
+        super().__init__(dsn, readers=readers)
         self._folder = folder
         self._kept: tuple[Stretch, list[JournalRow]] | None = None
 
@@ -192,8 +192,7 @@ class ArchivedJournal(PostgresJournal):
         return [row for row in self._kept[1] if row.first_sequence > after_sequence][:limit]
 
     async def _at(self, market_id: int, sequence: int) -> Stretch | None:
-        async with self._turn():
-            connection = await self._reader()
+        async with self._reader() as connection:
             row = await connection.fetchrow(AT, market_id, sequence)
         stretch = Stretch(*row) if row is not None else None
         return stretch if stretch is not None and _has(stretch, market_id, sequence) else None

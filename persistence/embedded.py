@@ -32,7 +32,7 @@ POSTGRES_STOPS: Final = (("SIGINT", 30.0), ("SIGQUIT", 10.0))  # fast shutdown w
 VALKEY_STOPS: Final = (("SIGTERM", 5.0),)
 POSTGRES_SETTINGS: Final = {
     "listen_addresses": "",
-    "max_connections": "100",
+    "max_connections": "500",  # of which each market keeps one for its journal
     "shared_buffers": "128MB",
     "work_mem": "8MB",
     "maintenance_work_mem": "64MB",

@@ -2,17 +2,20 @@
 
 An owner calls `open` first: from its return on no append of an earlier owner can succeed, and one whose outcome was
 unknown has been decided, because an append holds the owner row that `open` changes. Readers need no `open`.
-Followers may read while the owner appends: each object has its own connections, one to append and one to read.
+Followers may read while the owner appends: each object has a connection of its own to append, and another to read,
+unless it is given a pool, as where many markets live in one process.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
 from engine.journal import Fenced, JournalRow
-from persistence.postgres import AnyConnection, Connection, server_settings
+from persistence.postgres import AnyConnection, Connection, Pool, server_settings
 
 PARTITION_SEQUENCES: Final = 10_000_000
 APPEND_SECONDS: Final = 10.0
@@ -97,8 +100,9 @@ PARTITIONS = """
 class PostgresJournal:
     """Holds an address only until it is used, so it travels to where its actor runs."""
 
-    def __init__(self, dsn: str, partition_sequences: int = PARTITION_SEQUENCES) -> None:
-        self._dsn = dsn
+    def __init__(self, dsn: str, partition_sequences: int = PARTITION_SEQUENCES, readers: "Pool | None" = None) -> None:
+        """`readers`: a pool whose sessions have the settings ALWAYS_BY_KEY."""
+        self._dsn, self._readers = dsn, readers
         self._partition_sequences = partition_sequences
         self._generation = 0
         self._appending: Connection | None = None
@@ -170,10 +174,8 @@ class PostgresJournal:
 
     async def ensure_partitions(self, market_id: int, up_to_sequence: int) -> None:
         """Have a partition for every sequence up to this one. Appends go on meanwhile: a new table is attached."""
-        async with self._turn():
-            connection = await self._reader()
-            async with connection.transaction():
-                await ensure_partitions(connection, market_id, up_to_sequence, self._partition_sequences)
+        async with self._reader() as connection, connection.transaction():
+            await ensure_partitions(connection, market_id, up_to_sequence, self._partition_sequences)
 
     async def drop_partitions(self, market_id: int, below_sequence: int) -> list[str]:
         """Drop the partitions in which every sequence is below this one; the names of those that went.
@@ -181,8 +183,7 @@ class PostgresJournal:
         The caller knows that a snapshot at or after this sequence is good and that the rows are archived.
         """
         parent, dropped = f"journal_m{market_id}", []
-        async with self._turn():
-            connection = await self._reader()
+        async with self._reader() as connection:
             for name, upper, is_leaving in await connection.fetch(PARTITIONS, parent):
                 if upper > below_sequence:
                     break
@@ -203,20 +204,22 @@ class PostgresJournal:
             await connection.close(timeout=5)
 
     async def _read(self, sql: str, *values: int) -> list[JournalRow]:
-        async with self._turn():
-            connection = await self._reader()
+        async with self._reader() as connection:
             return [JournalRow(*row) for row in await connection.fetch(sql, *values)]
 
-    async def _reader(self) -> Connection:
-        if self._reading is None or self._reading.is_closed():
-            self._reading = await self._connect("journal reader", READ_SECONDS)
-        return self._reading
-
-    def _turn(self) -> asyncio.Lock:
-        """One read at a time on the connection."""
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[AnyConnection]:
+        """One read at a time on each connection."""
+        if self._readers is not None:
+            async with self._readers.acquire(timeout=READ_SECONDS) as lent:
+                yield lent
+            return
         if self._reading_turn is None:
             self._reading_turn = asyncio.Lock()
-        return self._reading_turn
+        async with self._reading_turn:
+            if self._reading is None or self._reading.is_closed():
+                self._reading = await self._connect("journal reader", READ_SECONDS)
+            yield self._reading
 
     async def _connect(self, name: str, seconds: float) -> Connection:
         settings = {**server_settings(name), "synchronous_commit": "on", **ALWAYS_BY_KEY}

@@ -5,7 +5,7 @@ The order path does not use the pool: each market's journal has a connection of 
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
@@ -49,13 +49,14 @@ async def open_pool(
     waits: bool = True,
     nice: int = 0,
     queried: Queried | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Pool:
     """A pool of at most `size_max` connections; one is opened at once, so that a wrong address fails here.
 
     Without `waits` a commit does not wait for the disk: fit for what is made again from the journal if a crash takes
     its last moments, and for what counts only once a later commit has waited, which takes all before it along.
     `nice`: how far its sessions step back on the processors; only for a server on this machine. `queried` hears of
-    every statement as it ends.
+    every statement as it ends. `settings`: of the server, for its sessions.
     """
 
     async def begin(session: Connection) -> None:
@@ -71,7 +72,11 @@ async def open_pool(
         max_size=size_max,
         command_timeout=STATEMENT_SECONDS,
         timeout=ACQUIRE_SECONDS,
-        server_settings={**server_settings(name), **({} if waits else {"synchronous_commit": "off"})},
+        server_settings={
+            **server_settings(name),
+            **({} if waits else {"synchronous_commit": "off"}),
+            **(settings or {}),
+        },
         reset=_leave_as_it_is,
         init=begin,
     )
