@@ -6,7 +6,7 @@ The one place where actors, gateway and persistence meet; what speaks to the cha
 import os
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -15,6 +15,7 @@ from actors.archiving import DAY_US, Archiver
 from actors.duties import Duty
 from actors.hosting import ChainListenerActor, ChainSubmitterActor, Host, Recipe, clock_us
 from actors.market import Market, MarketOptions
+from actors.market_host import MarketHost
 from actors.persistence import FollowerOptions, Persistence
 from chain_recipes import ChainView, make_chain_listener, make_chain_submitter
 from config.settings import OF_THE_NODE, Settings
@@ -30,6 +31,7 @@ from persistence.energy import PostgresEnergy
 from persistence.figures import PostgresFigures
 from persistence.first_answers import PostgresFirstAnswers
 from persistence.history import PostgresHistory
+from persistence.journal import ALWAYS_BY_KEY
 from persistence.ledger import PostgresLedger
 from persistence.makers import PostgresMakers
 from persistence.meters import PostgresMeters
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 VERSION: Final = version("wattbook")
 FIGURES_SECONDS: Final = 15.0
 ARCHIVE_SECONDS: Final = 60.0
+FOLLOWERS_READ_AT_ONCE: Final = 8
 
 
 class CatalogueRules:
@@ -78,12 +81,34 @@ class CatalogueRules:
         return msgspec.structs.replace(spec, paths=paths), await self._catalogue.first_phase(market_id)
 
 
+class MarketMeans(NamedTuple):
+    """What markets of one process share. readers: of journals; none: each has a connection of its own."""
+
+    pool: Pool
+    tracing: "Tracing | None"
+    readers: "Pool | None" = None
+
+
 async def make_market(wiring: Wiring, market_id: int, symbol: str, stands_by: bool = False) -> Market:
-    settings, pool = wiring.settings, await pool_of(wiring, f"market {symbol}", 4, waits=False)
+    pool = await pool_of(wiring, f"market {symbol}", 4, waits=False)
+    means = MarketMeans(pool, tracing_of(wiring.settings, f"market-{symbol}"))
+    return market_of(wiring, means, market_id, symbol, stands_by)
+
+
+async def make_market_host(wiring: Wiring, name: str) -> MarketHost:
+    pool = await pool_of(wiring, name, 8, waits=False)
+    readers = await pool_of(wiring, f"{name} journals", 4, settings=ALWAYS_BY_KEY)
+    means = MarketMeans(pool, tracing_of(wiring.settings, name), readers)
+    return MarketHost(name, partial(market_of, wiring, means))
+
+
+def market_of(wiring: Wiring, means: MarketMeans, market_id: int, symbol: str, stands_by: bool) -> Market:
+    """The same alone and among others."""
+    settings, (pool, tracing, readers) = wiring.settings, means
     return Market(
         market_id,
         symbol,
-        ArchivedJournal(wiring.dsn, settings.archive),
+        ArchivedJournal(wiring.dsn, settings.archive, readers),
         PostgresSnapshots(pool),
         PostgresLedger(pool),
         CatalogueRules(pool),
@@ -98,7 +123,7 @@ async def make_market(wiring: Wiring, market_id: int, symbol: str, stands_by: bo
         ),
         crash_points.of(f"market.{symbol}"),
         stands_by=stands_by,
-        traced=tracing.committed if (tracing := tracing_of(settings, f"market-{symbol}")) is not None else None,
+        traced=tracing.committed if tracing is not None else None,
     )
 
 
@@ -116,10 +141,11 @@ async def make_persistence(wiring: Wiring) -> Persistence:
     os.nice(BACKGROUND_NICE)  # the order path comes first
     nice = 0 if settings.database_url else BACKGROUND_NICE
     pool = await pool_of(wiring, "persistence", 8, waits=False, nice=nice)
+    readers = await pool_of(wiring, "followers", FOLLOWERS_READ_AT_ONCE, nice=nice, settings=ALWAYS_BY_KEY)
     archive, kept_us = FileArchive(wiring.dsn, pool, settings.archive), int(settings.journal_kept_days * DAY_US)
     duties = [Duty("journal archive", ARCHIVE_SECONDS, Archiver(archive, kept_us).archive_due)] if kept_us else []
     return Persistence(
-        partial(ArchivedJournal, wiring.dsn, settings.archive),
+        partial(ArchivedJournal, wiring.dsn, settings.archive, readers),
         PostgresSnapshots(pool),
         PostgresProjections(pool),
         handles.directory,
@@ -345,8 +371,13 @@ async def make_supervisor(wiring: Wiring) -> "Supervisor":
     from actors.supervisor import Supervisor
 
     pool = await pool_of(wiring, "supervisor", 2)
+    settings = wiring.settings
     return Supervisor(
-        PostgresCatalogue(pool), ActorRecipes(wiring), wiring.settings.gateways, wiring.settings.meter_shards
+        PostgresCatalogue(pool),
+        ActorRecipes(wiring),
+        settings.gateways,
+        settings.meter_shards,
+        settings.markets_per_host,
     )
 
 
@@ -358,6 +389,9 @@ class ActorRecipes:
 
     def market(self, market_id: int, symbol: str, *, stands_by: bool = False) -> Recipe:
         return recipe(self._wiring, f"market-{symbol}", make_market, market_id, symbol, stands_by)
+
+    def market_host(self, name: str) -> Recipe:
+        return recipe(self._wiring, name, make_market_host, name)
 
     def persistence(self) -> Recipe:
         return recipe(self._wiring, "persistence", make_persistence)

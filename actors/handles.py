@@ -114,6 +114,11 @@ def find(name: str) -> Any:
         raise Unreachable(f"no actor is named {name}") from error
 
 
+def names() -> frozenset[str]:
+    """Of all actors that are there, or on their way back."""
+    return frozenset(str(name) for name in ray.util.list_named_actors())
+
+
 def end(actor: Any) -> None:
     """End the actor's process for good."""
     ray.kill(actor, no_restart=True)
@@ -137,11 +142,11 @@ async def supervision() -> dict[str, Any]:
 class Processes:
     """How the supervisor replaces processes, for operators; everything is empty when it does not answer."""
 
-    async def replace(self, name: str, *, by_snapshot: bool, node: str) -> dict[str, Any]:
+    async def replace(self, name: str, *, by_snapshot: bool, node: str, shared: bool | None = None) -> dict[str, Any]:
         """Begin to replace this actor's process; how that stands."""
         try:
             supervisor = await asyncio.to_thread(find, SUPERVISOR)
-            return dict(await call(supervisor, "replace", name, by_snapshot, node))
+            return dict(await call(supervisor, "replace", name, by_snapshot, node, shared))
         except Unreachable:
             return {}
 

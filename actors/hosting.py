@@ -87,6 +87,36 @@ class MarketActor(Host):
         return int(await part.hand_over(Heir(address, by_snapshot)))
 
 
+class MarketHostActor(Host):
+    """The order books of many markets."""
+
+    async def markets(self) -> dict[int, dict[str, Any]]:
+        """The status of each market here, with its address."""
+        part: Any = self._part
+        return dict(part.markets())
+
+    async def admit(self, market_id: int, symbol: str, stands_by: bool) -> None:
+        """Begin this market here, unless it is here."""
+        part: Any = self._part
+        part.admit(market_id, symbol, stands_by)
+
+    async def dismiss(self, market_id: int) -> None:
+        """End this market here at once."""
+        part: Any = self._part
+        await part.dismiss(market_id)
+
+    async def of_market(self, market_id: int, method: str, *arguments: Any) -> Any:
+        """What MarketActor's method of this name would do."""
+        part: Any = self._part
+        market = part.of(market_id)
+        if method == "take_over":
+            return market.take_over()
+        if method == "hand_over":
+            return int(await market.hand_over(Heir(*arguments)))
+        assert method == "drain", method
+        return await market.drain()
+
+
 class PersistenceActor(Host):
     """Follows the journals."""
 
@@ -119,10 +149,10 @@ class SupervisorActor(Host):
         part: Any = self._part
         return list(part.meter_directory())
 
-    async def replace(self, name: str, by_snapshot: bool, node: str) -> dict[str, Any]:
+    async def replace(self, name: str, by_snapshot: bool, node: str, shared: bool | None) -> dict[str, Any]:
         """Begin to replace an actor's process with a fresh one; how that stands."""
         part: Any = self._part
-        return dict(await part.replace(name, by_snapshot=by_snapshot, node=node))
+        return dict(await part.replace(name, by_snapshot=by_snapshot, node=node, shared=shared))
 
     async def replacements(self) -> dict[str, Any]:
         """Of each actor whose process was replaced, how that went the last time."""

@@ -2,11 +2,12 @@
 
 Ray knows an actor by one of two names, which alternate: while its process is replaced there are both. A market's heir
 stands by before it takes over; a gateway's shares the port. Which of the two counts can be asked of them at any time,
-so a supervisor that dies in between needs no memory: `settled` finds out and ends the other one.
+so a supervisor that dies in between needs no memory: `settled` finds out and ends the other one. Where a market shares
+a process, now or next, its stored place says which of the two counts (docs/decisions/0052).
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ from actors.succession import LEFT, STANDING_BY
 from engine.units import TimeUs
 
 if TYPE_CHECKING:
-    from actors.supervisor import Watched
+    from actors.watched import Watching
 
 WARM_SECONDS_MAX: Final = 60.0
 HAND_OVER_SECONDS_MAX: Final = 5.0
@@ -55,6 +56,9 @@ class Replacement(Struct):
 
     def end(self, state: str, detail: str = "") -> None:
         self.state, self.detail, self.ended_us = state, detail or self.detail, clock_us()
+
+
+Swap = Callable[[], Awaitable[None]]  # from its return on the heir is the one that counts; may raise NotReplaced
 
 
 class NotReplaced(Exception):
@@ -94,7 +98,7 @@ async def _rank(actor: Any) -> int:
 
 
 async def replace_market(
-    old: "Watched", heir: "Watched", swap: Callable[[], None], told: Replacement, *, by_snapshot: bool
+    old: "Watching", heir: "Watching", swap: Swap, told: Replacement, *, by_snapshot: bool
 ) -> None:
     """Until `swap` nobody has noticed. From there on it goes forward only: whatever fails, the heir takes over.
 
@@ -106,50 +110,48 @@ async def replace_market(
     await _until(heir, lambda: heir.status["sequence"] >= reached or bool(heir.status["detail"]), WARM_SECONDS_MAX)
     if heir.status["detail"] and not by_snapshot:
         raise NotReplaced(f"the new process cannot replay the journal: {heir.status['detail']}")
+    await swap()
     told.state, began = SWITCHING, monotonic()
-    swap()
     try:
         await _hand_over(old, heir, told, by_snapshot=by_snapshot)
         told.seconds_without, told.to_pid = round(monotonic() - began, 3), heir.status["pid"]
         await asyncio.sleep(LINGER_SECONDS)
         await retire(old)
     except BaseException:
-        handles.end(old.actor)
+        await old.end()
         raise
     finally:
         heir.is_heir = False
 
 
-async def _hand_over(old: "Watched", heir: "Watched", told: Replacement, *, by_snapshot: bool) -> None:
+async def _hand_over(old: "Watching", heir: "Watching", told: Replacement, *, by_snapshot: bool) -> None:
     try:
-        told.sequence = await handles.call(
-            old.actor, "hand_over", heir.address, by_snapshot, seconds=HAND_OVER_SECONDS_MAX
-        )
+        told.sequence = await old.ask("hand_over", heir.address, by_snapshot, seconds=HAND_OVER_SECONDS_MAX)
     except Unreachable as error:
         told.detail = f"the old process did not finish ({error}); it was ended"
-        handles.end(old.actor)
+        await old.end()
     heir.is_heir = False  # from here on the supervisor's own look has it take over as well
     await _until(heir, lambda: heir.status["state"] == "serving", TAKE_OVER_SECONDS_MAX)
 
 
-async def replace_gateway(old: "Watched", heir: "Watched", swap: Callable[[], None], told: Replacement) -> None:
+async def replace_gateway(old: "Watching", heir: "Watching", swap: Swap, told: Replacement) -> None:
     """Both listen on the port for a moment; then the old one finishes what it has. Raises NotReplaced, Unreachable."""
     await _until(heir, lambda: heir.status["state"] == "serving", WARM_SECONDS_MAX)
     told.state, told.to_pid, heir.is_heir = SWITCHING, heir.status["pid"], False
-    swap()
+    await swap()
     await retire(old)
 
 
-async def retire(old: "Watched") -> None:
+async def retire(old: "Watching") -> None:
     """Let it finish, and end its process for good."""
     try:
-        await handles.call(old.actor, "drain", seconds=DRAIN_SECONDS_MAX)
+        await old.ask("drain", seconds=DRAIN_SECONDS_MAX)
     except Unreachable as error:
         log.warning("supervisor.not_drained", actor=old.name, why=str(error))
-    handles.end(old.actor)
+    await old.end()
 
 
-async def _until(watched: "Watched", holds: Callable[[], bool], seconds_max: float) -> None:
+async def _until(watched: "Watching", holds: Callable[[], bool], seconds_max: float) -> None:
     deadline = monotonic() + seconds_max
     while True:
         await watched.look()

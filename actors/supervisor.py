@@ -6,14 +6,16 @@ could not ask for again.
 """
 
 import asyncio
-from collections import deque
+import contextlib
+from collections import Counter, deque
+from collections.abc import Mapping, MutableMapping
 from functools import partial
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol
 
 import msgspec
 import structlog
 
-from actors import handles, metrics
+from actors import handles
 from actors.handles import Placement, Unreachable
 from actors.hosting import (
     EpochClockActor,
@@ -38,14 +40,24 @@ from actors.replacing import (
     replace_market,
     settled,
 )
-from actors.succession import STANDING_BY
+from actors.watched import (
+    Absence,
+    Lodger,
+    Watched,
+    WatchedHost,
+    Watching,
+    host_name,
+    host_number,
+    host_with_room,
+    market_name,
+)
 from engine.market import MarketSpec
-from engine.units import TimeUs
 
 WATCH_SECONDS = 1.0
 WATCH_SECONDS_WHILE_DOWN = 0.1
 DRAIN_SECONDS_MAX = 6.0
 FAULTS_KEPT = 50
+MOVED_AT_ONCE = 8
 
 log = structlog.get_logger()
 _encode = msgspec.msgpack.Encoder().encode
@@ -54,11 +66,20 @@ _encode = msgspec.msgpack.Encoder().encode
 class Catalogue(Protocol):
     async def markets(self) -> list[MarketSpec]: ...
 
+    async def hosts(self) -> dict[int, int]:
+        """Markets that share a process, and which: its number, 0 when none has been chosen yet."""
+        ...
+
+    async def set_host(self, market_id: int, host: int | None) -> None:
+        """None: a process of its own."""
+        ...
+
 
 class Recipes(Protocol):
     """How the parts are made: daemon.py knows."""
 
     def market(self, market_id: int, symbol: str, *, stands_by: bool = False) -> Recipe: ...
+    def market_host(self, name: str) -> Recipe: ...
     def persistence(self) -> Recipe: ...
     def epoch_clock(self) -> Recipe: ...
     def meters(self, shard: int) -> Recipe: ...
@@ -66,74 +87,16 @@ class Recipes(Protocol):
     def chain(self) -> list[tuple[str, type[Host], Recipe]]: ...
 
 
-class Absence(TypedDict):
-    """An actor did not answer from `at_us` on; `back_us`: until when, if it is over."""
-
-    actor: str
-    at_us: TimeUs
-    back_us: TimeUs | None
-    why: str
-
-
-class Watched:
-    """One actor as the supervisor sees it; `absences` is the supervisor's, for all of them.
-
-    `called`: its name in Ray, if that is not the one that people know it by. An heir is to replace another process.
-    """
-
-    def __init__(
-        self,
-        placement: Placement,
-        kind: type[Host],
-        recipe: Recipe,
-        absences: deque[Absence],
-        called: str = "",
-        *,
-        is_heir: bool = False,
-    ) -> None:
-        self._absences = absences
-        self.name, self.called, self.is_heir = placement.name, called or placement.name, is_heir
-        self.placement, self.kind = placement, kind
-        self._start = partial(handles.start, kind, msgspec.structs.replace(placement, name=self.called), recipe)
-        self.actor = self._start()
-        self.address = ""
-        self.status: dict[str, Any] = {"state": "starting"}
-        self.faults = 0
-        self.is_up = False
-
-    async def look(self) -> None:
-        """Ask for address and state; what cannot be asked has neither."""
-        try:
-            self.address = await handles.call(self.actor, "address")
-            self.status = await handles.call(self.actor, "status")
-            if self.status.get("state") == STANDING_BY and not self.is_heir:
-                await handles.call(self.actor, "take_over")
-            if not self.is_up:
-                log.info("supervisor.up", actor=self.name, address=self.address)
-                for absence in self._absences:
-                    if absence["actor"] == self.name and absence["back_us"] is None:
-                        absence["back_us"] = clock_us()
-            self.is_up = True
-        except Unreachable as error:
-            if self.is_up and not self.is_heir:
-                self.faults += 1
-                metrics.ACTOR_FAULTS.labels(self.name).inc()
-                self._absences.append(Absence(actor=self.name, at_us=clock_us(), back_us=None, why=str(error)))
-                log.warning("supervisor.down", actor=self.name, why=str(error))
-            self.address, self.status, self.is_up = "", {"state": "unreachable", "detail": str(error)}, False
-            self.actor = self._start()  # the same actor by its name; a new one if it was ended for good
-        if not self.is_heir:
-            metrics.ACTOR_UP.labels(self.name).set(self.is_up)
-
-
 class Supervisor:
     """The control plane's memory."""
 
-    def __init__(self, catalogue: Catalogue, recipes: Recipes, gateways: int, meter_shards: int = 1) -> None:
+    def __init__(
+        self, catalogue: Catalogue, recipes: Recipes, gateways: int, meter_shards: int = 1, markets_per_host: int = 1
+    ) -> None:
         self._catalogue, self._recipes, self._gateways = catalogue, recipes, gateways
-        self._meter_shards = meter_shards
+        self._meter_shards, self._markets_per_host = meter_shards, markets_per_host
         self._specs: dict[int, MarketSpec] = {}
-        self._markets: dict[int, Watched] = {}
+        self._markets: dict[int, Watching] = {}
         self._others: dict[str, Watched] = {}
         self._absences: deque[Absence] = deque(maxlen=FAULTS_KEPT)
         self._draining = False
@@ -155,7 +118,7 @@ class Supervisor:
         looking: dict[str, asyncio.Task[None]] = {}
         while not self._draining:
             await self._start_markets()
-            everyone = [*self._markets.values(), *self._others.values()]
+            everyone: list[Watching] = [*self._others.values(), *self._markets.values()]
             for watched in everyone:  # each at its own pace: one that hangs does not hide the others
                 task = looking.get(watched.name)
                 if task is None or task.done():
@@ -183,25 +146,27 @@ class Supervisor:
         if self._replacing is not None:
             self._replacing.cancel()
             await asyncio.wait([self._replacing])
-        stages = [
+        stages: list[list[Watched]] = [
             [w for name, w in self._others.items() if name.startswith("gateway")],
             [
                 self._others["epoch-clock"],
-                *self._markets.values(),
+                *(one for one in self._markets.values() if isinstance(one, Watched)),
+                *self._hosts().values(),  # with all markets there
                 *(w for name, w in self._others.items() if name.startswith("meters")),
             ],
             [self._others["persistence"], *(w for name, w in self._others.items() if name.startswith("chain"))],
         ]
         for stage in stages:
             outcomes = await asyncio.gather(
-                *(handles.call(watched.actor, "drain", seconds=DRAIN_SECONDS_MAX) for watched in stage),
+                *(watched.ask("drain", seconds=DRAIN_SECONDS_MAX) for watched in stage),
                 return_exceptions=True,
             )
             for watched, outcome in zip(stage, outcomes, strict=True):
                 if isinstance(outcome, BaseException):
                     log.error("supervisor.not_drained", actor=watched.name, why=repr(outcome))
-        for watched in (*self._others.values(), *self._markets.values()):
-            handles.end(watched.actor)
+        for one in (*self._others.values(), *self._markets.values()):
+            if isinstance(one, Watched):  # else it went with its host
+                await one.end()
 
     def status(self) -> dict[str, Any]:
         seen: dict[str, Any] = {
@@ -216,13 +181,61 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - whatever ails the database, those that run go on
             log.warning("supervisor.catalogue_unreachable", why=repr(error))
             return
-        for spec in specs:
-            self._specs[spec.market_id] = spec
-            if spec.market_id not in self._markets:
-                recipe = self._recipes.market(spec.market_id, spec.symbol)
-                placement = Placement(f"market-{spec.symbol}", spread=True)
-                called = await settled(placement.name)
-                self._markets[spec.market_id] = Watched(placement, MarketActor, recipe, self._absences, called)
+        self._specs.update({spec.market_id: spec for spec in specs})
+        new = [spec for spec in specs if spec.market_id not in self._markets]
+        if not new:
+            return
+        try:
+            hosts = await self._catalogue.hosts()
+            for spec in new:
+                if hosts.get(spec.market_id) == 0:
+                    hosts[spec.market_id] = self._free_host(hosts)
+                    await self._catalogue.set_host(spec.market_id, hosts[spec.market_id])
+        except Exception as error:  # noqa: BLE001 - as above
+            log.warning("supervisor.catalogue_unreachable", why=repr(error))
+            return
+        names = await asyncio.to_thread(handles.names)
+        for spec in new:
+            self._markets[spec.market_id] = await self._begun(spec, hosts.get(spec.market_id), names)
+        await self._end_empty_hosts(names)
+
+    async def _begun(self, spec: MarketSpec, host: int | None, names: frozenset[str]) -> Watching:
+        """The market where it belongs; `names`: of all actors, to see whether it is somewhere else as well."""
+        placement = Placement(market_name(spec.symbol), spread=True)
+        if host is None:
+            recipe = self._recipes.market(spec.market_id, spec.symbol)
+            return Watched(placement, MarketActor, recipe, self._absences, await settled(placement.name))
+        for called in names & {placement.name, other_name(placement.name, placement.name)}:  # a move was cut short
+            log.warning("supervisor.left_behind", actor=placement.name, called=called)
+            with contextlib.suppress(Unreachable):  # it ended meanwhile
+                handles.end(await asyncio.to_thread(handles.find, called))
+        return Lodger(spec.market_id, spec.symbol, self._host(host), self._absences)
+
+    # --- processes that markets share -------------------------------------------------------------------------------
+
+    def _hosts(self) -> dict[int, WatchedHost]:
+        return {one.number: one for one in self._others.values() if isinstance(one, WatchedHost)}
+
+    def _host(self, number: int) -> WatchedHost:
+        """Begun if it is not there."""
+        host = self._hosts().get(number)
+        if host is None:
+            name = host_name(number)
+            host = WatchedHost(number, self._recipes.market_host(name), self._absences)
+            self._others[name] = host
+        return host
+
+    def _free_host(self, hosts: Mapping[int, int]) -> int:
+        """For one market more, beside those that have a number."""
+        return host_with_room(Counter(number for number in hosts.values() if number), self._markets_per_host)
+
+    async def _end_empty_hosts(self, names: frozenset[str] = frozenset()) -> None:
+        """`names`: of actors that may be there and are not known."""
+        for number in {number for name in names if (number := host_number(name)) is not None}:
+            self._host(number)
+        for number, host in self._hosts().items():
+            if not host.lodgers:
+                await self._others.pop(host_name(number)).end()
 
     def _watch(self, name: str, kind: type[Host], recipe: Recipe, *, spread: bool = False, called: str = "") -> None:
         self._others[name] = Watched(Placement(name, spread), kind, recipe, self._absences, called)
@@ -233,50 +246,58 @@ class Supervisor:
         """How the last replacement of each actor went, or goes."""
         return {name: msgspec.to_builtins(one) for name, one in self._replacements.items()}
 
-    async def replace(self, name: str, *, by_snapshot: bool, node: str = "") -> dict[str, Any]:
-        """Begin to give a market or a gateway a fresh process, on that node if it is named; one at a time.
+    async def replace(
+        self, name: str, *, by_snapshot: bool, node: str = "", shared: bool | None = None
+    ) -> dict[str, Any]:
+        """Begin to give a market, a gateway, or all markets of a shared process a fresh one, on that node if named.
 
-        How that stands, or why not.
+        `shared`: whether a market shares its process from now on; none: as it was. One at a time. How that stands, or
+        why not.
         """
         told = Replacement(name, WARMING, clock_us())
-        why_not = self._why_not_replaced(name)
+        why_not = self._why_not_replaced(name, node, shared)
         if why_not:
             told.end(REFUSED, why_not)
         else:
             self._replacements[name] = told
             told.from_pid = self._named(name).status["pid"]
-            replacing = self._replace(self._named(name), told, by_snapshot=by_snapshot, node=node)
+            replacing = self._replace(self._named(name), told, by_snapshot=by_snapshot, node=node, shared=bool(shared))
             self._replacing = asyncio.create_task(replacing)
         return dict(msgspec.to_builtins(told))
 
-    def _why_not_replaced(self, name: str) -> str:
+    def _why_not_replaced(self, name: str, node: str, shared: bool | None) -> str:
         if self._draining:
             return "the exchange stops"
         if self._replacing is not None and not self._replacing.done():
             return "another process is being replaced"
-        known = [one for one in (*self._markets.values(), *self._others.values()) if one.name == name]
-        if not known or known[0].kind not in (MarketActor, GatewayActor):
+        market = next((one for one in self._markets.values() if one.name == name), None)
+        known = market or self._others.get(name)
+        if known is None or (market is None and not isinstance(known, WatchedHost) and not _is_gateway(known)):
             return "there is no such market or gateway"
-        if not known[0].is_up or known[0].status.get("state") != "serving":
-            return f"it does not serve: {known[0].status.get('state')}"
+        if not known.is_up or known.status.get("state") != "serving":
+            return f"it does not serve: {known.status.get('state')}"
+        if shared is not None and market is None:
+            return "only a market can share a process"
+        if node and (shared or isinstance(known, WatchedHost)):
+            return "a shared process is where Ray finds best"
+        if isinstance(known, Lodger) and shared is not False:
+            return f"it shares a process: move it out of there, or give all of {known.host.name} a fresh one"
         return ""
 
-    def _named(self, name: str) -> Watched:
+    def _named(self, name: str) -> Watching:
         return next(one for one in (*self._markets.values(), *self._others.values()) if one.name == name)
 
-    async def _replace(self, old: Watched, told: Replacement, *, by_snapshot: bool, node: str) -> None:
+    async def _replace(self, old: Watching, told: Replacement, *, by_snapshot: bool, node: str, shared: bool) -> None:
         """A task of its own: how it ends stands in `told`."""
-        heir: Watched | None = None
         try:
-            if old.kind is MarketActor:
-                market_id = next(number for number, one in self._markets.items() if one is old)
-                recipe = self._recipes.market(market_id, self._specs[market_id].symbol, stands_by=True)
-                heir = self._heir_of(old, recipe, node)
-                swap = partial(self._markets.__setitem__, market_id, heir)
-                await replace_market(old, heir, swap, told, by_snapshot=by_snapshot)
+            if isinstance(old, WatchedHost):
+                await self._move_all(old, told, by_snapshot=by_snapshot)
+            elif _is_gateway(old):
+                await self._move_gateway(old, told, node)
             else:
-                heir = self._heir_of(old, self._recipes.gateway(int(old.name.rpartition("-")[2])), node)
-                await replace_gateway(old, heir, partial(self._others.__setitem__, old.name, heir), told)
+                market_id = next(number for number, one in self._markets.items() if one is old)
+                host = self._free_host(await self._catalogue.hosts()) if shared else None
+                await self._move_market(market_id, host, told, by_snapshot=by_snapshot, node=node)
             told.end(DONE)
         except (NotReplaced, Unreachable) as error:
             told.end(FAILED, str(error))
@@ -284,13 +305,78 @@ class Supervisor:
             told.end(FAILED, repr(error))
             raise
         finally:
-            if heir is not None and heir is not self._named(old.name):
-                handles.end(heir.actor)
+            await self._end_empty_hosts()
             log.info("supervisor.replaced", actor=old.name, state=told.state, why=told.detail)
 
-    def _heir_of(self, old: Watched, recipe: Recipe, node: str) -> Watched:
-        called, placement = other_name(old.called, old.name), msgspec.structs.replace(old.placement, node=node)
-        return Watched(placement, old.kind, recipe, self._absences, called, is_heir=True)
+    async def _move_gateway(self, old: Watching, told: Replacement, node: str) -> None:
+        recipe = self._recipes.gateway(int(old.name.rpartition("-")[2]))
+        heir = Watched(
+            Placement(old.name, spread=True, node=node),
+            GatewayActor,
+            recipe,
+            self._absences,
+            other_name(old.called, old.name),
+            is_heir=True,
+        )
+        try:
+            await replace_gateway(old, heir, partial(_swap, self._others, old.name, heir), told)
+        finally:
+            if self._others[old.name] is not heir:
+                await heir.end()
 
-    def __repr__(self) -> str:
-        return "Supervisor()"
+    async def _move_market(
+        self, market_id: int, host: int | None, told: Replacement, *, by_snapshot: bool, node: str = ""
+    ) -> None:
+        """Into the shared process of this number, or into one of its own."""
+        old, symbol = self._markets[market_id], self._specs[market_id].symbol
+        heir: Watching
+        if host is not None:
+            heir = Lodger(market_id, symbol, self._host(host), self._absences, is_heir=True)
+        else:
+            placement = Placement(old.name, spread=True, node=node)
+            recipe = self._recipes.market(market_id, symbol, stands_by=True)
+            called = old.name if isinstance(old, Lodger) else other_name(old.called, old.name)
+            heir = Watched(placement, MarketActor, recipe, self._absences, called, is_heir=True)
+
+        async def swap() -> None:
+            if host is not None or isinstance(old, Lodger):
+                try:
+                    await self._catalogue.set_host(market_id, host)
+                except Exception as error:
+                    raise NotReplaced(f"its place cannot be stored: {error!r}") from error
+            self._markets[market_id] = heir
+
+        try:
+            await replace_market(old, heir, swap, told, by_snapshot=by_snapshot)
+        finally:
+            if self._markets[market_id] is not heir:
+                await heir.end()
+
+    async def _move_all(self, old: WatchedHost, told: Replacement, *, by_snapshot: bool) -> None:
+        """All into one fresh process, some at a time; those that could not be moved stay, and are named."""
+        fresh, turn = max(self._hosts()) + 1, asyncio.Semaphore(MOVED_AT_ONCE)
+        stay: list[str] = []
+
+        async def move(market_id: int) -> None:
+            one = Replacement(self._markets[market_id].name, WARMING, clock_us(), from_pid=told.from_pid)
+            try:
+                async with turn:
+                    await self._move_market(market_id, fresh, one, by_snapshot=by_snapshot)
+            except (NotReplaced, Unreachable) as error:
+                stay.append(f"{one.actor}: {error}")
+            else:
+                told.to_pid, told.seconds_without = one.to_pid, max(told.seconds_without, one.seconds_without)
+
+        async with asyncio.TaskGroup() as tasks:
+            for market_id in sorted(old.lodgers):
+                tasks.create_task(move(market_id))
+        if stay:
+            raise NotReplaced("; ".join(stay))
+
+
+def _is_gateway(watched: Watching) -> bool:
+    return isinstance(watched, Watched) and watched.kind is GatewayActor
+
+
+async def _swap(places: MutableMapping[str, Watched], name: str, heir: Watched) -> None:
+    places[name] = heir

@@ -3,7 +3,8 @@
 Why it matters: it says how many markets fit on a machine. So many are made in an exchange that runs, and what all
 processes of each part have afterwards is held against what they had before. docs/scaling.md has the figures.
 
-Run:  python -m bench.scale --markets 20        an exchange of its own; markets cannot be removed from one
+Run:  python -m bench.scale --markets 20                 an exchange of its own; markets cannot be removed from one
+      python -m bench.scale --markets 100 --shared       those that share processes
 """
 
 import asyncio
@@ -60,12 +61,12 @@ async def cost_of(data_dir: Path) -> Cost:
     )
 
 
-async def add_markets(admin: Trader, count: int) -> None:
+async def add_markets(admin: Trader, count: int, *, shared: bool) -> None:
     """Idle ones, and wait until each of them answers. Raises TimeoutError."""
     marker = secrets.token_hex(2).upper()
     symbols = [f"IDLE{marker}{number}" for number in range(count)]
     for symbol in symbols:
-        body = {"symbol": symbol, "zones": [load().default_zone], "mechanism": "continuous"}
+        body = {"symbol": symbol, "zones": [load().default_zone], "mechanism": "continuous", "shared_process": shared}
         await admin.call("POST", "/markets", body)
     for symbol in symbols:
         await answers(admin, symbol)
@@ -81,25 +82,27 @@ async def answers(admin: Trader, symbol: str) -> None:
     raise TimeoutError(f"{symbol} does not answer")
 
 
-async def compare(exchange: Target, data_dir: Path, count: int) -> tuple[Cost, Cost]:
+async def compare(exchange: Target, data_dir: Path, count: int, *, shared: bool) -> tuple[Cost, Cost]:
     admin = (await seeded(exchange.url, data_dir, 1, (), "admin"))[0]
     before = await cost_of(data_dir)
-    await add_markets(admin, count)
+    await add_markets(admin, count, shared=shared)
     return before, await cost_of(data_dir)
 
 
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--markets", type=int, default=20)
+    parser.add_argument("--shared", action="store_true", help="in shared processes")
     given = parser.parse_args()
     count = 1 if given.smoke else given.markets
     with target(given) as exchange:
         if exchange.data_dir is None:
             raise SystemExit("needs --data-dir: it looks at the processes of the exchange")
-        before, after = uvloop.run(compare(exchange, exchange.data_dir, count))
+        before, after = uvloop.run(compare(exchange, exchange.data_dir, count, shared=given.shared))
     whole = [sum(one.pss_mb.values()) for one in (before, after)]
     print(f"machine: {machine()}")
-    print(f"{count} idle markets beside two: PSS {whole[0]:.0f} -> {whole[1]:.0f} MB of {MB:,} bytes")
+    how = "sharing processes" if given.shared else "each in a process"
+    print(f"{count} idle markets, {how}, beside two: PSS {whole[0]:.0f} -> {whole[1]:.0f} MB of {MB:,} bytes")
     for what, more, unit in (
         ("memory", whole[1] - whole[0], "MB"),
         ("processes", after.processes - before.processes, ""),

@@ -1,4 +1,7 @@
-"""Fresh processes for markets and gateways of the running exchange: after an upgrade, or to have them elsewhere."""
+"""Fresh processes for markets and gateways of the running exchange.
+
+After an upgrade, to have them elsewhere, or to have markets share a process or not.
+"""
 
 import contextlib
 import time
@@ -36,16 +39,33 @@ def move(
         bool, typer.Option("--by-snapshot", help="The new process has an engine that cannot replay this journal.")
     ] = False,
     node: Annotated[str, typer.Option(help="Where it shall run, by Ray's id of the node.")] = "",
+    shared: Annotated[
+        bool | None, typer.Option("--shared/--alone", help="With other markets, or in a process of its own.")
+    ] = None,
 ) -> None:
     """Give a market a fresh process while people trade in it: orders wait for a moment, and none is refused."""
     with admin_client() as client:
-        told = _replaced(client, f"market-{symbol}", by_snapshot=by_snapshot, node=node)
+        told = _replaced(client, f"market-{symbol}", by_snapshot=by_snapshot, node=node, shared=shared)
     console.print(
         f"{symbol}: process {told['from_pid']} handed over to {told['to_pid']} at sequence {told['sequence']}; "
         f"orders waited for {told['seconds_without']:.3f} s"
     )
     if told["detail"]:
         console.print(f"[yellow]{told['detail']}[/]")
+
+
+@market.command()
+def renew(
+    process: Annotated[str, typer.Argument(help="As the status page names it, such as markets-1.")],
+    by_snapshot: Annotated[bool, typer.Option("--by-snapshot", help="As with move.")] = False,
+) -> None:
+    """Give all markets of a shared process a fresh one, one after the other, while people trade in them."""
+    with admin_client() as client:
+        told = _replaced(client, process, by_snapshot=by_snapshot)
+    console.print(
+        f"{process}: process {told['from_pid']} handed over to {told['to_pid']}; "
+        f"orders of a market waited for at most {told['seconds_without']:.3f} s"
+    )
 
 
 @gateways.command()
@@ -76,10 +96,12 @@ def admin_client() -> Iterator[httpx.Client]:
         yield client
 
 
-def _replaced(client: httpx.Client, name: str, *, by_snapshot: bool = False, node: str = "") -> Any:
+def _replaced(
+    client: httpx.Client, name: str, *, by_snapshot: bool = False, node: str = "", shared: bool | None = None
+) -> Any:
     """What became of it. Raises Failure."""
     path = f"/api/v1/admin/actors/{name}/replacement"
-    answer = client.post(path, json={"by_snapshot": by_snapshot, "node": node})
+    answer = client.post(path, json={"by_snapshot": by_snapshot, "node": node, "shared": shared})
     if not answer.is_success:
         raise Failure(f"{name}: {answer.json().get('detail')}")
     began = answer.json()["began_at"]

@@ -114,6 +114,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dataplane_host: Host
     gateways: Annotated[int, _between(1, 64)]
     meter_shards: Annotated[int, _between(1, 64)]
+    markets_per_host: Annotated[int, _between(1, 1_000)]
     cors_origins: tuple[Origin, ...]
     trusted_proxies: tuple[Network, ...]
     hsts_seconds: Annotated[int, _between(0, 63_072_000)]

@@ -54,11 +54,14 @@ class MarketRules(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 
 class NewMarket(MarketRules, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`shared_process`: with other markets that have little to do; it can be moved out of there while it trades."""
+
     symbol: Annotated[str, Meta(pattern=_SYMBOL)]
     zones: Annotated[list[ZoneId], Meta(min_length=1, max_length=100)]
     mechanism: Literal["continuous", "call_auction", "continuous_then_auction"] = "continuous"
     epoch_seconds: int = 900
     halt_seconds: int | None = 60
+    shared_process: bool = False
 
 
 class Zone(Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,7 +118,10 @@ class MarketAdminController(Controller):
         )
         spec = _checked(_changed(draft, data))
         phase = _PHASES[data.phase] if data.phase is not None else Phase.OPEN
-        return show_market(await gateway.catalogue.create_market(spec, phase, gateway.clock(), request.origin), None)
+        made = await gateway.catalogue.create_market(
+            spec, phase, gateway.clock(), request.origin, shared=data.shared_process
+        )
+        return show_market(made, None)
 
     @patch("/{symbol:str}")
     async def change(self, request: GatewayRequest, symbol: FromPath[str], data: JSONBody[MarketRules]) -> Market:

@@ -216,7 +216,9 @@ class Vault(Protocol):
 
 
 class Catalogue(Protocol):
-    async def create_market(self, spec: MarketSpec, phase: Phase, now_us: int, origin: Origin) -> MarketSpec: ...
+    async def create_market(
+        self, spec: MarketSpec, phase: Phase, now_us: int, origin: Origin, *, shared: bool
+    ) -> MarketSpec: ...
 
     async def update_market(self, spec: MarketSpec, origin: Origin) -> None: ...
 
@@ -591,7 +593,7 @@ class Processes(Protocol):
     `detail`, `began_us`, `ended_us`, `from_pid`, `to_pid`, `sequence` and `seconds_without`.
     """
 
-    async def replace(self, name: str, *, by_snapshot: bool, node: str) -> Mapping[str, Any]:
+    async def replace(self, name: str, *, by_snapshot: bool, node: str, shared: bool | None) -> Mapping[str, Any]:
         """Begin; how it stands, `refused` with a reason, or empty when the supervisor does not answer."""
         ...
 
@@ -603,7 +605,7 @@ class Processes(Protocol):
 class NoProcesses:
     """Where nobody supervises."""
 
-    async def replace(self, name: str, *, by_snapshot: bool, node: str) -> Mapping[str, Any]:  # noqa: ARG002
+    async def replace(self, name: str, **_how: object) -> Mapping[str, Any]:  # noqa: ARG002
         return {"state": "refused", "detail": "nobody supervises here"}
 
     async def replacements(self) -> Mapping[str, Any]:

@@ -23,10 +23,12 @@ class ReplacementRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """by_snapshot: for an engine that cannot replay this journal; the old process leaves a snapshot at its end.
 
     node: where the new process shall run, by Ray's id of it; empty: where Ray finds best.
+    shared: whether the market shares a process with others from then on; null: as it is.
     """
 
     by_snapshot: bool = False
     node: Annotated[str, Meta(pattern="^[0-9a-f]{0,64}$")] = ""
+    shared: bool | None = None
 
 
 class ReplacementShown(Struct, frozen=True):
@@ -54,15 +56,20 @@ class ReplacementController(Controller):
     async def begin(
         self, request: GatewayRequest, name: FromPath[str], data: JSONBody[ReplacementRequest | None] = None
     ) -> ReplacementShown:
-        """Begin to replace the process of `market-<symbol>` or `gateway-<number>`; it serves on meanwhile."""
+        """Begin to replace the process of `market-<symbol>` or `gateway-<number>`; it serves on meanwhile.
+
+        `markets-<number>`: of all markets that share it, one after the other.
+        """
         gateway, wanted = request.gateway, data if data is not None else ReplacementRequest()
         seen = await gateway.supervision()
-        if seen and (name not in seen or not name.startswith(("market-", "gateway-"))):
+        if seen and (name not in seen or not name.startswith(("market-", "markets-", "gateway-"))):
             raise not_found("actor")
         await gateway.audit.append(
             request.origin, "actor.replacement_asked", f"actor:{name}", None, to_builtins(wanted)
         )
-        said = await gateway.processes.replace(name, by_snapshot=wanted.by_snapshot, node=wanted.node)
+        said = await gateway.processes.replace(
+            name, by_snapshot=wanted.by_snapshot, node=wanted.node, shared=wanted.shared
+        )
         if not said:
             raise Problem(Fault.UNAVAILABLE, "the supervisor does not answer")
         if said["state"] == "refused":

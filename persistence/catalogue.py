@@ -62,8 +62,8 @@ LOCK_MARKET = f"/* catalogue.lock_market */ SELECT {_LIST} FROM markets WHERE ma
 NEXT_MARKET_ID = "/* catalogue.next_market_id */ SELECT coalesce(max(market_id), 0) + 1 FROM markets"
 ADD_MARKET = f"""
     /* catalogue.add_market */
-    INSERT INTO markets (market_id, {_LIST}, phase_first, created_us)
-    VALUES ($1, {_VALUES}, ${len(COLUMNS) + 2}, ${len(COLUMNS) + 3})
+    INSERT INTO markets (market_id, {_LIST}, phase_first, created_us, host)
+    VALUES ($1, {_VALUES}, ${len(COLUMNS) + 2}, ${len(COLUMNS) + 3}, ${len(COLUMNS) + 4})
 """
 SET_MARKET = f"""
     /* catalogue.set_market */
@@ -80,6 +80,9 @@ ADD_PATHS = """
     FROM unnest($2::text[], $3::text[], $4::bigint[], $5::integer[], $6::bigint[])
         WITH ORDINALITY AS p (zone_from, zone_to, wheeling_micro, loss_bps, capacity_wh, place)
 """
+HOSTS = "/* catalogue.hosts */ SELECT market_id, host FROM markets WHERE host IS NOT NULL ORDER BY market_id"
+HOST = "/* catalogue.host */ SELECT symbol, host FROM markets WHERE market_id = $1 FOR NO KEY UPDATE"
+SET_HOST = "/* catalogue.set_host */ UPDATE markets SET host = $2 WHERE market_id = $1"
 FIRST_PHASE = "/* catalogue.first_phase */ SELECT phase_first FROM markets WHERE market_id = $1"
 ZONES = "/* catalogue.zones */ SELECT zone_id, name FROM zones ORDER BY zone_id"
 ZONES_NOW = "/* catalogue.zones_now */ SELECT zone_id, name FROM zones WHERE zone_id = ANY($1::text[])"
@@ -181,19 +184,41 @@ class PostgresCatalogue:
             raise UnknownMarket(f"market {market_id}")
         return Phase(phase)
 
-    async def create_market(self, spec: MarketSpec, phase: Phase, now_us: int, origin: Origin = SYSTEM) -> MarketSpec:
-        """Store a new market with room in the journal; the spec with its number. Raises SymbolTaken, UnknownZone."""
+    async def hosts(self) -> dict[int, int]:
+        """Markets that share a process, and the number of that; 0: none has been chosen yet."""
+        return {row["market_id"]: row["host"] for row in await self._pool.fetch(HOSTS)}
+
+    async def set_host(self, market_id: int, host: int | None, origin: Origin = SYSTEM) -> None:
+        """Store which process the market shares from now on; None: it has one of its own. Raises UnknownMarket."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            row = await connection.fetchrow(HOST, market_id)
+            if row is None:
+                raise UnknownMarket(f"market {market_id}")
+            if row["host"] == host:
+                return
+            await connection.execute(SET_HOST, market_id, host)
+            before, after = {"host": row["host"]}, {"host": host}
+            await append(connection, origin, "market.hosted", f"market:{row['symbol']}", before, after)
+
+    async def create_market(
+        self, spec: MarketSpec, phase: Phase, now_us: int, origin: Origin = SYSTEM, *, shared: bool = False
+    ) -> MarketSpec:
+        """Store a new market with room in the journal; the spec with its number. Raises SymbolTaken, UnknownZone.
+
+        `shared`: it shares a process with others.
+        """
         async with self._pool.acquire() as connection, connection.transaction():
             # Numbers without gaps, and one new market at a time; readers go on.
             await connection.execute("LOCK TABLE markets IN SHARE ROW EXCLUSIVE MODE")
             market_id = await connection.fetchval(NEXT_MARKET_ID)
             try:
-                await connection.execute(ADD_MARKET, market_id, *_values(spec), phase, now_us)
+                host = 0 if shared else None
+                await connection.execute(ADD_MARKET, market_id, *_values(spec), phase, now_us, host)
             except asyncpg.UniqueViolationError as error:
                 raise SymbolTaken(spec.symbol) from error
             await _add_paths(connection, market_id, spec.paths)
             await ensure_partitions(connection, market_id, up_to_sequence=1)
-            after = {**_shown(spec), "market_id": market_id, "phase": phase.name.lower()}
+            after = {**_shown(spec), "market_id": market_id, "phase": phase.name.lower(), "shared": shared}
             await append(connection, origin, "market.made", f"market:{spec.symbol}", None, after)
         return msgspec.structs.replace(spec, market_id=market_id)
 

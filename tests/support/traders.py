@@ -10,7 +10,7 @@ import contextlib
 import random
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -70,13 +70,13 @@ class Watched(Trader):
 
 
 class Load:
-    """Traders that place, amend and cancel without end in both markets, until told to stop."""
+    """Traders that place, amend and cancel without end in these markets, until told to stop."""
 
-    def __init__(self, url: str, log: TimedLog) -> None:
+    def __init__(self, url: str, log: TimedLog, symbols: Sequence[str] = SYMBOLS) -> None:
         target = urlsplit(url)
         assert target.hostname
         assert target.port
-        self.log = log
+        self.log, self._symbols = log, symbols
         self.outcomes: Counter[str] = Counter()
         self.surprises: Counter[str] = Counter()  # answers that no fault may cause
         self.seconds_max = 0.0  # of one request
@@ -98,7 +98,7 @@ class Load:
         *people, pauper = await self.people()
         self._trading = [asyncio.create_task(self._trade(person, seed)) for seed, person in enumerate(people)]
         self._trading.append(asyncio.create_task(self._live_from_hand_to_mouth(pauper)))
-        for symbol in SYMBOLS:
+        for symbol in self._symbols:
             await self.acknowledged(symbol, RESUMED, 0)
 
     async def stop(self) -> int:
@@ -125,16 +125,16 @@ class Load:
             await asyncio.sleep(0.005)
 
     async def recovered(self) -> float:
-        """Wait until both markets acknowledge again; how long the slower one's first acknowledgement took."""
+        """Wait until all markets acknowledge again; how long the slowest one's first acknowledgement took."""
         since = len(self.log.acknowledgements)
-        return max(await asyncio.gather(*(self.acknowledged(symbol, RESUMED, since) for symbol in SYMBOLS)))
+        return max(await asyncio.gather(*(self.acknowledged(symbol, RESUMED, since) for symbol in self._symbols)))
 
     @property
     def faults(self) -> int:
         return self.outcomes["broken"] + sum(self.outcomes[str(status)] for status in UNKNOWN_STATUSES)
 
     async def _trade(self, person: Watched, seed: int) -> int:
-        """Both sides of both markets, at prices that meet; some orders are amended or cancelled later."""
+        """Both sides of all markets, at prices that meet; some orders are amended or cancelled later."""
         chance, unknown = random.Random(seed), 0
         resting: list[str] = []
         while not self._over.is_set():
@@ -149,7 +149,7 @@ class Load:
             else:
                 side = chance.choice(("buy", "sell"))
                 quantity = f"{chance.randrange(1, 1_000) / 1_000:.3f}"
-                order = _order(chance.choice(SYMBOLS), side, _price(chance, side), quantity)
+                order = _order(chance.choice(self._symbols), side, _price(chance, side), quantity)
                 answer = await person.place(order, self.log)
                 unknown += answer.status in UNKNOWN_STATUSES
                 if answer.status == 201 and answer.json()["status"] in ("open", "partially_filled"):
@@ -165,17 +165,19 @@ class Load:
             with contextlib.suppress(*BROKEN):
                 body = {"asset": "THB", "amount": f"{4 + round_ % 3}"}
                 await person.send("POST", "/deposits", body)
-            answer = await person.place(_order(SYMBOLS[round_ % 2], "buy", "3.600", "1.000"), self.log)
+            answer = await person.place(
+                _order(self._symbols[round_ % len(self._symbols)], "buy", "3.600", "1.000"), self.log
+            )
             unknown += answer.status in UNKNOWN_STATUSES
             await asyncio.sleep(PAUSE_SECONDS)
         return unknown
 
 
 @asynccontextmanager
-async def judged(installation: Installation, folder: Path) -> AsyncIterator[Load]:
+async def judged(installation: Installation, folder: Path, symbols: Sequence[str] = SYMBOLS) -> AsyncIterator[Load]:
     """Load from beginning to end of the block, then the judgement over everything that was acknowledged."""
     path = folder / "acknowledged.jsonl"
-    load = Load(installation.url, TimedLog(path))
+    load = Load(installation.url, TimedLog(path), symbols)
     try:
         await load.start()
         yield load

@@ -50,6 +50,21 @@ async def test_market_comes_back_as_it_was_and_can_be_written_to(catalogue: Post
     await journal.close()
 
 
+async def test_where_a_market_lives_is_stored_and_audited(catalogue: PostgresCatalogue, pool: asyncpg.Pool) -> None:
+    await catalogue.create_market(renamed("ALONE"), Phase.OPEN, 5)
+    await catalogue.create_market(renamed("SHARED"), Phase.OPEN, 5, shared=True)
+    assert await catalogue.hosts() == {2: 0}, "no process has been chosen yet"
+
+    for host in (3, 3, None, 4):
+        await catalogue.set_host(2, host)
+
+    assert await catalogue.hosts() == {2: 4}
+    rows = await pool.fetch("SELECT subject, after::text FROM audit_log WHERE action = 'market.hosted' ORDER BY number")
+    assert [row["subject"] for row in rows] == ["market:SHARED"] * 3, "what changed nothing is not there"
+    with pytest.raises(UnknownMarket):
+        await catalogue.set_host(9, None)
+
+
 async def test_markets_made_at_the_same_time_are_numbered_without_gaps(catalogue: PostgresCatalogue) -> None:
     symbols = ["A", "B", "A", "C"]
 

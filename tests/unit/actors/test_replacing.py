@@ -15,7 +15,8 @@ from actors.handles import Placement, Unreachable
 from actors.hosting import GatewayActor, MarketActor
 from actors.replacing import DONE, FAILED, REFUSED, other_name, settled
 from actors.succession import LEFT, STANDING_BY
-from actors.supervisor import Supervisor, Watched
+from actors.supervisor import Supervisor
+from actors.watched import Watched
 from engine.market import MarketSpec
 from tests.support import builders
 
@@ -60,6 +61,9 @@ class Ray:
             self.actors[name] = Actor(self, name, state, next(self._pids))
         return self.actors[name]
 
+    def names(self) -> frozenset[str]:
+        return frozenset(self.actors)
+
     def find(self, name: str) -> Actor:
         if name not in self.actors:
             raise Unreachable(f"no actor is named {name}")
@@ -79,6 +83,12 @@ class Catalogue:
     async def markets(self) -> list[MarketSpec]:
         return [builders.market(symbol="M")]
 
+    async def hosts(self) -> dict[int, int]:
+        return {}
+
+    async def set_host(self, market_id: int, host: int | None) -> None:
+        raise AssertionError("nothing is shared here")
+
 
 class Recipes:
     """Nothing is made here."""
@@ -90,7 +100,7 @@ class Recipes:
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     stands_in = Ray()
-    for name in ("start", "find", "call", "end"):
+    for name in ("start", "find", "call", "end", "names"):
         monkeypatch.setattr(handles, name, getattr(stands_in, name))
     monkeypatch.setattr(replacing, "LINGER_SECONDS", 0.0)
     return stands_in

@@ -8,7 +8,7 @@ import pytest
 from actors import handles, supervisor
 from actors.handles import Placement, Unreachable
 from actors.hosting import MarketActor
-from actors.supervisor import Absence, Watched
+from actors.watched import Absence, Watched
 
 
 class Answering:
@@ -20,7 +20,7 @@ class Answering:
     def start(self, *_: Any) -> object:
         return object()
 
-    async def call(self, _actor: object, method: str) -> Any:
+    async def call(self, _actor: object, method: str, *, seconds: float) -> Any:
         if not self.answers:
             raise Unreachable(f"{method}: planted")
         return "127.0.0.1:1" if method == "address" else {"state": "serving"}

@@ -408,11 +408,15 @@ class MemoryHistory:
 class MemoryCatalogue:
     def __init__(self, exchange: MemoryExchange) -> None:
         self._exchange = exchange
+        self.shared: dict[str, bool] = {}
 
     async def markets(self) -> list[MarketSpec]:
         return list(self._exchange.symbols.values())
 
-    async def create_market(self, spec: MarketSpec, phase: Phase, now_us: int, origin: Origin) -> MarketSpec:
+    async def create_market(
+        self, spec: MarketSpec, phase: Phase, now_us: int, origin: Origin, *, shared: bool
+    ) -> MarketSpec:
+        self.shared[spec.symbol] = shared
         if spec.symbol in self._exchange.symbols:
             raise SymbolTaken
         return self._exchange.add(spec, phase)

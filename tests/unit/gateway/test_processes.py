@@ -15,14 +15,14 @@ class Supervised:
         self._world = world
         self.why_not = ""
         self.answers = True
-        self.asked: list[tuple[str, bool, str]] = []
+        self.asked: list[tuple[str, bool, str, bool | None]] = []
         self.audited: list[str] = []
 
     async def supervision(self) -> dict[str, Any]:
         return {"market-Z1-SPOT": {"up": True}, "persistence": {"up": True}} if self.answers else {}
 
-    async def replace(self, name: str, *, by_snapshot: bool, node: str) -> dict[str, Any]:
-        self.asked.append((name, by_snapshot, node))
+    async def replace(self, name: str, *, by_snapshot: bool, node: str, shared: bool | None) -> dict[str, Any]:
+        self.asked.append((name, by_snapshot, node, shared))
         self.audited = [row.action for row in self._world.audit.rows]
         if not self.answers:
             return {}
@@ -50,12 +50,12 @@ async def test_an_admin_asks_for_a_fresh_process_and_looks_how_it_went(world: Wo
     supervised, admin = await built(world)
     assert (await admin.get(PATH)).status_code == 404
 
-    begun = await admin.post(PATH, {"by_snapshot": True, "node": "ab12"})
+    begun = await admin.post(PATH, {"by_snapshot": True, "node": "ab12", "shared": False})
     seen = await admin.get(PATH)
 
     assert begun.status_code == 202, begun.text
     assert begun.json()["state"] == "warming"
-    assert supervised.asked == [("market-Z1-SPOT", True, "ab12")]
+    assert supervised.asked == [("market-Z1-SPOT", True, "ab12", False)]
     assert "actor.replacement_asked" in supervised.audited
     assert seen.json() == {
         "actor": "market-Z1-SPOT",
@@ -82,4 +82,4 @@ async def test_what_cannot_be_replaced_is_said(world: World) -> None:
 
     assert [one.status_code for one in (unknown, not_replaceable, busy, silent)] == [404, 404, 409, 503]
     assert busy.json()["detail"] == supervised.why_not
-    assert supervised.asked == [("market-Z1-SPOT", False, "")] * 2
+    assert supervised.asked == [("market-Z1-SPOT", False, "", None)] * 2
