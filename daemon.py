@@ -127,6 +127,7 @@ class Daemon:
             stack.enter_context(contextlib.redirect_stdout(ray_log))  # pages of text about each worker that died
             stack.callback(self._stop_ray)
             await asyncio.to_thread(self._start_ray)
+            self._keep_control_service(stack)
         with self._step("Actors") as step:
             stack.push_async_callback(self._drain)
             await asyncio.to_thread(self._make_supervisor)
@@ -330,6 +331,14 @@ class Daemon:
             handles.join_cluster(self._settings.ray_address)
         else:
             handles.start_cluster(self._settings.folder / "ray", self._settings.ray_dashboard_port)
+
+    def _keep_control_service(self, stack: contextlib.AsyncExitStack) -> None:
+        """In a cluster whoever runs the head does."""
+        from actors import handles
+
+        if not self._settings.ray_address:
+            service = handles.ControlService()
+            self._keep(stack, service.name, keeper.keep_running(service, self._say))
 
     def _stop_ray(self) -> None:
         from actors import handles

@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,7 @@ _decode_place = msgspec.msgpack.Decoder(Place).decode
 
 
 OBJECT_STORE_BYTES: Final = 80 * 2**20  # the least that Ray takes; nothing of ours lies there
+_CONTROL_SERVICE: Final = "gcs_server"  # as Ray calls the process
 FOLDER_LENGTH_MAX: Final = 40  # Ray's sockets lie below it, and a socket's path has at most 107 bytes
 
 
@@ -48,10 +50,45 @@ def join_cluster(address: str) -> None:
     ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
 
 
+class ControlService:
+    """Ray's control service (GCS) of the cluster that start_cluster has started, for actors/keeper.py.
+
+    It keeps what it knows in a database of its own, so that a fresh process at the same port goes on where this one
+    ended: nobody notices but who wanted to start, find or end an actor meanwhile. Unless it is back within a minute,
+    every process of Ray ends itself. Ray has no public way to start it again.
+    """
+
+    name = "Ray's control service"
+
+    @property
+    def running(self) -> bool:
+        processes = _head().all_processes.get(_CONTROL_SERVICE)
+        return bool(processes) and processes[0].process.poll() is None
+
+    def restart(self) -> str:
+        head = _head()
+        head.kill_gcs_server(check_alive=False)  # forget the one that has ended
+        head.start_gcs_server()
+        return str(head.gcs_address)
+
+
+def _head() -> Any:
+    return ray._private.worker._global_node  # noqa: SLF001
+
+
+def keep_control_service_in(folder: Path) -> None:
+    """Have a control service that is started from now on keep what it knows there; nothing of an earlier one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    os.environ["RAY_gcs_storage"] = "rocksdb"  # noqa: SIM112 - Ray's names
+    os.environ["RAY_gcs_storage_path"] = str(folder)  # noqa: SIM112
+
+
 def start_cluster(folder: Path, dashboard_port: int) -> None:
     """Start Ray on this machine for as long as this process lives, its dashboard on loopback."""
     if len(str(folder)) > FOLDER_LENGTH_MAX:
         folder = Path(tempfile.gettempdir()) / f"wattbook-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+    keep_control_service_in(folder / "control")
     ray.init(
         num_cpus=max(2, os.cpu_count() or 2),
         namespace=NAMESPACE,

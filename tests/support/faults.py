@@ -33,6 +33,7 @@ PARTS: Final = {
     "ray::ChainListenerActor": 1,
     "valkey-server": 1,
     "/bin/postgres -D": 1,
+    "/gcs/gcs_server": 1,
 }
 
 
@@ -76,6 +77,10 @@ async def kill_devnet(installation: Installation) -> None:
     await kill(server(installation, "devnet"))
 
 
+async def kill_control_service(installation: Installation) -> None:
+    await kill(await asyncio.to_thread(control_service, installation))
+
+
 async def stop_postgres(installation: Installation) -> None:
     """All of its processes stand still for a while, and go on."""
     postmaster = server(installation, "postgres")
@@ -104,6 +109,15 @@ def server(installation: Installation, name: str) -> Any:
             if name == "devnet" and words[1:2] == ["-c"] and "chain.devnet.server" in words[2]:
                 return process
     raise AssertionError(f"no {name} runs")
+
+
+def control_service(installation: Installation) -> Any:
+    """Of Ray."""
+    for process in installation.processes():
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline()[0].endswith("/gcs/gcs_server"):
+                return process
+    raise AssertionError("Ray has no control service")
 
 
 async def crash(installation: Installation, part: str, point: str, times: int) -> None:
