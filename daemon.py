@@ -36,7 +36,7 @@ from config.settings import Settings
 from engine.records import DirectoryDown
 from persistence import migrate
 from persistence.embedded import EmbeddedPostgres, EmbeddedServer, EmbeddedValkey, StartFailed
-from persistence.embedded_devnet import EmbeddedDevnet
+from persistence.embedded_devnet import FAULTS_VARIABLE, EmbeddedDevnet
 from persistence.postgres import Claim
 from persistence.sealing import MasterKeyProblem, master_keys
 from recipes import VERSION, ldap_options, make_supervisor
@@ -382,6 +382,8 @@ class Daemon:
             say(f"{detour.VARIABLE} is set: connections between parts can be led astray. For tests only.")
         if crash_points.VARIABLE in os.environ:
             say(f"{crash_points.VARIABLE} is set: parts of this exchange can be told to die. For tests only.")
+        if FAULTS_VARIABLE in os.environ and settings.has_private_chain:
+            say(f"{FAULTS_VARIABLE} is set: whoever reaches the local chain can make it misbehave. For tests only.")
         self._console.print(f"\n[bold]Wattbook is ready[/] after {seconds:.1f} s. Ctrl-C stops it.\n")
         for name, value in rows:
             say(f"  {name:<15}{value}")

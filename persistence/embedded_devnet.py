@@ -3,6 +3,7 @@
 It is a program of chain/devnet in a process of its own; nothing of it is imported here.
 """
 
+import os
 import socket
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ PROGRAM: Final = (
     "import os,sys;sys.path.insert(0,sys.argv[1])\n"
     "from persistence.priority import step_back;step_back(os.getpid(),int(sys.argv[4]))\n"
     "import uvloop;from pathlib import Path;from chain.devnet.server import serve\n"
-    f"uvloop.run(serve('{HOST}',int(sys.argv[2]),Path(sys.argv[3])))"
+    f"uvloop.run(serve('{HOST}',int(sys.argv[2]),Path(sys.argv[3]),with_faults=sys.argv[5]=='faults'))"
 )
+FAULTS_VARIABLE: Final = "DEVNET_FAULTS"  # set, to anything: the chain does wrong what a test asks it to
 
 
 class EmbeddedDevnet(EmbeddedServer):
@@ -47,7 +49,8 @@ class EmbeddedDevnet(EmbeddedServer):
 
     def _command(self) -> list[str]:
         state = str(self.home / "chain.sqlite")
-        return [sys.executable, "-c", PROGRAM, str(ROOT), str(self._port), state, str(NICE)]
+        faults = "faults" if os.environ.get(FAULTS_VARIABLE) else ""
+        return [sys.executable, "-c", PROGRAM, str(ROOT), str(self._port), state, str(NICE), faults]
 
     def _ready(self) -> bool:
         try:

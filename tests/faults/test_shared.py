@@ -15,15 +15,16 @@ from tests.support.installation import Installation
 from tests.support.traders import judged
 
 SHARED: Final = tuple(f"SHARED{number}" for number in range(20))
+EACH: Final = 3  # orders that a market acknowledges before it counts as back
 BEGUN_SECONDS_MAX: Final = 30.0
 
 
 async def test_twenty_markets_share_a_process(installation: Installation, tmp_path: Path) -> None:
     await asyncio.to_thread(make, installation)
-    async with judged(installation, tmp_path, SHARED) as load:
+    async with judged(installation, tmp_path, SHARED, EACH) as load:
         (host,) = await asyncio.to_thread(installation.actors, "MarketHostActor")
         await faults.kill(host)
-        seconds = await load.recovered()
+        seconds = await load.recovered(EACH)
         (fresh,) = await asyncio.to_thread(installation.actors, "MarketHostActor")
         assert fresh.pid != host.pid
         print(f"the process killed: all 20 acknowledged again, the last after {seconds:.2f} s")
@@ -32,12 +33,12 @@ async def test_twenty_markets_share_a_process(installation: Installation, tmp_pa
         before = load.faults
         print(await commanded(installation, "market", "move", SHARED[0], "--alone"))
         alone = await asyncio.to_thread(installation.market_process, SHARED[0])
-        await load.recovered()
+        await load.recovered(EACH)
         print(await commanded(installation, "market", "move", SHARED[0], "--shared"))
-        await load.recovered()
+        await load.recovered(EACH)
         assert not alone.is_running()
         print(await commanded(installation, "market", "renew", "markets-1"))
-        await load.recovered()
+        await load.recovered(EACH)
         (last,) = await asyncio.to_thread(installation.actors, "MarketHostActor")
         assert last.pid != fresh.pid
         assert load.faults == before, f"a planned move was noticed: {load.outcomes}"

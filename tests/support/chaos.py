@@ -6,7 +6,8 @@ done to a real installation without owning its machine is done as nearly as proc
 * full disk: the sessions of markets and followers may write no file beyond a few kB (RLIMIT_FSIZE), which fails
   PostgreSQL's log as well. Gateways' sessions are left out: they would be told of a bug (XX000), not of a disk (53100);
 * slow fsync: they stand still for most of each 50 ms, which makes every commit as slow;
-* a hole between a part and PostgreSQL or Valkey: its sessions stand still, or are ended by the server;
+* a hole between a part and PostgreSQL: its sessions stand still, or are ended by the server;
+* a hole between all parts and PostgreSQL or Valkey: a proxy takes the place of the server's socket, and is silent;
 * clocks of a whole machine are not turned: where time is an argument they jump in tests/simulation.
 """
 
@@ -25,13 +26,16 @@ from time import monotonic
 from typing import Any, Final
 
 import asyncpg
+import httpx
 import msgspec
 import psutil
 import redis.asyncio
+import stamina
 
 from persistence.embedded import EmbeddedPostgres, EmbeddedValkey
+from persistence.postgres import OUTAGES
 from tests.support import faults
-from tests.support.hole import Hole, hole
+from tests.support.hole import Hole, hole, hole_before
 from tests.support.installation import Installation
 from tests.support.traders import SYMBOLS, Load, TimedLog
 
@@ -40,6 +44,16 @@ AT_ONCE_PERCENT: Final = 20  # of faults that do not wait for the one before to 
 FILE_BYTES_MAX: Final = 64 * 1024
 SLOW_STOPPED_SECONDS, SLOW_RUNNING_SECONDS = 0.04, 0.01
 DELAY_SECONDS: Final = 0.05
+BACK_SECONDS_MAX: Final = 30.0  # for a server that the fault before has hit
+CHAIN_FAULTS: Final = {"drop": 0, "delay": 3, "duplicate": 0, "unanswered": 0, "refuse": 0, "slow": 0.5}
+
+PARTS: Final = ["%market%", "%gateway%", "%persistence%", "%followers%", "%epoch clock%", "%meters%"]
+END_SESSIONS: Final = """
+    SELECT pg_terminate_backend(pid)
+    FROM pg_stat_activity
+    WHERE backend_type = 'client backend'
+        AND pid <> $1
+"""
 
 WRITERS: Final = """
     SELECT pid
@@ -129,6 +143,62 @@ async def ended_sessions(trouble: Trouble) -> None:
             await connection.execute("SELECT pg_terminate_backend($1)", pid)
 
 
+async def silent_postgres(trouble: Trouble) -> None:
+    """Everybody's sessions are ended, go through a proxy when they come back, and then nothing arrives any more."""
+    async with (
+        _database(trouble) as connection,  # the server has its socket
+        hole_before(trouble.installation.data_dir / "postgres/socket/.s.PGSQL.5432") as way,
+    ):
+        own = await connection.fetchval("SELECT pg_backend_pid()")
+        await connection.execute(END_SESSIONS, own)
+        await _silent(way, trouble)
+
+
+async def silent_valkey(trouble: Trouble) -> None:
+    async with (
+        _valkey(trouble) as client,
+        hole_before(trouble.installation.data_dir / "valkey/socket/valkey.sock") as way,
+    ):
+        await client.client_kill_filter(_type="normal", skipme=True)
+        asking = asyncio.create_task(_ask_for_health(trouble))  # which asks Valkey: orders do not
+        try:
+            await _silent(way, trouble)
+        finally:
+            asking.cancel()
+            await asyncio.wait([asking])
+
+
+async def _ask_for_health(trouble: Trouble) -> None:
+    """Again and again, until cancelled."""
+    async with httpx.AsyncClient(base_url=trouble.installation.url) as client:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                await client.get("/health")
+            await asyncio.sleep(0.1)
+
+
+async def _silent(way: Hole, trouble: Trouble) -> None:
+    """For a while, once somebody goes through it."""
+    async with asyncio.timeout(BACK_SECONDS_MAX):
+        await way.used(1)
+    way.silence()
+    await trouble.while_it_lasts()
+    way.heal()
+
+
+async def faulty_chain(trouble: Trouble) -> None:
+    """The next transactions are lost, late, doubled, refused, or never answered (chain/devnet/faults.py)."""
+    for fault, value in CHAIN_FAULTS.items():
+        await _ask_chain(trouble.installation.chain_url, [fault, trouble.chance.randint(1, 3), value])
+
+
+@stamina.retry(on=httpx.TransportError, attempts=None, timeout=BACK_SECONDS_MAX, wait_max=0.5)
+async def _ask_chain(url: str, order: list[Any]) -> None:
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(url, json={"jsonrpc": "2.0", "id": 1, "method": "devnet_fault", "params": order})
+    assert "error" not in answer.json(), answer.text
+
+
 async def full_disk(trouble: Trouble) -> None:
     """No session can make a file larger; PostgreSQL's log cannot be written either, and it recovers from that."""
     async with _database(trouble) as connection:
@@ -155,12 +225,9 @@ async def slow_fsync(trouble: Trouble) -> None:
 
 
 async def flush_valkey(trouble: Trouble) -> None:
-    client = redis.asyncio.from_url(EmbeddedValkey(trouble.installation.data_dir).address)
-    try:
+    async with _valkey(trouble) as client:
         await client.flushall()
         await client.client_kill_filter(_type="normal", skipme=True)
-    finally:
-        await client.aclose()
 
 
 async def planned(trouble: Trouble, *arguments: str) -> None:
@@ -192,6 +259,7 @@ FAULTS: Final[dict[str, Fault]] = {
         f"the {name} is killed": on_installation(partial(faults.kill_actor, kind=kind)) for name, kind in ACTORS.items()
     },
     "Valkey is killed": on_installation(faults.kill_valkey),
+    "Ray's control service is killed": on_installation(faults.kill_control_service),
     "the chain is killed": on_installation(faults.kill_devnet),
     "PostgreSQL is killed": on_installation(faults.kill_postgres),
     "one session of PostgreSQL is killed": on_installation(faults.kill_backend),
@@ -206,6 +274,9 @@ FAULTS: Final[dict[str, Fault]] = {
     "the network is slow": slow_network,
     "silence between a part and PostgreSQL": silent_sessions,
     "a part is cut off from PostgreSQL": ended_sessions,
+    "silence between everybody and PostgreSQL": silent_postgres,
+    "silence between everybody and Valkey": silent_valkey,
+    "the chain misbehaves": faulty_chain,
     "the disk is full": full_disk,
     "fsync is slow": slow_fsync,
     "Valkey forgets everything": flush_valkey,
@@ -274,18 +345,38 @@ def _audited(installation: Installation, path: Path, acknowledged: int) -> list[
 
 @contextlib.asynccontextmanager
 async def _database(trouble: Trouble) -> Any:
-    connection = await asyncpg.connect(EmbeddedPostgres(trouble.installation.data_dir).address)
+    connection = await _connected(EmbeddedPostgres(trouble.installation.data_dir).address)
     try:
         yield connection
     finally:
         await connection.close()
 
 
+@stamina.retry(on=OUTAGES, attempts=None, timeout=BACK_SECONDS_MAX, wait_max=0.5)
+async def _connected(dsn: str) -> Any:
+    return await asyncpg.connect(dsn)
+
+
+@contextlib.asynccontextmanager
+async def _valkey(trouble: Trouble) -> Any:
+    client = redis.asyncio.from_url(EmbeddedValkey(trouble.installation.data_dir).address)
+    try:
+        await _answers(client)
+        yield client
+    finally:
+        await client.aclose()
+
+
+@stamina.retry(on=(redis.RedisError, OSError), attempts=None, timeout=BACK_SECONDS_MAX, wait_max=0.5)
+async def _answers(client: Any) -> None:
+    await client.ping()
+
+
 async def _sessions_of_one(trouble: Trouble) -> tuple[str, list[int]]:
     """A part that has sessions, by chance, and the processes of PostgreSQL that serve it."""
     mine = "SELECT application_name, pid FROM pg_stat_activity WHERE application_name LIKE ANY($1) ORDER BY 1, 2"
     async with _database(trouble) as connection:
-        rows = await connection.fetch(mine, ["%market%", "%gateway%", "%persistence%", "%epoch clock%", "%meters%"])
+        rows = await connection.fetch(mine, PARTS)
     if not rows:
         return "nobody", []
     part = trouble.chance.choice(sorted({row["application_name"] for row in rows}))

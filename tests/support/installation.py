@@ -26,6 +26,7 @@ import pytest
 from actors import crash_points, detour
 from bench import processes
 from bench.installation import free_ports
+from persistence.embedded_devnet import FAULTS_VARIABLE
 from persistence.sealing import MasterKeys, master_keys
 
 ADMIN_EMAIL: Final = "keeper@example.org"
@@ -129,6 +130,7 @@ class Installation:
             "WATTBOOK_RECONCILIATION_EVERY_SECONDS": "2",
             crash_points.VARIABLE: str(self.crash_order),
             detour.VARIABLE: str(self.detour),
+            FAULTS_VARIABLE: "1",
             "COLUMNS": "200",
             **settings,
         }
@@ -203,6 +205,13 @@ class Installation:
     def output(self) -> str:
         """All that the daemon has printed."""
         return self.output_file.read_text()
+
+    @property
+    def chain_url(self) -> str:
+        """Of the private chain, for JSON-RPC."""
+        found = re.findall(r"Local Solana\s+(http://\S+)", self.output)
+        assert found, self.output
+        return str(found[-1])
 
     @property
     def pid(self) -> int:

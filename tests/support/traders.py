@@ -93,13 +93,13 @@ class Load:
                 await person.deposit(asset, amount)
         return people
 
-    async def start(self) -> None:
-        """All trade from now on, and all but the last from deep pockets."""
+    async def start(self, each: int = RESUMED) -> None:
+        """All trade from now on, all but the last from deep pockets; returns when each market has so many orders."""
         *people, pauper = await self.people()
         self._trading = [asyncio.create_task(self._trade(person, seed)) for seed, person in enumerate(people)]
         self._trading.append(asyncio.create_task(self._live_from_hand_to_mouth(pauper)))
         for symbol in self._symbols:
-            await self.acknowledged(symbol, RESUMED, 0)
+            await self.acknowledged(symbol, each, 0)
 
     async def stop(self) -> int:
         """Returns how many outcomes stayed unknown in spite of repeats; raises what ended a trader."""
@@ -124,10 +124,10 @@ class Load:
                 assert not task.done(), task
             await asyncio.sleep(0.005)
 
-    async def recovered(self) -> float:
-        """Wait until all markets acknowledge again; how long the slowest one's first acknowledgement took."""
+    async def recovered(self, each: int = RESUMED) -> float:
+        """Wait until all markets have acknowledged so many orders; how long the slowest one's first one took."""
         since = len(self.log.acknowledgements)
-        return max(await asyncio.gather(*(self.acknowledged(symbol, RESUMED, since) for symbol in self._symbols)))
+        return max(await asyncio.gather(*(self.acknowledged(symbol, each, since) for symbol in self._symbols)))
 
     @property
     def faults(self) -> int:
@@ -174,12 +174,14 @@ class Load:
 
 
 @asynccontextmanager
-async def judged(installation: Installation, folder: Path, symbols: Sequence[str] = SYMBOLS) -> AsyncIterator[Load]:
+async def judged(
+    installation: Installation, folder: Path, symbols: Sequence[str] = SYMBOLS, each: int = RESUMED
+) -> AsyncIterator[Load]:
     """Load from beginning to end of the block, then the judgement over everything that was acknowledged."""
     path = folder / "acknowledged.jsonl"
     load = Load(installation.url, TimedLog(path), symbols)
     try:
-        await load.start()
+        await load.start(each)
         yield load
     except BaseException:
         with contextlib.suppress(Exception):  # what failed first is what counts
