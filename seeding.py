@@ -41,7 +41,8 @@ async def first_rows(wiring: Wiring) -> str:
         for spec in planned.markets:
             if spec.symbol not in known:
                 paths = await catalogue.paths(spec.zones, now_us)
-                await catalogue.create_market(msgspec.structs.replace(spec, paths=paths), Phase.OPEN, now_us)
+                spec, shared = msgspec.structs.replace(spec, paths=paths), spec.symbol in planned.sharing
+                await catalogue.create_market(spec, Phase.OPEN, now_us, shared=shared)
         await PostgresRates(pool).put_first(
             {
                 RETAIL: _micro(settings.retail_tariff),

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from actors.sampling import lag_of
 from actors.succession import Heir
 
 log = structlog.get_logger()
@@ -41,6 +42,7 @@ class MarketHost:
         self._name, self._make = name, make
         self._tenants: dict[int, Tenant] = {}
         self._lives: dict[int, asyncio.Task[None]] = {}
+        self._lags: dict[int, Callable[[float], None]] = {}
         self._over = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -70,6 +72,11 @@ class MarketHost:
                 sums[name] = sums.get(name, 0.0) + value
         return sums
 
+    def was_late(self, seconds: float) -> None:
+        """The loop was, and so was every market here."""
+        for observe in self._lags.values():
+            observe(seconds)
+
     # --- who lives here -------------------------------------------------------------------------------------------
 
     def markets(self) -> dict[int, dict[str, Any]]:
@@ -86,6 +93,7 @@ class MarketHost:
         tenant = self._make(market_id, symbol, stands_by)
         life = asyncio.create_task(tenant.run(), name=repr(tenant))
         self._tenants[market_id], self._lives[market_id] = tenant, life
+        self._lags[market_id] = lag_of(f"market-{symbol}")  # as if it was alone: who looks finds it under its name
         life.add_done_callback(partial(self._ended, market_id, symbol))
 
     def of(self, market_id: int) -> Tenant:
@@ -100,7 +108,7 @@ class MarketHost:
             await asyncio.wait([life])
 
     def _ended(self, market_id: int, symbol: str, life: "asyncio.Task[None]") -> None:
-        del self._tenants[market_id], self._lives[market_id]
+        del self._tenants[market_id], self._lives[market_id], self._lags[market_id]
         if life.cancelled():
             return
         error = life.exception()

@@ -51,9 +51,10 @@ def every(seconds: float, look: Callable[[float], None]) -> None:
 def sample_part(name: str, part: Any, tell: Callable[[Figures], None]) -> None:
     """Measure the loop of the part's process, and what the part measures of itself when it has a `measure`.
 
-    `tell` hears the worst of the last DASHBOARD_SECONDS, for Ray's dashboard.
+    A part whose loop is several parts' has a `was_late`, which hears of it in the place of its name's histogram. `tell`
+    hears the worst of the last DASHBOARD_SECONDS, for Ray's dashboard.
     """
-    observe = gathered(metrics.LOOP_LAG_SECONDS.labels(name), metrics.LOOP_LAG_BOUNDS)
+    observe: Callable[[float], None] = getattr(part, "was_late", None) or lag_of(name)
     measure: Callable[[], Figures] = getattr(part, "measure", dict)
     worst, rounds = 0.0, 0
 
@@ -67,6 +68,11 @@ def sample_part(name: str, part: Any, tell: Callable[[Figures], None]) -> None:
             worst, rounds = 0.0, 0
 
     every(SAMPLE_SECONDS, look)
+
+
+def lag_of(name: str) -> Callable[[float], None]:
+    """What to tell how late the loop of this part was."""
+    return gathered(metrics.LOOP_LAG_SECONDS.labels(name), metrics.LOOP_LAG_BOUNDS)
 
 
 def sample_pool(name: str, pool: Pool) -> None:

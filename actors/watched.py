@@ -44,6 +44,7 @@ class Watching(ABC):
         self.status: dict[str, Any] = {"state": "starting"}
         self.faults = 0
         self.is_up = False
+        self._is_over = False
 
     async def look(self) -> None:
         """Ask for address and state; what cannot be asked has neither."""
@@ -65,7 +66,7 @@ class Watching(ABC):
                 log.warning("supervisor.down", actor=self.name, why=str(error))
             self.address, self.status, self.is_up = "", {"state": "unreachable", "detail": str(error)}, False
             self._begin_anew()
-        if not self.is_heir:
+        if not self.is_heir and not self._is_over:
             metrics.ACTOR_UP.labels(self.name).set(self.is_up)
 
     @abstractmethod
@@ -101,7 +102,6 @@ class Watched(Watching):
         self.placement, self.kind = placement, kind
         self._start = partial(handles.start, kind, msgspec.structs.replace(placement, name=self.called), recipe)
         self.actor = self._start()
-        self._is_over = False
 
     async def ask(self, method: str, *arguments: Any, seconds: float = CALL_SECONDS_MAX) -> Any:
         return await handles.call(self.actor, method, *arguments, seconds=seconds)
@@ -132,6 +132,10 @@ class WatchedHost(Watched):
         if self._finding is None or self._finding.done():
             self._finding = asyncio.create_task(self.ask("markets"))
         return await asyncio.shield(self._finding)
+
+    async def end(self) -> None:
+        await super().end()
+        metrics.ACTOR_UP.labels(self.name).set(float("nan"))  # neither up nor down: nobody shall be alarmed
 
     async def look(self) -> None:
         """See also that nobody is left there by a move, or by a supervisor that died in one."""

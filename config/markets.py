@@ -20,12 +20,16 @@ DIGITS_MAX: Final = 12
 
 
 class Beginning(Struct, frozen=True):
-    """The specs have market_id 0; costs have valid_from_us 0: from the first day on."""
+    """The specs have market_id 0; costs have valid_from_us 0: from the first day on.
+
+    sharing: symbols of the markets that share a process with others.
+    """
 
     zones: list[ZoneRecord]
     costs: list[CostRecord]
     capacities: list[CapacityRecord]
     markets: list[MarketSpec]
+    sharing: frozenset[str]
 
 
 class ZoneTable(Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,6 +70,7 @@ class MarketTable(Struct, frozen=True, forbid_unknown_fields=True):
     call_seconds: int = 0
     max_order_life_seconds: int = 7 * 86_400
     halt_seconds: int = 60
+    shared_process: bool = False
 
 
 class MarketsFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -134,7 +139,8 @@ class _Reading:
         symbols = [market.symbol for market in markets]
         for symbol in sorted({symbol for symbol in symbols if symbols.count(symbol) > 1}):
             self._wrong(f"markets {symbol}", "each symbol may appear once")
-        return Beginning(zones, costs, capacities, markets)
+        sharing = frozenset(table.symbol for table in file.markets if table.shared_process)
+        return Beginning(zones, costs, capacities, markets, sharing)
 
     def _market(
         self, table: MarketTable, known: set[str], costs: list[CostRecord], capacities: list[CapacityRecord]

@@ -42,6 +42,24 @@ async def test_rows_come_back_as_they_were_and_in_order(database: str) -> None:
     await journal.close()
 
 
+async def test_journals_of_one_process_read_through_a_pool(database: str) -> None:
+    async with await postgres.open_pool(database, 2, "readers", settings=sql.ALWAYS_BY_KEY) as readers:
+        journals = [PostgresJournal(database, 1_000, readers) for _ in range(3)]
+        await journals[0].ensure_partitions(MARKET_ID, 1_000)
+        await journals[0].open(MARKET_ID)
+        await journals[0].append(journal_row(1, 10))
+
+        found = await asyncio.gather(*(journal.rows(MARKET_ID, 0) for journal in journals))
+
+        assert [len(rows) for rows in found] == [1, 1, 1]
+        count = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'journal %'"
+        assert await readers.fetchval(count) == 1, "one appends, and nobody has a session of his own to read"
+        assert await readers.fetchval("SHOW enable_seqscan") == "off"
+        for journal in journals:
+            await journal.close()
+        assert len(await journals[1].rows(MARKET_ID, 0)) == 1, "the pool is not theirs to close"
+
+
 async def test_empty_journal_has_no_last_row(database: str) -> None:
     journal = await opened(database)
 

@@ -1,16 +1,18 @@
 """Many markets in one process: who lives there, who is begun anew, who is shown out.
 
 Seen to fail for: a market that is begun twice; a market whose end takes the others along; a market that a move left
-behind and nobody dismisses; an heir that is told to take over before its time.
+behind and nobody dismisses; an heir that does not stand by; a process
+that was ended and counts as down.
 """
 
 import asyncio
+import math
 from collections import deque
 from typing import Any
 
 import pytest
 
-from actors import handles
+from actors import handles, market_host, metrics
 from actors.handles import Unreachable
 from actors.market_host import MarketHost
 from actors.succession import STANDING_BY, Heir
@@ -82,6 +84,7 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     monkeypatch.setattr(handles, "start", lambda *_: object())
     monkeypatch.setattr(handles, "call", made.call)
+    monkeypatch.setattr(handles, "end", lambda *_: None)
     return made
 
 
@@ -108,6 +111,31 @@ async def test_a_market_is_begun_once(world: World) -> None:
     assert {number: said["state"] for number, said in world.host.markets().items()} == {1: "serving", 2: STANDING_BY}
     assert world.host.markets()[2]["address"] == "127.0.0.1:2"
     assert world.host.measure() == {"open_orders": 4.0}
+
+
+async def test_a_late_loop_is_every_markets(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    late: dict[str, list[float]] = {}
+    monkeypatch.setattr(market_host, "lag_of", lambda name: late.setdefault(name, []).append)
+    world.host.admit(1, "A", False)
+    world.host.admit(2, "B", False)
+    world.host.was_late(0.25)
+    await ended(world.made[0])
+    world.host.was_late(0.5)
+
+    assert late == {"market-A": [0.25], "market-B": [0.25, 0.5]}
+
+
+async def test_a_process_that_was_ended_is_neither_up_nor_down(world: World) -> None:
+    host = watched()
+    await host.look()
+    up = metrics.ACTOR_UP.labels("markets-1")._value
+    assert up.get() == 1
+
+    await host.end()
+    world.is_reachable = False
+    await host.look()
+
+    assert math.isnan(up.get()), "an alarm would be for nothing"
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError("planted")])

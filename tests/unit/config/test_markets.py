@@ -105,3 +105,11 @@ def test_file_that_says_a_thing_twice_or_wrongly_is_refused(tmp_path: Path, more
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsWrong, match=r"none\.toml: cannot be read"):
         load_markets(tmp_path / "none.toml")
+
+
+def test_a_market_may_share_a_process(tmp_path: Path) -> None:
+    path = tmp_path / "markets.toml"
+    path.write_text(START + MARKET + MARKET.replace('"M"', '"QUIET"') + "shared_process = true\n")
+
+    assert load_markets(path).sharing == {"QUIET"}
+    assert load_markets().sharing == frozenset()
