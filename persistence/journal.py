@@ -211,7 +211,7 @@ class PostgresJournal:
     async def _reader(self) -> AsyncIterator[AnyConnection]:
         """One read at a time on each connection."""
         if self._readers is not None:
-            async with self._readers.acquire(timeout=READ_SECONDS) as lent:
+            async with self._readers.acquire() as lent:  # those before us are bounded by the time of their commands
                 yield lent
             return
         if self._reading_turn is None:
