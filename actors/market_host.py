@@ -1,4 +1,4 @@
-"""Many markets in one process, for those that have little to do (docs/decisions/0052).
+"""Many markets in one process, for those that have little to do (docs/decisions/0053).
 
 Each is the shell that it would be alone: its own book, journal, fence and socket, and the same code on an order's way.
 They share an event loop, a pool of connections, and their fate: what ends the process ends them all, and a market that

@@ -3,7 +3,7 @@
 Ray knows an actor by one of two names, which alternate: while its process is replaced there are both. A market's heir
 stands by before it takes over; a gateway's shares the port. Which of the two counts can be asked of them at any time,
 so a supervisor that dies in between needs no memory: `settled` finds out and ends the other one. Where a market shares
-a process, now or next, its stored place says which of the two counts (docs/decisions/0052).
+a process, now or next, its stored place says which of the two counts (docs/decisions/0053).
 """
 
 import asyncio
