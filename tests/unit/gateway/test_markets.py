@@ -121,6 +121,16 @@ async def test_an_admin_makes_changes_halts_and_resumes_a_market(world: World) -
     assert shown["end_reason"] == "cancelled_by_admin"
 
 
+async def test_a_market_shares_a_process_if_its_admin_says_so(world: World) -> None:
+    boss = await world.person("boss@campus.example", "admin")
+    new = {"zones": ["Z1"], "band_bps": 0}
+
+    for symbol, more in (("ALONE", {}), ("QUIET", {"shared_process": True})):
+        assert (await boss.post("/api/v1/markets", new | {"symbol": symbol} | more)).status_code == 201
+
+    assert world.catalogue.shared == {"ALONE": False, "QUIET": True}
+
+
 async def test_new_costs_and_capacities_reach_the_markets(world: World) -> None:
     boss = await world.person("boss@campus.example", "admin")
     cost = {"from": "Z1", "to": "Z2", "wheeling": "0", "loss_bps": 0}
