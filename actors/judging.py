@@ -6,16 +6,20 @@ new or changed, and for readings whose verdict depends on the past. Signatures a
 
 import asyncio
 import struct
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from operator import itemgetter
 from typing import Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
 from actors.verification import Claim, check
-from engine.metering.messages import ACCEPTED, DUPLICATE, Signed, Submit
+from engine.metering.messages import ACCEPTED, DUPLICATE, Signed, Submit, SubmitBatch
 from engine.metering.readings import Flag, Interval, ReadingCode, Stored, signed_bytes
 from engine.metering.records import Ask, MeterRecord, Refused
+from engine.metering.runs import SIGNED, Run, Said, accept, interval_of, stored_of
 from engine.metering.validation import Accepted, Duplicate, Meter, Past, Rejected, flaw, judge
 from engine.metering.windows import Adjustment
 from engine.units import TimeUs
@@ -23,6 +27,8 @@ from engine.units import TimeUs
 METERS_AT_ONCE: Final = 1_000
 CLAIMS_AT_ONCE: Final = 64  # in one call of a thread, some 3 ms
 JUDGED_AT_ONCE: Final = 500  # then the loop may do something else, such as to go on with a commit
+RUNS_AT_ONCE: Final = 2_000  # readings, of whole runs; these take less time
+HEAD_END: Final = 0  # as a submitter: what its own meters are has been looked at
 VERIFIERS: Final = 2  # threads; libsodium runs beside Python
 
 
@@ -55,21 +61,35 @@ class Line(NamedTuple):
 class Batch:
     """What one commit will hold, and what is to be said after it."""
 
-    def __init__(self, bodies: Sequence[Submit]) -> None:
+    def __init__(self, bodies: Sequence[Submit | SubmitBatch]) -> None:
         self.bodies = bodies
-        self.codes = [[ACCEPTED] * len(body.readings) for body in bodies]
+        self.said = [_by_meter(body) if isinstance(body, SubmitBatch) else {} for body in bodies]
+        self.past = Past()
+        self.codes = [[ACCEPTED] * body.count for body in bodies]
         self.details: list[dict[int, str]] = [{} for _ in bodies]
         self.flags: list[dict[int, int]] = [{} for _ in bodies]
-        self.accepted: list[tuple[Stored, bytes | None]] = []
+        self.runs: list[Run] = []
+        self.others: list[tuple[Stored, bytes | None]] = []  # with their own signatures
         self.adjustments: list[Adjustment] = []
         self.refused: list[Refused] = []
         self.verified: set[int] = set()
+
+    @property
+    def accepted(self) -> int:
+        return len(self.others) + sum(len(run.kept) for run in self.runs)
 
     def refuse(self, line: Line, code: ReadingCode, detail: str, meter: int | None = None) -> None:
         self.codes[line.item][line.place] = code.value
         self.details[line.item][line.place] = detail
         if meter is not None:
             self.refused.append(Refused(meter, line.signed.reading.counter, code, detail))
+
+
+def _by_meter(body: SubmitBatch) -> dict[bytes, list[Said]]:
+    said: dict[bytes, list[Said]] = defaultdict(list)
+    for one in SIGNED.iter_unpack(body.signed):
+        said[one[0]].append(one)
+    return said
 
 
 class Judge:
@@ -98,22 +118,58 @@ class Judge:
     async def judge(self, batch: Batch) -> None:
         """A verdict on each reading; what is accepted is counted in, and to be committed before anybody is told."""
         await self._look_again(batch)
-        lines = await self._proven(self._spoken_for(batch), batch)
-        past = await self._past(lines)
+        lines: list[Line] = []
+        for item, body in enumerate(batch.bodies):
+            if isinstance(body, Submit):
+                lines += self._spoken_for(batch, item, body.submitter, _in_order(enumerate(body.readings)))
+            else:  # in the order in which they came, so first those before it, and what is left of it before the next
+                await self._judge_lines(lines, batch)
+                left = await self._accept_runs(batch, item, body)
+                lines = self._spoken_for(batch, item, HEAD_END, left)
+        await self._judge_lines(lines, batch)
+
+    async def _accept_runs(self, batch: Batch, item: int, body: SubmitBatch) -> list[tuple[int, Signed]]:
+        """Take what is usual, meter by meter; what is left, with its places, is to be judged one by one."""
+        now_us, left, since = self._clock(), list[tuple[int, Signed]](), 0
+        for meter_id, said in batch.said[item].items():
+            meter, taken = self.known.get(meter_id), 0
+            said.sort(key=_counter_of)
+            if meter is not None and meter.record.status != "retired":
+                run = accept(meter.state, said, now_us)
+                taken = len(run.kept)
+                if taken:
+                    batch.runs.append(run)
+                if any(map(_flags_of, run.kept)):
+                    places = _places(body, meter_id)
+                    batch.flags[item] |= {places[nth]: one[-1] for nth, one in enumerate(run.kept) if one[-1]}
+            if taken < len(said):
+                rest = zip(_places(body, meter_id)[taken:], said[taken:], strict=True)
+                left += [(place, Signed(interval_of(one))) for place, one in rest]
+            since += len(said)
+            if since >= RUNS_AT_ONCE:
+                since = 0
+                await asyncio.sleep(0)
+        return left
+
+    async def _judge_lines(self, lines: list[Line], batch: Batch) -> None:
+        if not lines:
+            return
+        lines = await self._proven(lines, batch)
+        past = await self._past(lines, batch)
         now_us = self._clock()
         for first in range(0, len(lines), JUDGED_AT_ONCE):
             self._judge(lines[first : first + JUDGED_AT_ONCE], batch, past, now_us)
             await asyncio.sleep(0)
 
     def _judge(self, lines: list[Line], batch: Batch, past: Past, now_us: TimeUs) -> None:
-        known, bodies, accepted = self.known, batch.bodies, batch.accepted
+        known, bodies, others = self.known, batch.bodies, batch.others
         for line in lines:
             item, place, signed = line
             meter = known[signed.reading.meter_id]
             verdict = judge(meter.state, signed.reading, past, now_us)
             if isinstance(verdict, Accepted):  # first, because nearly all are
                 stored, vouched = verdict.stored, bodies[item].vouched
-                accepted.append((stored, None if vouched else signed.signature or None))
+                others.append((stored, None if vouched else signed.signature or None))
                 if verdict.adjustments:
                     batch.adjustments += verdict.adjustments
                 if not vouched and meter.record.status == "registered":
@@ -140,7 +196,8 @@ class Judge:
 
     async def _look_again(self, batch: Batch) -> None:
         """Learn of meters that are not known yet, or that somebody has changed."""
-        ids = {signed.reading.meter_id for body in batch.bodies for signed in body.readings}
+        ids = set(chain.from_iterable(batch.said))
+        ids.update(one.reading.meter_id for body in batch.bodies if isinstance(body, Submit) for one in body.readings)
         now_us = self._clock()
         stale = {self._ids[number] for number in self.changed if number in self._ids}
         self.changed.clear()
@@ -150,23 +207,19 @@ class Judge:
                 stale.add(meter_id)
         await self._learn(list(stale))
 
-    def _spoken_for(self, batch: Batch) -> list[Line]:
+    def _spoken_for(
+        self, batch: Batch, item: int, submitter: int, readings: Sequence[tuple[int, Signed]]
+    ) -> list[Line]:
         """Readings that mean something, of meters that their submitter may speak for; refusals do not tell which."""
         lines = []
-        for item, body in enumerate(batch.bodies):
-            submitter = body.submitter
-            for place, signed in _in_order(body.readings):
-                line, meter = Line(item, place, signed), self.known.get(signed.reading.meter_id)
-                if (
-                    meter is None
-                    or meter.record.status == "retired"
-                    or (submitter != 0 and submitter != meter.record.owner_id)
-                ):
-                    batch.refuse(line, ReadingCode.UNKNOWN_METER, "no such meter of yours")
-                elif wrong := flaw(signed.reading):
-                    batch.refuse(line, ReadingCode.MALFORMED, wrong)
-                else:
-                    lines.append(line)
+        for place, signed in readings:
+            line, meter = Line(item, place, signed), self.known.get(signed.reading.meter_id)
+            if meter is None or meter.record.status == "retired" or submitter not in (HEAD_END, meter.record.owner_id):
+                batch.refuse(line, ReadingCode.UNKNOWN_METER, "no such meter of yours")
+            elif wrong := flaw(signed.reading):
+                batch.refuse(line, ReadingCode.MALFORMED, wrong)
+            else:
+                lines.append(line)
         return lines
 
     async def _proven(self, lines: list[Line], batch: Batch) -> list[Line]:
@@ -209,13 +262,16 @@ class Judge:
             return Claim(None, b"", b"")
         return Claim(record.public_key, signed.signature, message)
 
-    async def _past(self, lines: Iterable[Line]) -> Past:
-        """What the tables know of what matters for these; most of the time nothing does."""
-        asks = self._asks(lines)
-        if not asks:
-            return Past()
-        await self._settled()
-        return Past(await self._history.past(asks))
+    async def _past(self, lines: Iterable[Line], batch: Batch) -> Past:
+        """What the tables, and this batch, know of what matters for these; most of the time nothing does."""
+        asks, past = self._asks(lines), batch.past
+        if asks:
+            await self._settled()
+            meters = {ask.meter for ask in asks}
+            rows = await self._history.past(asks)
+            for row in chain(rows, *(stored_of(run) for run in batch.runs if run.meter in meters)):
+                past.add(row)
+        return past
 
     def _asks(self, lines: Iterable[Line]) -> list[Ask]:
         asks = []
@@ -236,9 +292,19 @@ class Judge:
 _SUSPECT: Final = Flag.SUSPECT.value
 
 
-def _in_order(readings: Sequence[Signed]) -> list[tuple[int, Signed]]:
+_counter_of: Final = itemgetter(1)  # of what is said
+_flags_of: Final = itemgetter(-1)  # of what is kept
+
+
+def _places(body: SubmitBatch, meter_id: bytes) -> list[int]:
+    """Where in the file the readings of this meter are, in the order of their counters."""
+    said = [(place, one[1]) for place, one in enumerate(SIGNED.iter_unpack(body.signed)) if one[0] == meter_id]
+    return [place for place, _ in sorted(said, key=itemgetter(1))]
+
+
+def _in_order(readings: Iterable[tuple[int, Signed]]) -> list[tuple[int, Signed]]:
     """A meter's readings in the order of their counters, whatever the order of a file; places are those of the file."""
-    return sorted(enumerate(readings), key=_place_of)
+    return sorted(readings, key=_place_of)
 
 
 def _place_of(one: tuple[int, Signed]) -> tuple[bytes, int]:

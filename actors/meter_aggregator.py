@@ -21,9 +21,19 @@ from actors import metrics
 from actors.dataplane import Connection, Secret
 from actors.judging import Batch, History, Judge, Meters
 from actors.shell import Shell
-from engine.metering.messages import ACCEPTED, DUPLICATE, Judged, Submit, Watching, WatchWindows, WindowNews
+from engine.metering.messages import (
+    ACCEPTED,
+    DUPLICATE,
+    Judged,
+    Submit,
+    SubmitBatch,
+    Watching,
+    WatchWindows,
+    WindowNews,
+)
 from engine.metering.readings import ReadingCode, Stored, slot_of
 from engine.metering.records import PostedWindow, Refused
+from engine.metering.runs import SIGNED, Run
 from engine.metering.windows import WINDOW_US, Adjustment, Closing
 from engine.units import SECOND_US, TimeUs
 from engine.views import Failed, Fault
@@ -35,7 +45,7 @@ PARTITIONS_EVERY_US: Final = 3_600 * SECOND_US
 LAG_EVERY_US: Final = 10 * SECOND_US  # all meters are walked through
 
 _decoder: msgspec.msgpack.Decoder[list[tuple[int, Any]]] = msgspec.msgpack.Decoder(
-    list[tuple[int, Submit | WatchWindows]]
+    list[tuple[int, Submit | SubmitBatch | WatchWindows]]
 )
 _encode = msgspec.msgpack.Encoder().encode
 log = structlog.get_logger()
@@ -51,7 +61,8 @@ class Readings(History, Protocol):
 
     async def write(
         self,
-        accepted: Sequence[tuple[Stored, bytes | None]],
+        runs: Sequence[Run],
+        others: Sequence[tuple[Stored, bytes | None]],
         adjustments: Sequence[Adjustment],
         refused: Sequence[Refused],
         verified: Collection[int],
@@ -80,7 +91,7 @@ class AggregatorOptions(Struct, frozen=True):
 class Item(NamedTuple):
     connection: Connection
     request_id: int
-    body: Submit
+    body: Submit | SubmitBatch
     came: float
 
 
@@ -196,27 +207,38 @@ class MeterAggregator(Shell):
             try:
                 messages = _decoder.decode(frame)
             except msgspec.MsgspecError as error:
-                log.error("meters.bad_frame", shard=self.shard, why=str(error))
-                connection.close()
+                self._bad_frame(connection, str(error))
                 return
             for request_id, body in messages:
                 if isinstance(body, WatchWindows):
                     self._watch(connection, request_id)
+                elif isinstance(body, SubmitBatch) and len(body.signed) != body.count * SIGNED.size:
+                    self._bad_frame(connection, "a batch of broken readings")
+                    return
                 elif not self._is_ours(body):
                     self._fail(connection, request_id, Fault.UNAVAILABLE, "another shard has these meters")
                 elif self._draining:
                     self._fail(connection, request_id, Fault.UNAVAILABLE, "this shard of meters stops")
-                elif self._readings_waiting + len(body.readings) > self._options.waiting_max:
+                elif self._readings_waiting + body.count > self._options.waiting_max:
                     metrics.METER_OVERLOADED.labels(str(self.shard)).inc()
                     self._fail(connection, request_id, Fault.OVERLOADED, "too many readings wait; slow down")
                 else:
                     self._waiting.append(Item(connection, request_id, body, now))
-                    self._readings_waiting += len(body.readings)
+                    self._readings_waiting += body.count
         self._wake.set()
 
-    def _is_ours(self, body: Submit) -> bool:
-        shards = self._shards
-        return shards == 1 or all(slot_of(one.reading.meter_id) % shards == self.shard for one in body.readings)
+    def _bad_frame(self, connection: Connection, why: str) -> None:
+        log.error("meters.bad_frame", shard=self.shard, why=why)
+        connection.close()
+
+    def _is_ours(self, body: Submit | SubmitBatch) -> bool:
+        if self._shards == 1:
+            return True
+        if isinstance(body, Submit):
+            ids = {one.reading.meter_id for one in body.readings}
+        else:
+            ids = {one[0] for one in SIGNED.iter_unpack(body.signed)}
+        return all(slot_of(one) % self._shards == self.shard for one in ids)
 
     def lost(self, connection: Connection) -> None:
         self._watchers.discard(connection)
@@ -246,9 +268,9 @@ class MeterAggregator(Shell):
         """
         items: list[Item] = []
         count = 0
-        while self._waiting and (not items or count + len(self._waiting[0].body.readings) <= self._options.batch_max):
+        while self._waiting and (not items or count + self._waiting[0].body.count <= self._options.batch_max):
             items.append(self._waiting.popleft())
-            count += len(items[-1].body.readings)
+            count += items[-1].body.count
         self._readings_waiting -= count
         batch, began = Batch([item.body for item in items]), perf_counter()
         try:
@@ -261,16 +283,16 @@ class MeterAggregator(Shell):
 
     async def _commit(self, items: list[Item], batch: Batch, began: float) -> None:
         try:
-            if batch.accepted or batch.refused:
+            if batch.runs or batch.others or batch.refused:
                 await self._readings.write(
-                    batch.accepted, batch.adjustments, batch.refused, batch.verified, self._now()
+                    batch.runs, batch.others, batch.adjustments, batch.refused, batch.verified, self._now()
                 )
         except BaseException:
             self._outcome_unknown(items)
             raise
         self._adjusted.update(one.meter for one in batch.adjustments)
         metrics.METER_BATCH_SECONDS.labels(str(self.shard)).observe(perf_counter() - began)
-        metrics.METER_READINGS.labels(str(self.shard)).inc(len(batch.accepted))
+        metrics.METER_READINGS.labels(str(self.shard)).inc(batch.accepted)
         for code, count in Counter(chain.from_iterable(batch.codes)).items():
             if code != ACCEPTED:
                 verdict = "duplicate" if code == DUPLICATE else ReadingCode(code).name.lower()

@@ -5,18 +5,19 @@ may have been counted, and are duplicates if they are sent again. Nothing here w
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import monotonic
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 import structlog
 
 from actors.dataplane import Connection, Secret
 from actors.dialling import Dialler
-from engine.metering.messages import Judged, Signed, Submit, Watching, WatchWindows, WindowNews
+from engine.metering.messages import Judged, Signed, Submit, SubmitBatch, Watching, WatchWindows, WindowNews
 from engine.metering.readings import slot_of
 from engine.metering.records import PostedWindow
+from engine.metering.runs import SIGNED
 from engine.views import Failed, Fault
 
 PENDING_MAX: Final = 2_000  # requests under way on one link
@@ -80,19 +81,46 @@ class MeterLinks:
         """
         links = self._links
         if not links:
-            return Failed(Fault.UNAVAILABLE, "the meters are not in the directory yet")
+            return _NOWHERE
         if len(links) == 1:
             return await links[0].request(Submit(submitter, list(readings), vouched))
-        places: list[list[int]] = [[] for _ in links]
-        for place, signed in enumerate(readings):
-            places[slot_of(signed.reading.meter_id) % len(links)].append(place)
-        parts = [(link, some) for link, some in zip(links, places, strict=True) if some]
-        answers = await asyncio.gather(
-            *(link.request(Submit(submitter, [readings[place] for place in some], vouched)) for link, some in parts)
+        places = self._places(one.reading.meter_id for one in readings)
+        return await self._gather(
+            [
+                Part(link, Submit(submitter, [readings[place] for place in some], vouched), some)
+                for link, some in places
+            ],
+            len(readings),
         )
-        codes, details, flags = [0] * len(readings), dict[int, str](), dict[int, int]()
+
+    async def submit_batch(self, signed: bytes) -> Judged | Failed:
+        """The same for a batch whose signature has been verified: SubmitBatch."""
+        links = self._links
+        if not links:
+            return _NOWHERE
+        if len(links) == 1:
+            return await links[0].request(SubmitBatch(signed))
+        size = SIGNED.size
+        places = self._places(one[0] for one in SIGNED.iter_unpack(signed))
+        parts = [
+            Part(link, SubmitBatch(b"".join([signed[place * size : (place + 1) * size] for place in some])), some)
+            for link, some in places
+        ]
+        return await self._gather(parts, len(signed) // size)
+
+    def _places(self, meter_ids: Iterable[bytes]) -> list[tuple["MeterLink", list[int]]]:
+        """Which readings go to which shard, by their places."""
+        links = self._links
+        places: list[list[int]] = [[] for _ in links]
+        for place, meter_id in enumerate(meter_ids):
+            places[slot_of(meter_id) % len(links)].append(place)
+        return [(link, some) for link, some in zip(links, places, strict=True) if some]
+
+    async def _gather(self, parts: Sequence["Part"], count: int) -> Judged | Failed:
+        answers = await asyncio.gather(*(part.link.request(part.body) for part in parts))
+        codes, details, flags = [0] * count, dict[int, str](), dict[int, int]()
         failed: Failed | None = None
-        for (_, some), answer in zip(parts, answers, strict=True):
+        for (_, _, some), answer in zip(parts, answers, strict=True):
             if isinstance(answer, Failed):
                 failed = answer if failed is None or answer.fault is Fault.OUTCOME_UNKNOWN else failed
                 continue
@@ -115,7 +143,7 @@ class MeterLink:
         self._next_id = 1
         self.run, self.moved_to = self._dialler.run, self._dialler.moved_to
 
-    async def request(self, body: Submit) -> Judged | Failed:
+    async def request(self, body: Submit | SubmitBatch) -> Judged | Failed:
         """The answer, or why there is none. Waits a while for a connection that is being made again."""
         if len(self._pending) >= PENDING_MAX:
             return Failed(Fault.OVERLOADED, "too many requests are under way")
@@ -167,4 +195,13 @@ class MeterLink:
             self._answer(request_id, _UNKNOWN)
 
 
+class Part(NamedTuple):
+    """What goes to one shard, and the places that its answers have in the whole."""
+
+    link: MeterLink
+    body: Submit | SubmitBatch
+    places: list[int]
+
+
+_NOWHERE: Final = Failed(Fault.UNAVAILABLE, "the meters are not in the directory yet")
 _UNKNOWN: Final = Failed(Fault.OUTCOME_UNKNOWN, "no answer: send the same readings again")

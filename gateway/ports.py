@@ -423,6 +423,10 @@ class Readings(Protocol):
 
     async def submit(self, submitter: int, readings: Sequence[Signed], vouched: bool) -> Judged | Failed: ...
 
+    async def submit_batch(self, signed: bytes) -> Judged | Failed:
+        """The same for plain intervals of a head-end's own meters, in the very bytes that it has signed."""
+        ...
+
     def listen(self, listener: Callable[[list[PostedWindow]], None]) -> None: ...
 
 

@@ -11,16 +11,17 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import asyncpg
-from msgspec.structs import astuple
 
 from engine.audit import SYSTEM
 from engine.metering.readings import SLOTS, Stored
 from engine.metering.records import Ask, PostedWindow, Refused
+from engine.metering.runs import Run
 from engine.metering.validation import DAY_US, PEAK_DAYS, Meter
 from engine.metering.windows import WINDOW_US, Adjustment, Closing, Windows, split
 from persistence.audit_log import append
 from persistence.energy_posting import EnergyPosting
 from persistence.postgres import ACQUIRE_SECONDS, Connection, Pool, server_settings
+from persistence.reading_rows import COLUMNS, copied
 
 LOCK_CLASS: Final = 0x4D657472  # "Metr"
 OPEN_SECONDS: Final = 20.0
@@ -29,8 +30,7 @@ DETAIL_MAX: Final = 200
 AHEAD_US: Final = 40 * DAY_US  # partitions are there for
 BEHIND_US: Final = 40 * DAY_US
 
-_STORED: Final = Stored.__struct_fields__
-_COLUMNS: Final = ", ".join(f"r.{name}" for name in _STORED)
+_COLUMNS: Final = ", ".join(f"r.{name}" for name in Stored.__struct_fields__)
 
 END_EARLIER_OWNERS = """
     /* readings.end_earlier_owners */
@@ -250,21 +250,23 @@ class PostgresReadings:
 
     async def write(
         self,
-        accepted: Sequence[tuple[Stored, bytes | None]],
+        runs: Sequence[Run],
+        others: Sequence[tuple[Stored, bytes | None]],
         adjustments: Sequence[Adjustment],
         refused: Sequence[Refused],
         verified: Collection[int],
         now_us: int,
     ) -> None:
-        """Everything of one batch, in one commit. After any error its outcome is unknown: open again and ask."""
+        """Everything of one batch, in one commit. After any error its outcome is unknown: open again and ask.
+
+        `others`: what no run has, each with its signature if it has one of its own.
+        """
         session = self.session
-        rows = [(*astuple(row), signature) for row, signature in accepted]
-        if rows and not (adjustments or refused or verified):
-            await session.copy_records_to_table("readings", records=rows, columns=[*_STORED, "signature"])
+        if not (adjustments or refused or verified):
+            await _copy(session, runs, others)
             return
         async with session.transaction():
-            if rows:
-                await session.copy_records_to_table("readings", records=rows, columns=[*_STORED, "signature"])
+            await _copy(session, runs, others)
             if adjustments:
                 late = [
                     (one.meter, one.start_us, one.device, one.counter, one.import_wh, one.export_wh, now_us)
@@ -292,6 +294,11 @@ class PostgresReadings:
         await self._pool.execute(MAKE_PARTITIONS, now_us - BEHIND_US, now_us + AHEAD_US)
         await self._pool.execute(DROP_PARTITIONS, "readings", now_us - keep_readings_us)
         await self._pool.execute(DROP_PARTITIONS, "reading_verdicts", now_us - keep_verdicts_us)
+
+
+async def _copy(session: Connection, runs: Sequence[Run], others: Sequence[tuple[Stored, bytes | None]]) -> None:
+    if runs or others:
+        await session.copy_to_table("readings", source=copied(runs, others), columns=COLUMNS, format="binary")
 
 
 def _state(row: asyncpg.Record) -> Meter:

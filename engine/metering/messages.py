@@ -1,11 +1,12 @@
 """What gateways and meter aggregators say to each other over the data plane."""
 
-from typing import Final
+from typing import ClassVar, Final
 
 from msgspec import Struct
 
 from engine.metering.readings import Reading
 from engine.metering.records import PostedWindow
+from engine.metering.runs import SIGNED
 
 ACCEPTED: Final = 0
 DUPLICATE: Final = 1
@@ -33,6 +34,24 @@ class Submit(Struct, frozen=True, array_like=True, tag=1):
     submitter: int
     readings: list[Signed]
     vouched: bool = False
+
+    @property
+    def count(self) -> int:
+        return len(self.readings)
+
+
+class SubmitBatch(Struct, frozen=True, array_like=True, tag=3):
+    """Interval readings that correct nothing, as a head-end has signed them, one after the other: runs.SIGNED.
+
+    Its signature has been verified, and all of them are of its own meters.
+    """
+
+    signed: bytes
+    vouched: ClassVar[bool] = True
+
+    @property
+    def count(self) -> int:
+        return len(self.signed) // SIGNED.size
 
 
 class WatchWindows(Struct, frozen=True, array_like=True, tag=2):

@@ -105,11 +105,13 @@ def signed_bytes(reading: Reading) -> bytes:
 
 def batch_bytes(key_id: bytes, batch_id: bytes, readings: Iterable[Reading]) -> bytes:
     """What a head-end signs for a whole batch. Raises struct.error for a reading that does not fit the layout."""
-    digest, count = hashlib.sha256(), 0
-    for reading in readings:
-        digest.update(signed_bytes(reading))
-        count += 1
-    return b"wattbook-batch-v1" + key_id + batch_id + _COUNT.pack(count) + digest.digest()
+    signed = [signed_bytes(reading) for reading in readings]
+    return batch_message(key_id, batch_id, len(signed), b"".join(signed))
+
+
+def batch_message(key_id: bytes, batch_id: bytes, count: int, signed: bytes) -> bytes:
+    """The same, of so many readings whose bytes are one after the other."""
+    return b"wattbook-batch-v1" + key_id + batch_id + _COUNT.pack(count) + hashlib.sha256(signed).digest()
 
 
 def slot_of(meter_id: bytes) -> int:

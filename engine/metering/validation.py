@@ -303,7 +303,7 @@ def _accept(meter: Meter, stored: Stored, corrected: Stored | None, past: Past) 
     flags = stored.flags
     if stored.end_us - stored.start_us > WINDOW_US:
         flags |= Flag.PRORATED.value
-    if _is_spike(meter, stored):
+    if is_spike(meter, stored.start_us, stored.end_us - stored.start_us, max(stored.import_wh, stored.export_wh)):
         flags |= Flag.SUSPECT.value
     if flags != stored.flags:
         stored = replace(stored, flags=flags)
@@ -337,13 +337,22 @@ def _portions(stored: Stored, corrected: Stored | None) -> list[Portion]:
     ]
 
 
-def _is_spike(meter: Meter, stored: Stored) -> bool:
+def wh_max_of(meter: Meter, length_us: int) -> EnergyWh:
+    """The most that an interval reading of this length may say."""
+    return min(READING_WH_MAX, meter.rated_power_w * length_us * 11 // (_HOUR_US * 10))
+
+
+def spike_free_wh(meter: Meter, start_us: TimeUs, length_us: int) -> int:
+    """So much is nothing new on this day, and `is_spike` need not be asked; -1: everything is."""
+    return ((meter.peaks.get(start_us // DAY_US, -1) + 1) * length_us - 1) // _HOUR_US
+
+
+def is_spike(meter: Meter, start_us: TimeUs, length_us: int, energy_wh: EnergyWh) -> bool:
     """Above three times the highest of the last 30 days, of a meter known for three; remembers this one's height."""
-    length_us = stored.end_us - stored.start_us
     if not length_us:
         return False
-    power_w = max(stored.import_wh, stored.export_wh) * _HOUR_US // length_us
-    day = stored.start_us // DAY_US
+    power_w = energy_wh * _HOUR_US // length_us
+    day = start_us // DAY_US
     if power_w <= meter.peaks.get(day, -1):
         return False  # the day has seen as much already
     known = [peak for one, peak in meter.peaks.items() if day - PEAK_DAYS <= one <= day]

@@ -193,7 +193,7 @@ async def test_the_second_owner_of_a_shard_ends_the_first(meters: Metering) -> N
     await second.open(0, 1, lambda number: None)
 
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError, FenceLost)):
-        await first.write([], [], [], {device.record.number}, NOW_US)
+        await first.write([], [], [], [], {device.record.number}, NOW_US)
     await second.close()
 
 

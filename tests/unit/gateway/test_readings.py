@@ -14,6 +14,7 @@ from engine.metering.readings import Interval, batch_bytes
 from engine.metering.records import PostedWindow
 from engine.units import SECOND_US
 from engine.views import Failed, Fault
+from gateway.signed_batches import Plain, plain_batch
 from tests.unit.gateway.conftest import Person, World
 from tests.unit.gateway.sockets import Socket
 
@@ -153,6 +154,47 @@ async def test_a_head_end_signs_a_whole_batch_of_its_meters(world: World) -> Non
     shown = await world.by_key(secret, "GET", "/api/v1/meters")
     assert [one["id"] for one in shown.json()["items"]] == [own]
     assert (await world.by_key(secret, "GET", f"/api/v1/meters/{foreign}")).status_code == 404
+
+
+async def test_plain_batches_go_on_as_they_were_signed_and_others_reading_by_reading(world: World) -> None:
+    ann, key = await world.person(), Ed25519PrivateKey.generate()
+    own = await meter(ann)
+    key_id, secret = await head_end(world, [own], key)
+    plain = batch(key_id, key, [reading(own, 1, signature=""), reading(own, 2, signature="")])
+    spelled = batch(key_id, key, [reading(own, 3), reading(own, 4)])  # each with a signature of its own
+
+    for media_type, encode in (("application/msgpack", msgspec.msgpack.encode), ("application/json", json.dumps)):
+        for body, batches in ((plain, 1), (spelled, 0)):
+            world.readings.batches = 0
+            answer = await world.client.post(
+                "/api/v1/readings",
+                content=encode(body),
+                headers={"content-type": media_type, "x-api-key": secret},
+            )
+            assert (answer.status_code, answer.json()["rejected"]) == (200, 0), answer.text
+            assert world.readings.batches == batches
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("corrects", 1),
+        ("at", START_US),
+        ("import_register_wh", 1),
+        ("start", "2026-01-01T00:00:00Z"),
+        ("counter", 2**63),
+        ("duration_s", 0),
+        ("export_wh", -1),
+        ("signature", "AAAA"),
+        ("meter_id", "no uuid"),
+    ],
+)
+def test_only_plain_intervals_are_plain(field: str, value: Any) -> None:
+    decode = msgspec.json.Decoder(list[Plain]).decode
+    good = reading("00000000-0000-0000-0000-000000000001", 1, signature="")
+
+    assert plain_batch(json.dumps([good]).encode(), decode) is not None
+    assert plain_batch(json.dumps([good, good | {field: value}]).encode(), decode) is None
 
 
 async def test_a_batch_that_is_changed_or_signed_by_another_is_refused_whole(world: World) -> None:
