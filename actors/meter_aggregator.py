@@ -3,7 +3,7 @@
 Order of work, always: learn what the verdicts depend on, judge in memory, commit once, then speak. While one batch is
 committed the next is judged, and what arrives meanwhile is the one after. An answer means: durable. When a commit
 fails, or its outcome is unknown, memory is thrown away and read anew from the tables; a reading that is sent again is a
-duplicate then. Windows close between batches.
+duplicate then. Windows close between batches, and are posted beside those that do not touch what is closed.
 """
 
 import asyncio
@@ -113,13 +113,13 @@ class MeterAggregator(Shell):
         self._readings, self._clock, self._options = readings, clock, options
         self._judge = Judge(readings, meters, clock, self._settled)
         self._committing: asyncio.Task[None] | None = None  # the batch before, of which nobody has been told yet
+        self._posting: asyncio.Task[None] | None = None  # windows that have left memory, and are not yet in the tables
         self._adjusted: set[int] = set()  # meters with adjustments that wait to be posted
         self._waiting: deque[Item] = deque()
         self._readings_waiting = 0
         self._watchers: set[Connection] = set()
         self._partitions_us = 0
         self._lag_looked_us = 0
-        self._is_posting = False  # windows have left memory, and are not yet in the tables
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ class MeterAggregator(Shell):
             "address": self.address,
             "meters": len(self._judge.known),
             "open_windows": sum(len(known.state.windows.open) for known in self._judge.known.values()),
-            "posting": self._is_posting,
+            "posting": self._posting is not None,
             "waiting": self._readings_waiting,
         }
 
@@ -169,7 +169,7 @@ class MeterAggregator(Shell):
                 await self._take_batch()
             if loop.time() >= next_close:
                 all_closed = await self._close_windows()
-                backlog_seconds = BACKLOG_SECONDS if self._waiting else 0.0
+                backlog_seconds = BACKLOG_SECONDS if self._waiting or self._posting is not None else 0.0
                 next_close = loop.time() + (self._options.close_every_seconds if all_closed else backlog_seconds)
             if self._draining and not self._waiting:
                 await self._settled()
@@ -275,7 +275,7 @@ class MeterAggregator(Shell):
         batch, began = Batch([item.body for item in items]), perf_counter()
         try:
             await self._judge.judge(batch)
-            await self._settled()
+            await (self._settled() if batch.adjustments or batch.verified else self._committed())
         except BaseException:
             self._outcome_unknown(items)
             raise
@@ -302,18 +302,29 @@ class MeterAggregator(Shell):
                 answer = Judged(batch.codes[place], batch.details[place], batch.flags[place])
                 item.connection.send(_encode((item.request_id, answer)))
 
-    async def _settled(self) -> None:
-        """Return once the tables have everything that memory has, but for the batch that is being judged."""
+    async def _committed(self) -> None:
         committing, self._committing = self._committing, None
         if committing is not None:
             await committing
 
+    async def _settled(self) -> None:
+        """Return once the tables have everything that memory has, but for the batch that is being judged.
+
+        Adjustments are of windows that are closed in the tables, too, so they wait for this. So does the first proof of
+        a meter's key: a window is credited by what its posting has found.
+        """
+        await self._committed()
+        if self._posting is not None:
+            await self._posting
+            self._posting = None
+
     async def _give_up(self) -> None:
         """Whatever is under way when a life ends ends with it; who waits for it has been told that nobody knows."""
-        committing, self._committing = self._committing, None
-        if committing is not None:
-            committing.cancel()
-            await asyncio.gather(committing, return_exceptions=True)
+        tasks = [task for task in (self._committing, self._posting) if task is not None]
+        self._committing = self._posting = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _outcome_unknown(self, items: list[Item]) -> None:
         for item in items:
@@ -322,10 +333,15 @@ class MeterAggregator(Shell):
     # --- windows --------------------------------------------------------------------------------------------------
 
     async def _close_windows(self) -> bool:
-        """Close what is due, post adjustments, and tell who watches. False: there is more to close."""
+        """Close what is due and begin to post it, with adjustments. False: there is more to close or to post.
+
+        Readings go on meanwhile; what is read of closed windows has been committed before.
+        """
+        if self._posting is not None and not self._posting.done():
+            return False
         await self._settled()
         await self._keep_partitions()
-        now_us, more = self._now(), True
+        now_us = self._now()
         closings: list[Closing] = []
         if now_us - self._lag_looked_us >= LAG_EVERY_US:
             self._lag_looked_us = now_us
@@ -336,17 +352,18 @@ class MeterAggregator(Shell):
             if known.state.windows.open:
                 state = known.state
                 closings += state.windows.close_due(state.end_us, state.heard_us, now_us)
-        all_closed = len(closings) < CLOSINGS_MAX
-        self._is_posting = True  # until all of it is committed; when it fails, everything is loaded anew
-        while more and (closings or self._adjusted):
-            posted, all_posted = await self._readings.post(closings, self._adjusted, now_us)
-            if all_posted:
-                self._adjusted.clear()
-            metrics.METER_WINDOWS.labels(str(self.shard)).inc(len(closings))
-            self._tell(posted)
-            closings, more = [], not all_posted
-        self._is_posting = False
-        return all_closed
+        if not closings and not self._adjusted:
+            return True
+        self._posting = asyncio.create_task(self._post(closings, now_us))  # when it fails, all is loaded anew
+        return len(closings) < CLOSINGS_MAX and not self._adjusted
+
+    async def _post(self, closings: Sequence[Closing], now_us: TimeUs) -> None:
+        """In one transaction; tells who watches."""
+        posted, all_posted = await self._readings.post(closings, self._adjusted, now_us)
+        if all_posted:
+            self._adjusted.clear()
+        metrics.METER_WINDOWS.labels(str(self.shard)).inc(len(closings))
+        self._tell(posted)
 
     def _window_lag_us(self, now_us: TimeUs) -> int:
         """How long ago the oldest window that is still open ended, by the meters' time; 0: none is late."""

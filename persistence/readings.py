@@ -1,8 +1,9 @@
 """Readings as an aggregator keeps them: one writer per slot of meters, and what it needs to begin anew.
 
-The fence is a lock of the writing session: whoever opens a shard ends the session of an earlier owner of its slots, and
-PostgreSQL gives the locks free only when that session, and what it was writing, is over. So what is read after `open`
-is final, and no two processes write readings of one meter.
+The fence is a lock of each session that writes, one for readings and one for windows, so that they need not wait for
+each other. Whoever opens a shard ends the sessions of an earlier owner of its slots, and PostgreSQL gives the locks
+free only when those sessions, and what they were writing, are over. So what is read after `open` is final, and no two
+processes write readings, or windows, of one meter.
 """
 # ruff: noqa: S608 - the SQL is joined from constants of this file, values are parameters
 
@@ -23,8 +24,10 @@ from persistence.energy_posting import EnergyPosting
 from persistence.postgres import ACQUIRE_SECONDS, Connection, Pool, server_settings
 from persistence.reading_rows import COLUMNS, copied
 
-LOCK_CLASS: Final = 0x4D657472  # "Metr"
+READINGS_CLASS: Final = 0x4D657472  # "Metr"
+WINDOWS_CLASS: Final = 0x57696E64  # "Wind"
 OPEN_SECONDS: Final = 20.0
+TRY_SECONDS: Final = 0.02  # until a session that was ended is gone
 WRITE_SECONDS: Final = 10.0
 DETAIL_MAX: Final = 200
 AHEAD_US: Final = 40 * DAY_US  # partitions are there for
@@ -42,8 +45,11 @@ END_EARLIER_OWNERS = """
         AND objid = ANY($2::oid[])
         AND objsubid = 2
         AND granted
-        AND pid <> pg_backend_pid()
+        AND pid <> $3
 """
+TRY_SLOTS = (
+    "/* readings.try_slots */ SELECT bool_and(pg_try_advisory_lock($1, slot)) FROM unnest($2::integer[]) AS s (slot)"
+)
 TAKE_SLOTS = "/* readings.take_slots */ SELECT pg_advisory_lock($1, slot) FROM unnest($2::integer[]) AS s (slot)"
 # What a restart needs of each meter: its last word, its watermark, its register, its last closed window, its peaks.
 STATES = """
@@ -166,16 +172,16 @@ class FenceLost(Exception):
 
 
 class PostgresReadings:
-    """Holds an address and a pool; `open` makes the session that may write."""
+    """Holds an address and a pool; `open` makes the sessions that may write."""
 
     def __init__(self, dsn: str, pool: Pool) -> None:
         self._dsn, self._pool = dsn, pool
-        self._session: Connection | None = None
+        self._sessions: tuple[Connection, Connection] | None = None
         self._slots: list[int] = []
         self._posting = EnergyPosting(pool)
 
     def __repr__(self) -> str:  # the address may hold a password
-        return f"PostgresReadings(open={self._session is not None})"
+        return f"PostgresReadings(open={self._sessions is not None})"
 
     async def open(self, shard: int, shards: int, changed: Callable[[int], None]) -> None:
         """Become the only writer of this shard's slots; earlier owners are ended, and what they wrote is final.
@@ -184,33 +190,43 @@ class PostgresReadings:
         """
         await self.close()
         self._slots = [slot for slot in range(SLOTS) if slot % shards == shard]
-        session = await asyncpg.connect(
+        readings = await self._connect(f"meters {shard} of {shards}")
+        windows: Connection | None = None
+        try:
+            windows = await self._connect(f"windows {shard} of {shards}")
+            await readings.add_listener("meters", lambda *heard: changed(int(heard[3])))
+            async with asyncio.timeout(OPEN_SECONDS):
+                await readings.execute(END_EARLIER_OWNERS, READINGS_CLASS, self._slots, readings.get_server_pid())
+                await readings.execute(TAKE_SLOTS, READINGS_CLASS, self._slots, timeout=OPEN_SECONDS)
+                # Only the owner of readings may end that of windows: who was ended himself meanwhile, fails here.
+                while not await windows.fetchval(TRY_SLOTS, WINDOWS_CLASS, self._slots):
+                    await readings.execute(END_EARLIER_OWNERS, WINDOWS_CLASS, self._slots, windows.get_server_pid())
+                    await asyncio.sleep(TRY_SECONDS)
+        except BaseException:
+            readings.terminate()
+            if windows is not None:
+                windows.terminate()
+            raise
+        self._sessions = (readings, windows)
+
+    async def _connect(self, name: str) -> Connection:
+        return await asyncpg.connect(
             self._dsn,
             timeout=ACQUIRE_SECONDS,
             command_timeout=WRITE_SECONDS,
-            server_settings={**server_settings(f"meters {shard} of {shards}"), "lock_timeout": f"{OPEN_SECONDS:.0f}s"},
+            server_settings={**server_settings(name), "lock_timeout": f"{OPEN_SECONDS:.0f}s"},
         )
-        try:
-            await session.add_listener("meters", lambda *heard: changed(int(heard[3])))
-            async with asyncio.timeout(OPEN_SECONDS):
-                await session.execute(END_EARLIER_OWNERS, LOCK_CLASS, self._slots)
-                await session.execute(TAKE_SLOTS, LOCK_CLASS, self._slots, timeout=OPEN_SECONDS)
-        except BaseException:
-            session.terminate()
-            raise
-        self._session = session
 
     async def close(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
+        sessions, self._sessions = self._sessions, None
+        for session in sessions or ():
             session.terminate()
 
-    @property
-    def session(self) -> Connection:
-        """Raises FenceLost."""
-        if self._session is None or self._session.is_closed():
-            raise FenceLost("the writing session has ended")
-        return self._session
+    def _open_sessions(self) -> tuple[Connection, Connection]:
+        """That of readings, that of windows. Raises FenceLost."""
+        if self._sessions is None or any(session.is_closed() for session in self._sessions):
+            raise FenceLost("a writing session has ended")
+        return self._sessions
 
     async def own_meters(self) -> list[bytes]:
         """The ids of all meters of this shard."""
@@ -261,7 +277,7 @@ class PostgresReadings:
 
         `others`: what no run has, each with its signature if it has one of its own.
         """
-        session = self.session
+        session, _ = self._open_sessions()
         if not (adjustments or refused or verified):
             await _copy(session, runs, others)
             return
@@ -287,7 +303,7 @@ class PostgresReadings:
         self, closings: Sequence[Closing], adjusted: Collection[int], now_us: int
     ) -> tuple[list[PostedWindow], bool]:
         """Close these windows and post adjustments of these meters: energy_posting.py."""
-        return await self._posting.post(self.session, closings, adjusted, now_us)
+        return await self._posting.post(self._open_sessions()[1], closings, adjusted, now_us)
 
     async def keep_partitions(self, now_us: int, keep_readings_us: int, keep_verdicts_us: int) -> None:
         """Make the months that come, and drop those that nobody wants any more."""

@@ -72,6 +72,9 @@ class FaultyReadings(PostgresReadings):
         self.may_write = asyncio.Event()  # commits wait for it
         self.may_write.set()
         self.writes = asyncio.Event()  # a commit has begun
+        self.may_post = asyncio.Event()  # windows wait for it
+        self.may_post.set()
+        self.posts = asyncio.Event()
 
     async def open(self, shard: int, shards: int, changed: Callable[[int], None]) -> None:
         await super().open(shard, shards, lambda number: None if self.deaf else changed(number))
@@ -82,6 +85,8 @@ class FaultyReadings(PostgresReadings):
         await self._faulty("write", super().write(*arguments))
 
     async def post(self, *arguments: Any) -> Any:
+        self.posts.set()
+        await self.may_post.wait()
         return await self._faulty("post", super().post(*arguments))
 
     async def _faulty(self, what: str, work: Any) -> Any:
