@@ -304,6 +304,7 @@ def _exchange(console: Console, url: str) -> Iterator[None]:
         yield
         return
     console.print("The exchange does not run; starting it for the demo")
+    signal.signal(signal.SIGTERM, _ended)  # else the exchange outlives us
     daemon = subprocess.Popen(
         [Path(sys.executable).with_name("wattbookd")],
         env=os.environ
@@ -329,3 +330,7 @@ def _exchange(console: Console, url: str) -> Iterator[None]:
     finally:
         daemon.send_signal(signal.SIGINT)
         daemon.wait(30)
+
+
+def _ended(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
