@@ -385,7 +385,8 @@ async def test_readings_are_answered_while_windows_are_posted_and_adjustments_wa
     meters.now_us += 2 * WINDOW_US
     await meters.readings[0].posts.wait()
 
-    await meters.judged([other.interval(1, LAST, 50)])
+    async with asyncio.timeout(20):
+        await meters.judged([other.interval(1, LAST, 50)])
     late = device.interval(2, LAST + 60 * SECOND_US, 7, duration_s=60)
     answer = asyncio.create_task(meters.judged([late]))
     await meters.has_judged(late)
