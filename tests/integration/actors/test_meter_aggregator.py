@@ -409,19 +409,23 @@ async def test_an_owner_of_both_locks_leaves_none_to_the_one_before(meters: Mete
     await meters.judged([device.interval(1, LAST, 100)])
     await meters.kill()
     owners = [PostgresReadings(meters.dsn, meters.pool) for _ in range(3)]
+    sessions = []
     for one in (*owners, owners[0]):
         await one.open(0, 1, lambda number: None)
+        assert one._sessions is not None
+        sessions += one._sessions
 
-    number = device.record.number
-    windows = [
-        Closing(number, LAST // WINDOW_US * WINDOW_US + place * WINDOW_US, 0, 1, WINDOW_US) for place in range(4)
-    ]
-    for place, one in enumerate(owners):
-        for work in (one.write([], [], [], [], {number}, NOW_US), one.post([windows[place]], (), NOW_US)):
-            if place == 0:
+    *ended, readings, windows = sessions
+    assert [await session.fetchval("SELECT 1") for session in (readings, windows)] == [1, 1]
+    for session in ended:
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await session.fetchval("SELECT 1")
+    closing = Closing(device.record.number, LAST // WINDOW_US * WINDOW_US, 0, 1, WINDOW_US)
+    for one in owners[1:]:
+        for work in (one.write([], [], [], [], {closing.meter}, NOW_US), one.post([closing], (), NOW_US)):
+            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError, FenceLost)):
                 await work
-            else:
-                with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError, FenceLost)):
-                    await work
+    await owners[0].write([], [], [], [], {closing.meter}, NOW_US)
+    await owners[0].post([closing], (), NOW_US)
     for one in owners:
         await one.close()

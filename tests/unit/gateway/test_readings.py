@@ -141,11 +141,13 @@ def batch(key_id: str, key: Ed25519PrivateKey, readings: list[dict[str, Any]]) -
     return {"key_id": key_id, "batch_id": str(batch_id), "readings": readings, "signature": signature}
 
 
-async def test_a_head_end_signs_a_whole_batch_of_its_meters(world: World) -> None:
+# Without a signature of its own a reading is a plain one, and its batch goes the short way.
+@pytest.mark.parametrize("more", [{}, {"signature": ""}])
+async def test_a_head_end_signs_a_whole_batch_of_its_meters(world: World, more: dict[str, str]) -> None:
     ann, key = await world.person(), Ed25519PrivateKey.generate()
     own, foreign = await meter(ann), await meter(ann, "XY-1")
     key_id, secret = await head_end(world, [own, "no-uuid"], key)
-    body = batch(key_id, key, [reading(own, 1), reading(foreign, 1)])
+    body = batch(key_id, key, [reading(own, 1, **more), reading(foreign, 1, **more)])
 
     answer = await world.by_key(secret, "POST", "/api/v1/readings", body)
 
@@ -197,17 +199,20 @@ def test_only_plain_intervals_are_plain(field: str, value: Any) -> None:
     assert plain_batch(json.dumps([good, good | {field: value}]).encode(), decode) is None
 
 
-async def test_a_batch_that_is_changed_or_signed_by_another_is_refused_whole(world: World) -> None:
+@pytest.mark.parametrize("more", [{}, {"signature": ""}])
+async def test_a_batch_that_is_changed_or_signed_by_another_is_refused_whole(
+    world: World, more: dict[str, str]
+) -> None:
     ann, key = await world.person(), Ed25519PrivateKey.generate()
     own = await meter(ann)
     key_id, secret = await head_end(world, [own], key)
-    good = batch(key_id, key, [reading(own, 1)])
+    good = batch(key_id, key, [reading(own, 1, **more)])
     bad = [
-        {**good, "readings": [reading(own, 1, export_wh=251)]},
+        {**good, "readings": [reading(own, 1, export_wh=251, **more)]},
         {**good, "batch_id": str(uuid.uuid4())},
-        {**good, "readings": [reading(own, 1), reading(own, 2)]},
-        batch(key_id, Ed25519PrivateKey.generate(), [reading(own, 1)]),
-        batch("a" * 16, key, [reading(own, 1)]),
+        {**good, "readings": [reading(own, 1, **more), reading(own, 2, **more)]},
+        batch(key_id, Ed25519PrivateKey.generate(), [reading(own, 1, **more)]),
+        batch("a" * 16, key, [reading(own, 1, **more)]),
         {**good, "signature": "?"},
     ]
 
