@@ -21,6 +21,7 @@ from engine.metering.records import MeterChange
 from engine.metering.windows import WINDOW_US, Closing
 from engine.units import SECOND_US
 from engine.views import Failed, Fault
+from persistence.postgres import Connection
 from persistence.readings import FenceLost, PostgresReadings
 from tests.support.metering import NOW_US, Metering, metering
 
@@ -409,7 +410,7 @@ async def test_an_owner_of_both_locks_leaves_none_to_the_one_before(meters: Mete
     await meters.judged([device.interval(1, LAST, 100)])
     await meters.kill()
     owners = [PostgresReadings(meters.dsn, meters.pool) for _ in range(3)]
-    sessions = []
+    sessions: list[Connection] = []
     for one in (*owners, owners[0]):
         await one.open(0, 1, lambda number: None)
         assert one._sessions is not None
