@@ -40,6 +40,7 @@ from engine.views import Failed, Fault
 
 WATCHERS_MAX: Final = 256
 BACKLOG_SECONDS: Final = 0.1  # between two looks at windows of which more are due, while readings wait
+QUIET_SECONDS: Final = 0.01  # the same while none do
 CLOSINGS_MAX: Final = 100  # or a few more in one transaction, some 20 ms: readings wait for it
 PARTITIONS_EVERY_US: Final = 3_600 * SECOND_US
 LAG_EVERY_US: Final = 10 * SECOND_US  # all meters are walked through
@@ -169,7 +170,7 @@ class MeterAggregator(Shell):
                 await self._take_batch()
             if loop.time() >= next_close:
                 all_closed = await self._close_windows()
-                backlog_seconds = BACKLOG_SECONDS if self._waiting or self._posting is not None else 0.0
+                backlog_seconds = BACKLOG_SECONDS if self._waiting else QUIET_SECONDS
                 next_close = loop.time() + (self._options.close_every_seconds if all_closed else backlog_seconds)
             if self._draining and not self._waiting:
                 await self._settled()

@@ -3,8 +3,7 @@
 Seen to fail for: an answer without a commit, an earlier owner that is not ended, open windows not read at a restart,
 adjustments that are never posted, energy for the present owner, verification by a head-end's word, a submitter who is
 not looked at, changes of meters that are not heard of, no second look at a key, a file taken in its own order, tables
-that are asked while a commit runs, a batch that outlives the failed commit before it, adjustments before their
-window, readings that wait for windows.
+that are asked while a commit runs, a batch that outlives the failed commit before it.
 """
 
 import asyncio
@@ -18,11 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from engine.metering.messages import ACCEPTED, DUPLICATE, Judged, Signed
 from engine.metering.readings import Interval, ReadingCode
 from engine.metering.records import MeterChange
-from engine.metering.windows import WINDOW_US, Closing
+from engine.metering.windows import WINDOW_US
 from engine.units import SECOND_US
 from engine.views import Failed, Fault
-from persistence.postgres import Connection
-from persistence.readings import FenceLost, PostgresReadings
+from persistence.readings import FenceLost
 from tests.support.metering import NOW_US, Metering, metering
 
 LAST = NOW_US - WINDOW_US
@@ -374,59 +372,3 @@ async def test_a_window_is_credited_once_whatever_becomes_of_its_commit(meters: 
 
     assert await meters.energy(owner) == 100
     assert await meters.pool.fetchval("SELECT count(*) FROM energy_windows") == 1
-
-
-async def test_readings_are_answered_while_windows_are_posted_and_adjustments_wait(meters: Metering) -> None:
-    owner = await meters.person("ann")
-    device, other = await meters.device(owner), await meters.device(owner)
-    await meters.pool.execute("UPDATE meters SET status = 'verified', verified_us = 1")
-    await meters.start()
-    await meters.judged([device.interval(1, LAST, 100, duration_s=60)])
-    meters.readings[0].may_post.clear()
-    meters.now_us += 2 * WINDOW_US
-    await meters.readings[0].posts.wait()
-
-    async with asyncio.timeout(20):
-        await meters.judged([other.interval(1, LAST, 50)])
-    late = device.interval(2, LAST + 60 * SECOND_US, 7, duration_s=60)
-    answer = asyncio.create_task(meters.judged([late]))
-    await meters.has_judged(late)
-
-    done, _ = await asyncio.wait([answer], timeout=0.2)
-    assert not done
-    assert await meters.pool.fetchval("SELECT count(*) FROM readings") == 2
-    assert await meters.pool.fetchval("SELECT count(*) FROM energy_windows") == 0
-    meters.readings[0].may_post.set()
-    assert (await answer).codes == [ACCEPTED]
-    await meters.pass_time(3_600)
-    assert await meters.pool.fetchval("SELECT sum(export_wh)::bigint FROM energy_windows") == 150
-    assert await meters.pool.fetchval("SELECT sum(export_wh)::bigint FROM energy_adjustments") == 7
-
-
-async def test_an_owner_of_both_locks_leaves_none_to_the_one_before(meters: Metering) -> None:
-    """Whoever has opened last may write readings and windows, the others neither."""
-    device = await meters.device(await meters.person("ann"))
-    await meters.start()
-    await meters.judged([device.interval(1, LAST, 100)])
-    await meters.kill()
-    owners = [PostgresReadings(meters.dsn, meters.pool) for _ in range(3)]
-    sessions: list[Connection] = []
-    for one in (*owners, owners[0]):
-        await one.open(0, 1, lambda number: None)
-        assert one._sessions is not None
-        sessions += one._sessions
-
-    *ended, readings, windows = sessions
-    assert [await session.fetchval("SELECT 1") for session in (readings, windows)] == [1, 1]
-    for session in ended:
-        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
-            await session.fetchval("SELECT 1")
-    closing = Closing(device.record.number, LAST // WINDOW_US * WINDOW_US, 0, 1, WINDOW_US)
-    for one in owners[1:]:
-        for work in (one.write([], [], [], [], {closing.meter}, NOW_US), one.post([closing], (), NOW_US)):
-            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError, FenceLost)):
-                await work
-    await owners[0].write([], [], [], [], {closing.meter}, NOW_US)
-    await owners[0].post([closing], (), NOW_US)
-    for one in owners:
-        await one.close()
