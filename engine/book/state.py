@@ -122,7 +122,7 @@ def digest(book: OrderBook) -> bytes:
 
     SHA-256 of everything but the orders, and of the sum of the SHA-256 of each: a sum, because an order that ends or
     is forgotten then changes it by itself. It finds replicas that went apart; proof against people is the journal's
-    chain. Source: docs/decisions/0054.
+    chain. Source: docs/decisions/0052.
     """
     digest_some(book, len(book.undigested))
     orders = sum(_digests(book.orders.values()), book.closed_digest) % DIGESTS
