@@ -2,8 +2,9 @@
 
     an epoch closes -> its auction is worked out in a thread -> ClearEpoch, commit, ClearEpoch, commit ... -> cleared
 
-One step is under way at a time, so that each commit has a few of an auction's trades and all the orders that came. If
-the process dies anywhere, the next one goes on where the journal ends. Source: docs/decisions/0039.
+One step is under way at a time, so that each commit has a few of an auction's trades and all the orders that came; those
+that came meanwhile have a commit of their own before the next. If the process dies anywhere, the next one goes on where
+the journal ends. Source: docs/decisions/0039.
 """
 
 import asyncio
@@ -44,10 +45,15 @@ class Clearing:
         self._wake.clear()
         self.committed(book, 0)
 
-    def committed(self, book: OrderBook, step_of_us: TimeUs) -> None:
-        """A commit has returned; `step_of_us`: the epoch of which it had a step, or 0."""
+    def committed(self, book: OrderBook, step_of_us: TimeUs, *, others_wait: bool = False) -> None:
+        """A commit has returned; `step_of_us`: the epoch of which it had a step, or 0.
+
+        `others_wait`: there are entries for the next commit. They go first, or they would wait for two steps.
+        """
         if step_of_us:
             self._asked = 0
+            if others_wait and book.call is not None:
+                return
         if step_of_us or (book.call is not None and not self._asked):
             self._wake.set()
 

@@ -368,6 +368,9 @@ class Market(Shell):
                     return
                 elif not self._first and not self._waiting:
                     self._wake.clear()
+                    while book.undigested and not self._wake.is_set():
+                        state.digest_some(book, DIGESTED_AT_ONCE)
+                        await asyncio.sleep(0)
                     await self._wake.wait()
         except BaseException:
             self._forget(self._draft)
@@ -423,7 +426,7 @@ class Market(Shell):
             self._is_writing = False
         self._journal_hash = row.hash
         self._commits += 1
-        self._clearing.committed(book, draft.step_of_us)
+        self._clearing.committed(book, draft.step_of_us, others_wait=bool(self._draft.entries))
         self._measure(draft, began, perf_counter())
         self._figures.count(draft.trades, draft.volume_wh, draft.turnover_micro)
         if self._crash is not None:

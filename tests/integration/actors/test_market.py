@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from actors.market import DIGESTED_AT_ONCE
 from engine.journal import NOT_HASHED, JournalRow
 from engine.market import Phase
 from engine.messages import (
@@ -25,6 +26,7 @@ from engine.messages import (
     SetPhase,
     Side,
     Tick,
+    TimeInForce,
 )
 from engine.records import AccountBalance, Draw, Want
 from engine.units import MICRO, SECOND_US
@@ -506,6 +508,20 @@ async def test_a_tick_ends_what_has_expired_and_the_first_row_of_an_epoch_carrie
     await exchange.submit("M", Tick())
 
     assert len(journal.appended[-1].state_hash) == 32
+
+
+async def test_a_market_digests_what_has_ended_while_nobody_wants_anything(exchange: Exchange) -> None:
+    await exchange.open_market("M")
+    market = exchange.start_market("M")
+    seller = await exchange.trader("seller")
+    await exchange.sequence("M")
+    orders = [order(seller, Side.SELL, "3.000", time_in_force=TimeInForce.IOC) for _ in range(3 * DIGESTED_AT_ONCE)]
+
+    await exchange.links.submit_many(1, orders)
+
+    book = market._book
+    assert book is not None
+    await eventually(lambda: len(book.closed) == len(orders) and not book.undigested)
 
 
 async def test_watchers_hear_every_sequence_once_and_only_their_own_orders(exchange: Exchange) -> None:
