@@ -2,9 +2,9 @@
 
     an epoch closes -> its auction is worked out in a thread -> ClearEpoch, commit, ClearEpoch, commit ... -> cleared
 
-One step is under way at a time, so that each commit has a few of an auction's trades and all the orders that came; those
-that came meanwhile have a commit of their own before the next. If the process dies anywhere, the next one goes on where
-the journal ends. Source: docs/decisions/0039.
+One step is under way at a time, so that each commit has a few of an auction's trades and all the orders that came;
+those that came meanwhile have a commit of their own before the next. If the process dies anywhere, the next one goes on
+where the journal ends. Source: docs/decisions/0039.
 """
 
 import asyncio
