@@ -46,6 +46,8 @@ async def test_twenty_markets_share_a_process(installation: Installation, tmp_pa
 
 def make(installation: Installation) -> None:
     """In one process, and nothing else of theirs."""
+    if not installation.running:  # the test before has looked at the logs of a whole life, so that is over
+        installation.start()
     admin = installation.admin()
     for symbol in SHARED:
         made = {"symbol": symbol, "zones": ["Z1"], "reference_price": "3.000", "band_bps": 5_000}
