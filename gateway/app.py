@@ -22,6 +22,7 @@ from gateway.api_keys import ApiKeyController, HeadEndController
 from gateway.audit import AuditController
 from gateway.chain import ChainController
 from gateway.context import Gateway
+from gateway.direct import Direct
 from gateway.documentation import openapi_config
 from gateway.edge import READS, Edge, request_id_of
 from gateway.energy import EnergyController, MeterReadingController
@@ -159,7 +160,8 @@ def create_app(
     app = application(settings.version)
     app.state["gateway"] = gateway
     _check_table(app)
-    app.asgi_handler = Edge(app.asgi_handler, settings, gateway.metrics, stages or NoStages(), traces, spans)
+    direct = Direct(app, _answer_problem)
+    app.asgi_handler = Edge(direct, settings, gateway.metrics, stages or NoStages(), traces, spans)
     return app
 
 

@@ -4,7 +4,6 @@ Request id, the client's address, security headers, CORS by exact origin, a boun
 bound on time, metrics, and msgpack answers for who asks for them. It knows no route, but whose bodies may be larger.
 """
 
-import asyncio
 import itertools
 import re
 import secrets
@@ -20,6 +19,7 @@ from structlog.contextvars import bind_contextvars
 
 from engine.views import Fault
 from gateway.addresses import Proxies
+from gateway.deadlines import Deadlines
 from gateway.errors import GatewayCode, Problem
 from gateway.limits import Drawn
 from gateway.metrics import GatewayMetrics
@@ -142,6 +142,7 @@ class Edge:
         self._always = security_headers(settings) + (((b"vary", b"Origin"),) if self._origins else ())
         self._proxies = Proxies(settings.trusted_proxies) if settings.trusted_proxies else None
         self._ids = RequestIds()
+        self._deadlines = Deadlines(settings.request_seconds_max)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._proxies is not None and (peer := scope.get("client")) is not None:
@@ -195,7 +196,7 @@ class Edge:
         """Run the request within its time and size; whatever goes wrong still gets an answer."""
         try:
             body.check_announced()
-            async with asyncio.timeout(self._settings.request_seconds_max):
+            with self._deadlines.begin():
                 await self._app(scope, body.receive, answer.send)
         except TimeoutError:
             _log.warning("request timed out", request_id=request_id_of(scope), path=scope["path"])

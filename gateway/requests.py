@@ -114,8 +114,12 @@ class GatewayRequest(Request[Caller, Any, State]):
         """The body as the type that the handler declares for `data`. Litestar calls this once per request."""
         field = self.route_handler.parsed_data_field
         assert field is not None, "only handlers that declare `data` read a body"
+        return await self.decoded(field.annotation)
+
+    async def decoded(self, kind: Any) -> Any:
+        """The body as this type. Raises VALIDATION_FAILED with the field, or UNSUPPORTED_MEDIA_TYPE."""
         content_type = request_headers(self.scope).get(b"content-type", b"").decode("latin-1")
-        return decode_body(await self.body(), content_type, field.annotation)
+        return decode_body(await self.body(), content_type, kind)
 
     async def body(self) -> bytes:
         """The whole body; the edge bounds it."""
@@ -136,15 +140,18 @@ class WireResponse(Response[Any]):
     """What handlers return, straight to JSON; Litestar's own response does much that no answer of ours needs."""
 
     def to_asgi_response(self, app: Any = None, request: Any = None, **_: Any) -> Any:  # noqa: ARG002
-        content = self.content
-        if content is None:
-            body = b""
-        elif isinstance(content, bytes):
-            body = content
-        else:
-            body = _encode_json(content)
-        media_type = (self.media_type or "application/json").encode()
-        return _Written(self.status_code or 200, body, media_type)
+        return written(self.content, self.status_code or 200, (self.media_type or "application/json").encode())
+
+
+def written(content: Any, status: int, media_type: bytes = b"application/json") -> "_Written":
+    """The answer that says this: bytes as they are, None as nothing, all else as JSON."""
+    if content is None:
+        body = b""
+    elif isinstance(content, bytes):
+        body = content
+    else:
+        body = _encode_json(content)
+    return _Written(status, body, media_type)
 
 
 class _Written:
