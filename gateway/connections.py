@@ -176,14 +176,14 @@ class Http(HttpToolsProtocol):
         settings, opened = self._connections.settings, self._opened
         assert opened is not None, "refused connections are not read"
         self._bytes, self._bytes_max = 0, settings.head_bytes_max
-        opened.due, opened.in_request = _now() + settings.head_seconds_max, True
+        opened.due, opened.in_request = self.loop.time() + settings.head_seconds_max, True
 
     def on_headers_complete(self) -> None:
         settings, opened = self._connections.settings, self._opened
         assert opened is not None
         # twice the body: chunks have heads, and trailers; who sends more than that is past the edge's answer
         self._bytes_max = settings.head_bytes_max + 2 * max(settings.body_bytes_max, settings.readings_bytes_max)
-        opened.due = _now() + settings.request_seconds_max + LATE_SECONDS
+        opened.due = self.loop.time() + settings.request_seconds_max + LATE_SECONDS
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -191,13 +191,13 @@ class Http(HttpToolsProtocol):
         assert self._opened is not None
         self._bytes, self._bytes_max = 0, self._connections.settings.head_bytes_max
         is_answered = self.cycle is None or self.cycle.response_complete  # a refused body comes to its end all the same
-        self._opened.due = _now() + KEEP_ALIVE_SECONDS if is_answered else _NEVER
+        self._opened.due = self.loop.time() + KEEP_ALIVE_SECONDS if is_answered else _NEVER
         self._opened.in_request = False
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._opened is not None and not self._opened.in_request and not self.pipeline:
-            self._opened.due = _now() + KEEP_ALIVE_SECONDS
+            self._opened.due = self.loop.time() + KEEP_ALIVE_SECONDS
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - what was wrong is for the log
         if not self.transport.is_closing():

@@ -17,6 +17,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 INSTANT_US_MAX: Final = 253_402_300_799_000_000  # the end of the year 9999
 
 
+@lru_cache(maxsize=1_024)  # an order and its fills are of one instant, and so are those of a batch
 def format_instant(time_us: TimeUs) -> str:
     """`2026-11-21T10:15:00Z`, with microseconds only when there are any."""
     seconds, rest = divmod(time_us, SECOND_US)
