@@ -30,6 +30,7 @@ from bench.bots import AUCTION, MARKET, ROUNDS, Bot, Energy, Tally, Tariffs, kwh
 from bench.client import AckLog, ApiError, Trader, new_password
 from bench.households import QUARTERS, Home, homes
 from bench.http import HttpPool
+from bench.installation import end_on_sigterm
 from bench.machine import machine, percentile
 from bench.meters import ReadingLog, install
 from config.settings import Settings
@@ -304,7 +305,7 @@ def _exchange(console: Console, url: str) -> Iterator[None]:
         yield
         return
     console.print("The exchange does not run; starting it for the demo")
-    signal.signal(signal.SIGTERM, _ended)  # else the exchange outlives us
+    end_on_sigterm()
     daemon = subprocess.Popen(
         [Path(sys.executable).with_name("wattbookd")],
         env=os.environ
@@ -330,7 +331,3 @@ def _exchange(console: Console, url: str) -> Iterator[None]:
     finally:
         daemon.send_signal(signal.SIGINT)
         daemon.wait(30)
-
-
-def _ended(number: int, _frame: object) -> None:
-    sys.exit(128 + number)

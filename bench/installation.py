@@ -43,6 +43,7 @@ class Installation:
         self._daemon: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
+        end_on_sigterm()
         said = self.data_dir / "said"
         with said.open("wb") as output:
             self._daemon = subprocess.Popen(
@@ -52,20 +53,28 @@ class Installation:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + READY_SECONDS_MAX
-        while time.monotonic() < deadline and self._daemon.poll() is None:
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/health/ready", timeout=2).status_code == httpx.codes.OK:
-                    return self
-            time.sleep(0.2)
-        self._stop()
-        raise RuntimeError(f"the exchange did not start:\n{said.read_text(errors='replace')}")
+        try:
+            self._wait(said)
+        except BaseException:  # Ctrl-C, too: nobody else would end it
+            self._stop()
+            raise
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
-        shutil.rmtree(self.data_dir, ignore_errors=True)
+
+    def _wait(self, said: Path) -> None:
+        """Until it is ready."""
+        assert self._daemon is not None
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while time.monotonic() < deadline and self._daemon.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/health/ready", timeout=2).status_code == httpx.codes.OK:
+                    return
+            time.sleep(0.2)
+        raise RuntimeError(f"the exchange did not start:\n{said.read_text(errors='replace')}")
 
     def _stop(self) -> None:
         assert self._daemon is not None
@@ -75,6 +84,17 @@ class Installation:
             self._daemon.wait(STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
             self._daemon.kill()
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+
+
+def end_on_sigterm() -> None:
+    """From here on SIGTERM ends this process as Ctrl-C does, and the exchange that it started with it."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
 
 
 class Target(Struct, frozen=True):
