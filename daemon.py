@@ -143,7 +143,9 @@ class Daemon:
         from chain.devnet.funding import fund
 
         with self._step("Local Solana") as step:
-            url = await self._embedded(stack, EmbeddedDevnet(settings.folder, settings.devnet_port))
+            url = await self._embedded(
+                stack, EmbeddedDevnet(settings.folder, settings.devnet_port, settings.devnet_slot_ms)
+            )
             keys = authorities(settings)
             given = await fund(url, [str(keys.signer(role).address) for role in Role])
             step(f"{given} keys funded" if given else url)

@@ -102,6 +102,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     chain_lanes: tuple[LaneBound, ...]
     devnet_enabled: bool
     devnet_port: Annotated[int, _between(0, 65_534)]
+    devnet_slot_ms: Annotated[int, _between(50, 10_000)]
     ray_address: str
     cluster_secret: str
 

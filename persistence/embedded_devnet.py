@@ -18,7 +18,7 @@ PROGRAM: Final = (
     "import os,sys;sys.path.insert(0,sys.argv[1])\n"
     "from persistence.priority import step_back;step_back(os.getpid(),int(sys.argv[4]))\n"
     "import uvloop;from pathlib import Path;from chain.devnet.server import serve\n"
-    f"uvloop.run(serve('{HOST}',int(sys.argv[2]),Path(sys.argv[3]),with_faults=sys.argv[5]=='faults'))"
+    f"uvloop.run(serve('{HOST}',int(sys.argv[2]),Path(sys.argv[3]),slot_ms=int(sys.argv[5]),with_faults=sys.argv[6]=='faults'))"
 )
 FAULTS_VARIABLE: Final = "DEVNET_FAULTS"  # set, to anything: the chain does wrong what a test asks it to
 
@@ -30,10 +30,10 @@ class EmbeddedDevnet(EmbeddedServer):
     stops = (("SIGTERM", 5.0),)
     _socket_name = "none"
 
-    def __init__(self, data_dir: Path, port: int = 0) -> None:
+    def __init__(self, data_dir: Path, port: int, slot_ms: int) -> None:
         """`port`: for RPC, the next is the WebSocket's; 0: two that are free."""
         super().__init__(data_dir)
-        self._port = port
+        self._port, self._slot_ms = port, slot_ms
 
     @property
     def address(self) -> str:
@@ -50,7 +50,7 @@ class EmbeddedDevnet(EmbeddedServer):
     def _command(self) -> list[str]:
         state = str(self.home / "chain.sqlite")
         faults = "faults" if os.environ.get(FAULTS_VARIABLE) else ""
-        return [sys.executable, "-c", PROGRAM, str(ROOT), str(self._port), state, str(NICE), faults]
+        return [sys.executable, "-c", PROGRAM, str(ROOT), str(self._port), state, str(NICE), str(self._slot_ms), faults]
 
     def _ready(self) -> bool:
         try:

@@ -21,7 +21,7 @@ from chain.devnet.rpc import Rpc, Unanswered
 from chain.devnet.subscriptions import Client, Subscriptions
 from chain.programs.interface import BUILT, NAMES, load_idl, program_id
 
-SLOT_SECONDS: Final = 0.4
+SLOT_MS: Final = 400
 BODY_BYTES_MAX: Final = 1 << 20
 BATCH_MAX: Final = 1_000
 HEARTBEAT_SECONDS: Final = 30
@@ -39,7 +39,7 @@ def reference_files() -> dict[Pubkey, Path]:
 class Devnet:
     """A running local chain. `slot_seconds` 0 leaves time to whoever calls devnet_tick."""
 
-    def __init__(self, ledger: Ledger, slot_seconds: float = SLOT_SECONDS, *, with_faults: bool = False) -> None:
+    def __init__(self, ledger: Ledger, slot_seconds: float = SLOT_MS / 1_000, *, with_faults: bool = False) -> None:
         self._ledger = ledger
         self._slot_seconds = slot_seconds
         self._faults = Faults() if with_faults else None
@@ -150,9 +150,9 @@ async def _write(socket: web.WebSocketResponse, client: Client) -> None:
     await socket.close()
 
 
-async def serve(host: str, port: int, path: Path | None, *, with_faults: bool = False) -> None:
+async def serve(host: str, port: int, path: Path | None, *, slot_ms: int = SLOT_MS, with_faults: bool = False) -> None:
     """Until it is cancelled: the five programs, state in `path`. For a process of its own."""
     keep_freed_memory()
     ledger = Ledger(reference_files(), path)
-    async with Devnet(ledger, with_faults=with_faults).listening(host, port):
+    async with Devnet(ledger, slot_ms / 1_000, with_faults=with_faults).listening(host, port):
         await asyncio.Event().wait()

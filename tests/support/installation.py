@@ -127,6 +127,7 @@ class Installation:
             "WATTBOOK_ADMIN_PASSWORD": ADMIN_PASSWORD,
             "WATTBOOK_SNAPSHOT_EVERY": "500",  # often enough to die beside one
             "WATTBOOK_SETTLEMENT_EVERY_SECONDS": "2",
+            "WATTBOOK_DEVNET_SLOT_MS": "150",  # final after five seconds instead of thirteen
             "WATTBOOK_RECONCILIATION_EVERY_SECONDS": "2",
             crash_points.VARIABLE: str(self.crash_order),
             detour.VARIABLE: str(self.detour),
