@@ -1,14 +1,15 @@
 """The actor that makes effects happen on the chain, each once; engine/submission.py says what becomes of each.
 
-A lane is a queue of its own with a bound on what is under way, so that slow withdrawals hold up no mints. Each lane has
-a task that claims, looks, signs and sends; one task follows what was sent, sends it again, and tells its end. Memory
-holds nothing that the table does not: whoever comes after this process takes up its rows, and it can write no more.
+A lane is a queue of its own with a bound on what is under way, so that slow withdrawals hold up no mints. One task
+looks which lanes have something due. Each lane has tasks that take turns to claim, and then look, sign and send beside
+one another, each what it has claimed. One task follows what was sent, sends it again, and tells its end. Memory holds
+nothing that the table does not: whoever comes after this process takes up its rows, and it can write no more.
 """
 
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import monotonic
 from typing import Any, Final
 
@@ -56,20 +57,22 @@ log = structlog.get_logger()
 class Lane(Struct, frozen=True):
     """under_way_max: effects that are built, signed or sent at once. pausable: stops while the chain is paused.
 
-    careful: stops while books and chain differ.
+    careful: stops while books and chain differ. rounds_max: rounds at once; one where the next looks at what the one
+    before has done.
     """
 
     name: str
     under_way_max: int
+    rounds_max: int = 1
     pausable: bool = True
     careful: bool = False
 
 
 LANES: Final = (
     Lane("register", 1_024),
-    Lane("mint", 2_048),
+    Lane("mint", 2_048, rounds_max=3),
     Lane("burn", 2_048),
-    Lane("settle", 256),
+    Lane("settle", 256, rounds_max=2),
     Lane("withdraw", 128, careful=True),
     Lane("oracle", 32),
     Lane("govern", 8, pausable=False),
@@ -79,7 +82,7 @@ LANES: Final = (
 class SubmitterOptions(Struct, frozen=True, kw_only=True):
     lanes: tuple[Lane, ...] = LANES
     claim_max: int = 256
-    idle_seconds: float = 0.5  # between two looks at an empty lane
+    idle_seconds: float = 0.5  # between two looks at what is due
     follow_seconds: float = 0.4
     confirmed_seconds: float = 5.0  # between two looks at what waits to be final, before its slot can be
     resend_seconds: float = 2.0
@@ -132,6 +135,8 @@ class ChainSubmitter:
         self._state, self._detail = "starting", ""
         self._paused = self._suspended = False
         self._slot_final = self._rounds = 0
+        self._due = {lane.name: asyncio.Event() for lane in self._options.lanes}
+        self._turns = {lane.name: asyncio.Lock() for lane in self._options.lanes}
         self._sendings = asyncio.Semaphore(SENDINGS_MAX)
         self._tasks: asyncio.TaskGroup | None = None
         self._stopping, self._learning = asyncio.Event(), asyncio.Lock()
@@ -176,12 +181,16 @@ class ChainSubmitter:
             tasks.create_task(self._every(self._options.follow_seconds, self._follow))
             tasks.create_task(self._every(self._options.say_seconds, self._rotate))
             tasks.create_task(self._every(self._options.tend_seconds, self._chain.tend))
+            tasks.create_task(self._every(self._options.idle_seconds, self._look_out))
             for lane in self._options.lanes:
-                tasks.create_task(self._every(self._options.idle_seconds, self._serve, lane))
+                for _ in range(lane.rounds_max):
+                    tasks.create_task(self._every(self._options.idle_seconds, self._serve, lane))
 
     async def drain(self) -> None:
         """Take nothing more; what is under way is in the table, and goes on with the next start."""
         self._stopping.set()
+        for due in self._due.values():
+            due.set()
 
     def status(self) -> dict[str, Any]:
         return {"state": self._state, "detail": self._detail, "in_flight": len(self._flights), "paused": self._paused}
@@ -207,25 +216,47 @@ class ChainSubmitter:
 
     # --- a lane ---
 
+    async def _look_out(self) -> bool:
+        """Wake the lanes that have something due."""
+        for name in await self._submissions.due(list(self._due), self._clock()):
+            self._due[name].set()
+        return False
+
     async def _serve(self, lane: Lane) -> bool:
         """One round; whether there may be more to do at once."""
+        with contextlib.ExitStack() as under_way:
+            async with self._turns[lane.name]:
+                await self._due[lane.name].wait()
+                if not self._is_open(lane):
+                    return False
+                under_way.enter_context(self._counted())
+                claimed = await self._claim(lane)
+            return bool(claimed) and await self._round(claimed)
+
+    def _is_open(self, lane: Lane) -> bool:
         if (self._paused and lane.pausable) or (self._suspended and lane.careful):
             return False
         if len(self._flights) >= self._options.following_max or self._chain.rotation_is_due():
             return False
+        return not self._stopping.is_set()
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """A round, while which keys stay as they are."""
         self._rounds += 1
         try:
-            return await self._round(lane)
+            yield
         finally:
             self._rounds -= 1
 
-    async def _round(self, lane: Lane) -> bool:
-        options = self._options
-        claimed = await self._submissions.claim(
-            self._owner, lane.name, options.claim_max, lane.under_way_max, self._clock()
-        )
-        if not claimed:
-            return False
+    async def _claim(self, lane: Lane) -> list[Effect]:
+        claim_max = self._options.claim_max
+        claimed = await self._submissions.claim(self._owner, lane.name, claim_max, lane.under_way_max, self._clock())
+        if len(claimed) < claim_max:
+            self._due[lane.name].clear()
+        return claimed
+
+    async def _round(self, claimed: Sequence[Effect]) -> bool:
         self._crash("claimed")
         try:
             effects = await self._with_accounts(claimed)
@@ -234,7 +265,7 @@ class ChainSubmitter:
             await self._record(self._changes(claimed, NotNow(str(error) or "the chain is away")))
             raise
         await self._settle(effects, found, packed, declined)
-        return len(claimed) == options.claim_max and bool(packed or found)
+        return len(claimed) == self._options.claim_max and bool(packed or found)
 
     async def _with_accounts(self, effects: Sequence[Effect]) -> list[Effect]:
         """Who has no address on the chain gets one: it is the first thing of his that the chain hears of."""

@@ -4,9 +4,10 @@ Why it matters: a trade is final for us at once, but its tokens move only when i
 chain must keep up with a busy day without orders waiting for it. People trade in batches; every 1,000 trades are netted
 into one settlement, whose parts become transactions of the private chain. A settlement counts from the first trade
 until its last part is confirmed, and until no fork can undo it, which on any Solana takes 32 slots more. Before that
-the chain is paused, newcomers are registered and funded many times, which fills the queue, and the pause ends: that is
-how fast it drains. In the end, orders at a steady rate, alone and beside settlements. What the parts of the chain cost
-is told in milliseconds of a core per transaction: they take the same cores as trading.
+newcomers are registered and funded, the chain is paused, and they are funded many times, which fills the queue with
+effects that wait for nothing but their turn; the pause ends: that is how fast it drains.
+In the end, orders at a steady rate, alone and beside settlements. What the parts of the chain cost is told in
+milliseconds of a core per transaction: they take the same cores as trading.
 
 Run:  python -m bench.bench_settlement            the canonical size; quote only these numbers
       python -m bench.bench_settlement --smoke    small; run by the tests, so that it cannot rot
@@ -36,7 +37,7 @@ from bench.installation import Target, arguments, settle, target
 from bench.load import Outcome, Plan
 from bench.load import run as send_orders
 from bench.machine import Result, machine, record
-from bench.people import PLENTY, pool_of, seeded
+from bench.people import PLENTY, fund, pool_of, seeded
 from bench.processes import parts
 from persistence.embedded import EmbeddedPostgres
 
@@ -90,12 +91,12 @@ TRANSACTIONS = """
 
 class Size(Struct, frozen=True):
     people: int
-    deposits: int  # of each
+    deposits: int  # of each, in each of two assets
     trades: int  # a multiple of OF_A_SETTLEMENT, so that all of them are settled whatever waited before
     orders_seconds: int
 
 
-CANONICAL: Final = Size(40, 25, 40_000, 10)
+CANONICAL: Final = Size(40, 50, 40_000, 10)
 SMOKE: Final = Size(4, 2, 1_000, 1)
 
 
@@ -153,11 +154,13 @@ async def _drained(
     exchange: Target, data_dir: Path, connection: "asyncpg.Connection[Any]", size: Size
 ) -> tuple[list[Trader], tuple[float, float]]:
     """The people; effects and transactions per second, from the first that is taken until all are confirmed."""
+    people = await seeded(exchange.url, data_dir, size.people, PLENTY)
+    await _until(connection, UNCONFIRMED, lambda count: count == 0)  # they have vaults from now on
     [admin] = await seeded(exchange.url, data_dir, 1, (), role="admin")
     await admin.call("POST", "/chain/governance/pause")
     await _until(connection, PAUSED, bool)
     newest = await connection.fetchval(NEWEST)
-    people = await seeded(exchange.url, data_dir, size.people, PLENTY * size.deposits)
+    await asyncio.gather(*(fund(each, PLENTY * size.deposits) for each in people))
     last = await connection.fetchval(NEWEST)
     await admin.call("POST", "/chain/governance/unpause")
     await _until(connection, TAKEN, lambda count: count > 0, newest, last)

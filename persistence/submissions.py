@@ -49,6 +49,16 @@ _EFFECT: Final = """
     LEFT JOIN meters m ON m.number = t.meter
     ORDER BY t.number
 """
+DUE = """
+    /* submissions.due */
+    SELECT lane
+    FROM unnest($1::text[]) AS lanes (lane)
+    WHERE EXISTS (
+        SELECT FROM chain_submissions s
+        WHERE s.lane = lanes.lane
+            AND state IN ('queued', 'failed', 'expired')
+            AND due_us <= $2)
+"""
 # Also those whose owner has died over them; the bound counts what is under way, whoever carries it.
 CLAIM = f"""
     /* submissions.claim */
@@ -215,6 +225,10 @@ class PostgresSubmissions:
         """What is under way and now this owner's: all of it, or what an owner has let lapse."""
         rows = await self._pool.fetch(ADOPT, owner, now_us, LEASE_US, everything)
         return [effect for effect in map(_effect, rows) if effect.submission.state is not State.QUEUED]
+
+    async def due(self, lanes: Sequence[str], now_us: int) -> list[str]:
+        """Those of the lanes in which something waits for nothing but its turn."""
+        return [lane for (lane,) in await self._pool.fetch(DUE, list(lanes), now_us)]
 
     async def claim(self, owner: str, lane: str, most: int, under_way_max: int, now_us: int) -> list[Effect]:
         """At most `most` effects of the lane that are due, oldest first, now built and this owner's."""

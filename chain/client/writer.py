@@ -7,6 +7,7 @@ here and do not leave.
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from msgspec import Struct
 from solana.rpc.async_api import AsyncClient
 from solana.rpc.commitment import Finalized
 from solana.rpc.core import RPCException
@@ -77,6 +78,13 @@ THERE: Final = frozenset(
 _Group: TypeAlias = list[tuple[Effect, Plan]]  # what shares a transaction
 
 
+class _Making(Struct, frozen=True):
+    """Who makes an account that only one transaction can: an effect that was signed, and until when it can land."""
+
+    number: int
+    last_height: int
+
+
 class ChainWriter:
     """Of one deployment. Methods raise ChainDown when nobody answers."""
 
@@ -93,6 +101,7 @@ class ChainWriter:
         self._tables = tables
         self._pool, self._effects, self._signers, self._price = pool, effects, signers, price
         self._programs, self._rotation = effects.programs, rotation
+        self._making: dict[Pubkey, _Making] = {}  # of all rounds: the next may begin before it is there
 
     def __repr__(self) -> str:
         return f"ChainWriter({self._pool!r})"
@@ -160,8 +169,15 @@ class ChainWriter:
                     declined.append(Declined((effect.number,), judged))
         if not plans:
             return found, [], declined
-        groups, waiting = self._packed(plans)
-        packed, refused = await self._signed(groups, await latest_blockhash(self._pool))
+        blockhash = await latest_blockhash(self._pool)
+        self._making = {key: one for key, one in self._making.items() if one.last_height >= height_final}
+        groups, waiting = self._packed(plans, blockhash.last_height)
+        unsigned = {number for group in groups for number in _numbers(group)}
+        try:
+            packed, refused = await self._signed(groups, blockhash)
+            unsigned -= {number for each in packed for number in each.numbers}
+        finally:
+            self._making = {key: one for key, one in self._making.items() if one.number not in unsigned}
         return found, packed, [*declined, *waiting, *refused]
 
     async def look(self, effects: Sequence[Effect]) -> tuple[set[int], Found]:
@@ -234,12 +250,12 @@ class ChainWriter:
                 declined.append(_declined(group, why, permanent=why not in THERE | NOT_NOW))
         return packed, declined
 
-    def _packed(self, plans: list[tuple[Effect, Plan]]) -> tuple[list[_Group], list[Declined]]:
+    def _packed(self, plans: list[tuple[Effect, Plan]], last_height: int) -> tuple[list[_Group], list[Declined]]:
         """Groups that fit one transaction each, in order; what shares one has the same signers."""
         groups: list[_Group] = []
         waiting: list[Declined] = []
         open_groups: dict[tuple[Role, ...], _Group] = {}
-        made_by: dict[Pubkey, int] = {}  # accounts that a group sets up, which no other group can
+        made_by: dict[Pubkey, int] = {}  # accounts that a group sets up, which no other group can; its id
         if self._tables is not None and plans:
             self._tables.want([*self._effects.common, *(key for _, plan in plans for key in plan.lasting)])
         for each in plans:
@@ -251,15 +267,22 @@ class ChainWriter:
                 waiting.append(Declined((effect.number,), NotNow("its accounts are in no lookup table yet")))
                 continue
             alone = plan.setup if plan.setup_fails_twice else {}
-            if any(made_by.get(account, id(group)) != id(group) for account in alone):
+            elsewhere = [account for account in alone if made_by.get(account) != id(group)]
+            if any(self._is_made_by_another(account, effect) for account in elsewhere):
                 waiting.append(Declined((effect.number,), NotNow("an account that it needs is being made")))
                 continue
-            made_by |= dict.fromkeys(alone, id(group))
+            made_by |= dict.fromkeys(elsewhere, id(group))
+            self._making |= dict.fromkeys(elsewhere, _Making(effect.number, last_height))
             if not group:
                 open_groups[plan.roles] = group
                 groups.append(group)
             group.append(each)
         return groups, waiting
+
+    def _is_made_by_another(self, account: Pubkey, effect: Effect) -> bool:
+        """One that comes again has nothing under way any more."""
+        making = self._making.get(account)
+        return making is not None and making.number != effect.number
 
     def _fits(self, group: list[tuple[Effect, Plan]]) -> bool:
         plans = [plan for _, plan in group]

@@ -181,7 +181,7 @@ class Ledger:
         error = error_json(result.err()) if isinstance(result, FailedTransactionMetadata) else None
         if error is not None and not (isinstance(error, dict) and next(iter(error)) in INCLUDED):
             raise NotIncluded(error, meta.logs())
-        after = {key: self.account(key) for key in locks.keys}
+        after = before | {key: self.account(key) for key in locks.writable_keys}
         changes: Changes = {key: (before[key], after[key]) for key in locks.writable_keys}
         mints = shapes.decimals_of(self.account, [*before.values(), *after.values()])
         record = shapes.record(transaction, raw, self.slot, int(time()), error, meta, locks, before, after, mints)

@@ -115,7 +115,7 @@ class Devnet:
     async def _get(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(text="ok")
-        socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=BODY_BYTES_MAX)
+        socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=BODY_BYTES_MAX, compress=False)
         await socket.prepare(request)
         client = Client()
         writer = asyncio.create_task(_write(socket, client))
