@@ -37,7 +37,8 @@ async def make_chain_submitter(wiring: Wiring) -> "ChainSubmitter":
 
     settings = wiring.settings
     os.nice(BACKGROUND_NICE)
-    pool = await pool_of(wiring, "chain submitter", 8, nice=0 if settings.database_url else BACKGROUND_NICE)
+    nice = 0 if settings.database_url else BACKGROUND_NICE
+    pool = await pool_of(wiring, "chain submitter", 8, waits=False, nice=nice)  # it says itself what has to wait
     rpc = rpc_pool(wiring.chain_urls, settings.solana_batch_max)
     mint = settings.solana_currency_mint
     given = Pubkey.from_string(mint) if mint else None
@@ -69,7 +70,8 @@ async def make_chain_listener(wiring: Wiring) -> "ChainListener":
 
     settings = wiring.settings
     os.nice(BACKGROUND_NICE)
-    pool = await pool_of(wiring, "chain listener", 4, nice=0 if settings.database_url else BACKGROUND_NICE)
+    nice = 0 if settings.database_url else BACKGROUND_NICE
+    pool = await pool_of(wiring, "chain listener", 4, waits=False, nice=nice)  # what is lost is read again
     streams = settings.solana_ws_urls or tuple(map(stream_url, wiring.chain_urls))
     rpc, programs = rpc_pool(wiring.chain_urls), programs_of(settings)
     books = PostgresReconciliation(pool, settings.currency, currency_is_ours=not settings.solana_currency_mint)

@@ -60,7 +60,7 @@ class ListenerOptions(Struct, frozen=True, kw_only=True):
     """silence_seconds: without a slot, then the stream is as good as dead. at_once: transactions in one round."""
 
     silence_seconds: float = 10.0
-    final_seconds: float = 1.0
+    final_seconds: float = 2.0
     say_seconds: float = 1.0
     at_once: int = 500
 

@@ -70,7 +70,7 @@ class Lane(Struct, frozen=True):
 
 LANES: Final = (
     Lane("register", 1_024),
-    Lane("mint", 2_048, rounds_max=3),
+    Lane("mint", 4_096, rounds_max=3),
     Lane("burn", 2_048),
     Lane("settle", 256, rounds_max=2),
     Lane("withdraw", 128, careful=True),

@@ -2,8 +2,9 @@
 
 Rule: one submitter at a time may change what is under way. It takes rows with one conditional update that names it as
 their owner; each later write names owner, state and attempt again, and a write that finds less than it names undoes all
-and raises Fenced. Signed bytes are here before anybody sends them. Who changes many rows locks them in the order of
-their numbers first, for the tasks of one submitter write at the same time.
+and raises Fenced. Signed bytes are here, and on the disk, before anybody sends them; whatever else a server loses with
+its last moments is found out again from the chain, so its sessions wait for the disk there alone. Who changes many rows
+locks them in the order of their numbers first, for the tasks of one submitter write at the same time.
 """
 
 from collections.abc import Collection, Sequence
@@ -117,6 +118,7 @@ RENEW = """
     FROM held
     WHERE s.number = held.number
 """
+DURABLE = "/* submissions.durable */ SET LOCAL synchronous_commit TO on"
 LOCK = """
     /* submissions.lock */
     SELECT FROM chain_submissions WHERE number = ANY($1::bigint[]) ORDER BY number FOR UPDATE
@@ -249,6 +251,8 @@ class PostgresSubmissions:
         columns = zip(*map(_row, changes), strict=True)
         first = [list(column) for column in columns]
         async with self._pool.acquire() as connection, connection.transaction():
+            if any(change.after.state is State.SIGNED for change in changes):
+                await connection.execute(DURABLE)
             await connection.execute(LOCK, first[0])
             written = await connection.execute(RECORD, owner, *first[:12], now_us, *first[12:])
             if written != f"UPDATE {len(changes)}":
@@ -284,11 +288,14 @@ class PostgresSubmissions:
         return [(row["address"], row["authority"]) for row in await self._pool.fetch(TABLES, most)]
 
     async def add_table(self, address: str, authority: str) -> None:
-        await self._pool.execute(ADD_TABLE, address, authority)
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(DURABLE)
+            await connection.execute(ADD_TABLE, address, authority)
 
     async def rotated(self, role: str, before: str, after: str) -> None:
         """The chain has a new key for this role, for good."""
-        async with self._pool.acquire() as connection:
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(DURABLE)
             await append(
                 connection, SYSTEM, "chain.key_rotated", f"role:{role}", {"address": before}, {"address": after}
             )

@@ -8,10 +8,15 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from solana.rpc.commitment import Confirmed
+from solana.rpc.core import RPCException
 from solders.account import Account
+from solders.account_decoder import UiAccountEncoding
+from solders.commitment_config import CommitmentLevel
 from solders.instruction import Instruction
 from solders.pubkey import Pubkey
+from solders.rpc.config import RpcAccountInfoConfig
+from solders.rpc.requests import GetMultipleAccounts
+from solders.rpc.responses import GetMultipleAccountsResp
 from solders.signature import Signature
 from solders.system_program import CreateAccountWithSeedParams, create_account_with_seed
 from solders.transaction_status import TransactionConfirmationStatus
@@ -36,6 +41,7 @@ MINT_RENT: Final = 1_461_600  # lamports
 UNITS: Final = 400_000
 LAND_SECONDS_MAX: Final = 60.0
 POLL_SECONDS: Final = 0.2
+ADDRESSES_MAX: Final = 100  # that a node tells of at once
 OPERATORS: Final = (Role.MINTER, Role.SETTLER, Role.PUBLISHER, Role.REGISTRAR)
 
 
@@ -55,12 +61,18 @@ def own_currency_mint(governance: Pubkey) -> Pubkey:
 async def read_accounts(pool: RpcPool, addresses: Sequence[Pubkey]) -> dict[Pubkey, Account | None]:
     """Each of them as it is now, confirmed. Raises ChainUnavailable."""
     unique = list(dict.fromkeys(addresses))
-    found: dict[Pubkey, Account | None] = {}
-    for start in range(0, len(unique), 100):
-        part = unique[start : start + 100]
-        answer = await pool.ask(lambda client, part=part: client.get_multiple_accounts(part, Confirmed))  # type: ignore[misc]
-        found |= dict(zip(part, answer.value, strict=True))
-    return found
+    parts = [unique[start : start + ADDRESSES_MAX] for start in range(0, len(unique), ADDRESSES_MAX)]
+    config = RpcAccountInfoConfig(UiAccountEncoding.Base64, commitment=CommitmentLevel.Confirmed)
+    answers = await pool.ask_together(
+        lambda part, number: GetMultipleAccounts(part, config, number), parts, GetMultipleAccountsResp
+    )
+    if refused := next((each for each in answers if isinstance(each, RPCException)), None):
+        raise refused
+    return {
+        key: account
+        for part, answer in zip(parts, answers, strict=True)
+        for key, account in zip(part, answer.value, strict=True)
+    }
 
 
 class Deployment:

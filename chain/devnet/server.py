@@ -5,12 +5,12 @@ POST /  one request or a batch      GET /health  ok      GET / with Upgrade  Web
 
 import asyncio
 import ipaddress
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from aiohttp import WSMsgType, web
 from solders.pubkey import Pubkey
 
@@ -25,6 +25,7 @@ SLOT_MS: Final = 400
 BODY_BYTES_MAX: Final = 1 << 20
 BATCH_MAX: Final = 1_000
 HEARTBEAT_SECONDS: Final = 30
+NO_JSON: Final = {"jsonrpc": "2.0", "error": {"code": -32700, "message": "Parse error"}, "id": None}
 
 
 class NotLoopback(Exception):
@@ -96,17 +97,15 @@ class Devnet:
         if slow is not None:
             await asyncio.sleep(slow)
         try:
-            asked = json.loads(await request.read())
-        except ValueError:
-            return web.json_response(
-                {"jsonrpc": "2.0", "error": {"code": -32700, "message": "Parse error"}, "id": None}
-            )
+            asked = msgspec.json.decode(await request.read())
+        except msgspec.DecodeError:
+            return _response(NO_JSON)
         try:
             if isinstance(asked, list):
                 with self._ledger.store.together():
                     answers = [self._answer(each) for each in asked[:BATCH_MAX]]
-                return web.json_response(answers)
-            return web.json_response(self._answer(asked))
+                return _response(answers)
+            return _response(self._answer(asked))
         except Unanswered:
             if request.transport is not None:
                 request.transport.abort()
@@ -131,9 +130,9 @@ class Devnet:
 
     def _serve(self, text: str, client: Client) -> None:
         try:
-            asked = json.loads(text)
-        except ValueError:
-            client.tell({"jsonrpc": "2.0", "error": {"code": -32700, "message": "Parse error"}, "id": None})
+            asked = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            client.tell(NO_JSON)
             return
         for each in asked[:BATCH_MAX] if isinstance(asked, list) else [asked]:
             if not isinstance(each, dict):
@@ -142,6 +141,10 @@ class Devnet:
             client.tell(answer)
             if isinstance(answer.get("result"), int):
                 self._subscriptions.after_answer(answer["result"])
+
+
+def _response(answer: Any) -> web.Response:
+    return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
 
 
 async def _write(socket: web.WebSocketResponse, client: Client) -> None:

@@ -3,6 +3,7 @@
 import base64
 import struct
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 from solders.account import Account
@@ -19,6 +20,7 @@ MEMO: Final = Pubkey.from_string("MemoSq4gqABAXKb96qnH8TysNcWxMyWCqXgDLGmfcHr")
 TOKEN_ACCOUNT_BYTES: Final = 165
 MINT_BYTES: Final = 82
 FEE_LAMPORTS: Final = 5_000  # for each signature
+ADDRESSES_KEPT_MAX: Final = 4_096
 ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
@@ -55,6 +57,12 @@ class Locks:
         self.writable_keys = [key for key, is_written in zip(static, written, strict=True) if is_written] + writable
 
 
+@lru_cache(ADDRESSES_KEPT_MAX)
+def text(key: Pubkey) -> str:
+    """In base58; most transactions name the same few."""
+    return str(key)
+
+
 def failure_text(found: Any) -> str:
     """The words of a failed simulation."""
     match found:
@@ -75,7 +83,7 @@ def account(found: Account | None, encoding: str | None, part: dict[str, int] | 
     return {
         "lamports": found.lamports,
         "data": base58(data) if encoding in (None, "binary") else shown,
-        "owner": str(found.owner),
+        "owner": text(found.owner),
         "executable": found.executable,
         "rentEpoch": found.rent_epoch,
         "space": len(found.data),
@@ -154,10 +162,10 @@ def record(
         "err": failed,
         "logs": list(meta.logs()),
         "units": meta.compute_units_consumed(),
-        "keys": [str(key) for key in locks.keys],
+        "keys": [text(key) for key in locks.keys],
         "loaded": {
-            "writable": [str(key) for key in locks.writable_loaded],
-            "readonly": [str(key) for key in locks.readonly_loaded],
+            "writable": [text(key) for key in locks.writable_loaded],
+            "readonly": [text(key) for key in locks.readonly_loaded],
         },
         "pre": [_lamports(before[key]) for key in locks.keys],
         "post": [_lamports(after[key]) for key in locks.keys],
@@ -178,9 +186,9 @@ def _balances(keys: list[Pubkey], accounts: dict[Pubkey, Account | None], mints:
     return [
         {
             "accountIndex": place,
-            "mint": str(holding[0]),
-            "owner": str(holding[1]),
-            "programId": str(found.owner),
+            "mint": text(holding[0]),
+            "owner": text(holding[1]),
+            "programId": text(found.owner),
             "uiTokenAmount": amount(holding[2], mints[holding[0]]),
         }
         for place, found, holding in held

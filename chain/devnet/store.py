@@ -31,7 +31,7 @@ TABLES: Final = """
         slot INTEGER NOT NULL, number INTEGER NOT NULL, address BLOB NOT NULL, account BLOB
     );
     CREATE INDEX IF NOT EXISTS undo_by_slot ON undo (slot);
-    CREATE INDEX IF NOT EXISTS undo_by_number ON undo (number);
+    DROP INDEX IF EXISTS undo_by_number;
     CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 """
 
@@ -151,12 +151,13 @@ class Store:
         ).fetchall()
         restored: dict[Pubkey, Account | None] = {}
         with self._committed():
+            for address, account in self._db.execute(
+                "SELECT address, account FROM undo WHERE slot >= ? ORDER BY number DESC", (slot,)
+            ):
+                restored[Pubkey(address)] = Account.from_bytes(account) if account else None
+            self._db.execute("DELETE FROM undo WHERE slot >= ?", (slot,))
             for number, _ in rows:
-                for address, account in self._db.execute(
-                    "SELECT address, account FROM undo WHERE number = ?", (number,)
-                ):
-                    restored[Pubkey(address)] = Account.from_bytes(account) if account else None
-                for table in ("undo", "mentions", "transactions"):
+                for table in ("mentions", "transactions"):
                     self._db.execute(f"DELETE FROM {table} WHERE number = ?", (number,))  # noqa: S608 - of our own names
             self._put(restored)
         return restored, [_record(record) for _, record in rows]

@@ -4,10 +4,10 @@ Rule: a client that does not read is let go. Its queue has a bound, and a notifi
 """
 
 import asyncio
-import json
 from collections import deque
 from typing import Any, Final
 
+import msgspec
 from solders.account import Account
 from solders.pubkey import Pubkey
 
@@ -37,7 +37,7 @@ class Client:
             self.let_go = True
             self.waiting.put_nowait(None)
             return
-        self.waiting.put_nowait(json.dumps(message))
+        self.waiting.put_nowait(msgspec.json.encode(message).decode())
 
 
 class Subscription:

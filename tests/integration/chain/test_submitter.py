@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from solders.keypair import Keypair
 
 from actors.chain_submitter import ChainSubmitter
@@ -38,7 +39,7 @@ from persistence.meters import PostgresMeters
 from persistence.outbox import Order
 from persistence.projections import PostgresProjections
 from persistence.settlements import PostgresSettlements
-from tests.support.on_chain import OnChain, narrow
+from tests.support.on_chain import QUICK, OnChain, narrow
 from tests.support.rows import batch, trade_row, trade_transfer
 
 SLOT_SECONDS = 0.04
@@ -408,13 +409,16 @@ async def test_the_poisoned_member_of_a_batch_is_found(world: OnChain) -> None:
     assert await world.held(ann) == (600, 0)
 
 
-async def test_what_newcomers_need_is_made_by_one_transaction_and_fails_in_no_other(world: OnChain) -> None:
+@pytest.mark.parametrize("claim_max", [256, 4], ids=["in one round", "in rounds that overlap"])
+async def test_what_newcomers_need_is_made_by_one_transaction_and_fails_in_no_other(
+    world: OnChain, claim_max: int
+) -> None:
     """The faucet's meter of a person is registered with his first energy; more of it fills several transactions."""
     (ann,) = await world.people("ann")
     for number in range(24):
         await world.ledger.deposit(ann, "energy:Z1", 10, f"{number}", 1)
 
-    async with world.submitting():
+    async with world.submitting(options=replace(QUICK, claim_max=claim_max)):
         await world.until_final()
 
     rows = await world.pool.fetch("SELECT attempt, signature FROM chain_submissions WHERE kind = 'deposit_issued'")

@@ -1,6 +1,7 @@
 """Submissions in real tables: those who change many of them at once never wait for each other in a circle.
 
-Seen to fail for: rows locked as the table happens to hold them, by `renew`, `record` and `adopt` one by one.
+Seen to fail for: rows locked as the table happens to hold them, by `renew`, `record` and `adopt` one by one; signed
+bytes that do not wait for the disk, and everything else that does; a lane called due for what is due later.
 """
 
 import asyncio
@@ -13,9 +14,19 @@ from msgspec.structs import replace
 
 from engine.submission import Change, Effect, State
 from persistence import outbox
+from persistence.postgres import open_pool
 from persistence.submissions import PostgresSubmissions
 
 OWNER, LATER, OTHERS = "one", 10**15, "another"
+NOTE_COMMITS = """
+    CREATE TABLE commits (state text, setting text);
+    CREATE FUNCTION note_commit() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO commits VALUES (NEW.state, current_setting('synchronous_commit'));
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER note_commit AFTER UPDATE ON chain_submissions FOR EACH ROW EXECUTE FUNCTION note_commit();
+"""
 
 
 async def record(submissions: PostgresSubmissions, effects: list[Effect]) -> None:
@@ -57,3 +68,33 @@ async def test_rows_are_locked_in_the_order_of_their_numbers(
             # raises LockNotAvailable where the one who waits for the first has taken another already
             await holder.execute("SELECT FROM chain_submissions WHERE number > $1 FOR UPDATE NOWAIT", numbers[0])
         await waiting
+
+
+async def test_signed_bytes_alone_wait_for_the_disk(database: str, pool: asyncpg.Pool) -> None:
+    await pool.execute(NOTE_COMMITS)
+    tables = await open_pool(database, 1, waits=False)
+    submissions = PostgresSubmissions(tables)
+    async with pool.acquire() as connection:
+        await outbox.add(connection, [outbox.Order("user_registered", "user:1", {"user_id": 1})], 1)
+
+    (built,) = await submissions.claim(OWNER, "register", 4, 4, LATER)
+    signed = replace(built.submission, state=State.SIGNED, signature="s")
+    await submissions.record(OWNER, [Change(built, signed, b"raw")], LATER)
+    sent = replace(signed, state=State.SENT)
+    await submissions.record(OWNER, [Change(replace(built, submission=signed), sent)], LATER)
+
+    commits = [tuple(row) for row in await pool.fetch("SELECT * FROM commits")]
+    assert commits == [("built", "off"), ("signed", "on"), ("sent", "off")]
+    await tables.close()
+
+
+async def test_a_lane_is_due_while_something_in_it_waits_for_its_turn(pool: asyncpg.Pool) -> None:
+    submissions = PostgresSubmissions(pool)
+    async with pool.acquire() as connection:
+        await outbox.add(connection, [outbox.Order("user_registered", "user:1", {"user_id": 1})], 1)
+    await pool.execute("UPDATE chain_submissions SET due_us = 100")
+
+    assert await submissions.due(["mint", "register"], 99) == []
+    assert await submissions.due(["mint", "register"], 100) == ["register"]
+    await submissions.claim(OWNER, "register", 4, 4, 100)
+    assert await submissions.due(["mint", "register"], LATER) == []
