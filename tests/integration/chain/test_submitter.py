@@ -5,10 +5,10 @@ and the events of the chain with the effects that were asked for.
 
 Seen to fail for: a write that names no owner, a bound that is not counted, a batch that is not halved, parts of
 settlements that are not reported, one vault for fees and grid, the bit of another part looked at, what newcomers need
-made by several transactions. Found while they were made: two lanes that open one person's account at once, the
-runtime's errors in JSON, a payload that an encoder refuses. Not for bytes that are sent before they are stored: the
-guard makes that harmless; nor for rounds of the oracle that do not wait for the one before: they share a transaction,
-in order.
+made by several transactions, of one round or of two at once. Found while they were made: two lanes that open one
+person's account at once, the runtime's errors in JSON, a payload that an encoder refuses. Not for bytes that are sent
+before they are stored: the guard makes that harmless; nor for rounds of the oracle that do not wait for the one before:
+they share a transaction, in order.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from solders.keypair import Keypair
 from actors.chain_submitter import ChainSubmitter
 from actors.crash_points import SUBMITTER_POINTS
 from actors.hosting import clock_us
+from chain.client.writer import ChainWriter
 from engine.audit import SYSTEM
 from engine.journal import Fenced
 from engine.metering.records import NewMeter
@@ -32,7 +33,7 @@ from engine.oracle.submissions import feed_id
 from engine.records import Want
 from engine.settlement.netting import FEES, GRID, Rule
 from engine.settlement.states import Status
-from engine.submission import Change, TooLittle
+from engine.submission import Change, NotNow, TooLittle
 from persistence import outbox
 from persistence.chain_desk import PostgresChainDesk
 from persistence.meters import PostgresMeters
@@ -425,6 +426,26 @@ async def test_what_newcomers_need_is_made_by_one_transaction_and_fails_in_no_ot
     assert {row["attempt"] for row in rows} == {1}
     assert len({row["signature"] for row in rows}) > 1
     assert await world.held(ann) == (240, 0)
+
+
+async def test_two_rounds_at_once_make_what_a_newcomer_needs_once(world: OnChain) -> None:
+    (ann,) = await world.people("ann")
+    await world.ledger.deposit(ann, "THB", 10, "first", 1)  # with which she has a vault
+    async with world.submitting():
+        await world.until_final()
+    for number in range(4):
+        await world.ledger.deposit(ann, "energy:Z1", 10, f"{number}", 1)
+    effects = await world.submissions.claim("one", "mint", 4, 4, clock_us())
+    async with world.pool_of() as rpc:
+        writer = ChainWriter(rpc, world.effects, world.signers)
+
+        rounds = await asyncio.gather(writer.plan(effects[:2]), writer.plan(effects[2:]))
+        again = await asyncio.gather(writer.plan(effects[:2]), writer.plan(effects[2:]))
+
+    assert sorted(len(packed) for _, packed, _ in rounds) == [0, 1]
+    waiting = [one.why for _, _, declined in rounds for one in declined]
+    assert waiting == [NotNow("an account that it needs is being made")] * 2
+    assert [len(packed) for _, packed, _ in again] == [len(packed) for _, packed, _ in rounds]  # who made it may again
 
 
 async def test_a_meter_that_changed_hands_credits_who_had_it_then(world: OnChain) -> None:
