@@ -148,7 +148,7 @@ async def make_persistence(wiring: Wiring) -> Persistence:
         partial(ArchivedJournal, wiring.dsn, settings.archive, readers),
         PostgresSnapshots(pool),
         PostgresProjections(pool),
-        handles.directory,
+        handles.Directory(),
         wiring.cluster_secret,
         FollowerOptions(
             currency=settings.currency,
@@ -197,7 +197,7 @@ async def make_epoch_clock(wiring: Wiring) -> "EpochClock":
         Duty("oracle rounds", 1.0, PostgresOracleRounds(pool).close_due),
         Duty("figures", FIGURES_SECONDS, partial(look_at_database, PostgresFigures(pool))),
     )
-    clock = EpochClock(handles.directory, wiring.cluster_secret, clock_us, duties)
+    clock = EpochClock(handles.Directory(), wiring.cluster_secret, clock_us, duties)
     clock.add(Duty("rebates", 5.0, PostgresMakers(pool, settings.currency).reward_due))
     clock.add(Duty("recurring orders", 1.0, RecurringOrders(PostgresRecurring(pool), clock.links).place_due))
     return clock
@@ -223,8 +223,8 @@ async def make_gateway(wiring: Wiring, number: int) -> "GatewayServer":
 
     tracing = tracing_of(wiring.settings, f"gateway-{number}")
     carried, queried = (tracing.carried, tracing.queried) if tracing is not None else (None, None)
-    links = Links(handles.directory, wiring.cluster_secret, carried)
-    meters = MeterLinks(handles.meter_directory, wiring.cluster_secret)
+    links = Links(handles.Directory(), wiring.cluster_secret, carried)
+    meters = MeterLinks(handles.MeterDirectory(), wiring.cluster_secret)
     pool = await pool_of(wiring, f"gateway {number}", 16, queried=queried)
     app = gateway_app(wiring, pool, links, meters, traces_of(wiring.settings, number), tracing)
     return GatewayServer(number, app, wiring.settings.http_host, wiring.settings.http_port, [links.run, meters.run])

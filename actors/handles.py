@@ -22,6 +22,7 @@ from actors.links import Place
 NAMESPACE: Final = "wattbook"
 SUPERVISOR: Final = "supervisor"
 CALL_SECONDS_MAX: Final = 5.0
+NEWS_SECONDS_MAX: Final = 5.0  # who waits for a change is answered by then without one
 LOOK_SECONDS_MAX: Final = 2.0  # a person waits
 CPUS: Final = 0.01  # an actor waits most of the time; real load is spread by the placement below
 
@@ -30,6 +31,17 @@ _decode_place = msgspec.msgpack.Decoder(Place).decode
 
 OBJECT_STORE_BYTES: Final = 80 * 2**20  # the least that Ray takes; nothing of ours lies there
 _CONTROL_SERVICE: Final = "gcs_server"  # as Ray calls the process
+_WAKES: Final = {
+    "RAY_task_events_report_interval_ms": "0",  # a page of all calls ever made: here, of the supervisor's questions
+    "RAY_event_stats": "0",  # times of Ray's own event loops, for its logs
+    "RAY_memory_monitor_refresh_ms": "1000",  # 250
+    "RAY_raylet_check_gc_period_milliseconds": "1000",  # 100
+    "RAY_raylet_report_resources_period_milliseconds": "1000",  # 100
+    "RAY_kill_idle_workers_interval_ms": "2000",  # 200
+    "REPORTER_UPDATE_INTERVAL_MS": "15000",  # 5000; processor and memory of each process, for the dashboard
+    "METRICS_RECORD_INTERVAL_S": "30",  # 5; the dashboard's own
+    "SCAN_EVENT_DIR_INTERVAL_SECONDS": "30",  # 2
+}  # Ray's defaults in the comments
 FOLDER_LENGTH_MAX: Final = 40  # Ray's sockets lie below it, and a socket's path has at most 107 bytes
 
 
@@ -84,11 +96,21 @@ def keep_control_service_in(folder: Path) -> None:
     os.environ["RAY_gcs_storage_path"] = str(folder)  # noqa: SIM112
 
 
+def wake_seldom() -> None:
+    """Have a Ray that is started from now on do more rarely what nobody waits for, unless the environment says else.
+
+    On a small machine every time that one of its many processes wakes, an order waits.
+    """
+    for name, value in _WAKES.items():
+        os.environ.setdefault(name, value)
+
+
 def start_cluster(folder: Path, dashboard_port: int) -> None:
     """Start Ray on this machine for as long as this process lives, its dashboard on loopback."""
     if len(str(folder)) > FOLDER_LENGTH_MAX:
         folder = Path(tempfile.gettempdir()) / f"wattbook-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
     keep_control_service_in(folder / "control")
+    wake_seldom()
     ray.init(
         num_cpus=max(2, os.cpu_count() or 2),
         namespace=NAMESPACE,
@@ -100,6 +122,7 @@ def start_cluster(folder: Path, dashboard_port: int) -> None:
         logging_level=logging.ERROR,
         _temp_dir=str(folder),
     )
+    _head().kill_log_monitor(check_alive=False)  # it carries workers' output to drivers: log_to_driver=False
 
 
 def node_address() -> str:
@@ -161,10 +184,38 @@ def end(actor: Any) -> None:
     ray.kill(actor, no_restart=True)
 
 
-async def directory() -> list[Place]:
-    """Every market and where it listens, as the supervisor knows it. Raises Unreachable."""
-    supervisor = await asyncio.to_thread(find, SUPERVISOR)  # Ray's look-up by name blocks
-    return [_decode_place(place) for place in await call(supervisor, "directory")]
+class _Asked:
+    """What the supervisor says in answer to one question, asked again and again; it answers when that has changed."""
+
+    method: str
+
+    def __init__(self) -> None:
+        self._known = b""  # digest of the last answer
+
+    async def _ask(self, *, waits: bool) -> list[bytes]:
+        supervisor = await asyncio.to_thread(find, SUPERVISOR)  # Ray's look-up by name blocks
+        known = self._known if waits else b""
+        seconds = CALL_SECONDS_MAX + (NEWS_SECONDS_MAX if known else 0.0)
+        self._known, said = await call(supervisor, self.method, known, seconds=seconds)
+        return list(said)
+
+
+class Directory(_Asked):
+    """Every market and where it listens, as the supervisor knows it: links.Directory. Raises Unreachable."""
+
+    method = "directory"
+
+    async def __call__(self, *, waits: bool = False) -> list[Place]:
+        return [_decode_place(place) for place in await self._ask(waits=waits)]
+
+
+class MeterDirectory(_Asked):
+    """Where each shard of the meters listens, as the supervisor knows it: meter_links.Directory. Raises Unreachable."""
+
+    method = "meter_directory"
+
+    async def __call__(self, *, waits: bool = False) -> list[str]:
+        return [address.decode() for address in await self._ask(waits=waits)]
 
 
 async def supervision() -> dict[str, Any]:
@@ -194,9 +245,3 @@ class Processes:
             return dict(await call(supervisor, "replacements", seconds=LOOK_SECONDS_MAX))
         except Unreachable:
             return {}
-
-
-async def meter_directory() -> list[str]:
-    """Where each shard of the meters listens, as the supervisor knows it. Raises Unreachable."""
-    supervisor = await asyncio.to_thread(find, SUPERVISOR)  # Ray's look-up by name blocks
-    return list(await call(supervisor, "meter_directory"))

@@ -56,12 +56,9 @@ class Host:
         log.critical("actor.died", part=repr(self._part), why=why, exc_info=error)
         os._exit(1)  # Ray starts the actor anew if it still counts on it; a process without its task must not pretend
 
-    async def address(self) -> str:
-        """host:port of the data plane; empty for a part that has none."""
-        return str(getattr(self._part, "address", ""))
-
     async def status(self) -> dict[str, Any]:
-        return {"pid": os.getpid(), **self._part.status()}
+        """How it is; `address`: host:port of the data plane, empty for a part that has none."""
+        return {"pid": os.getpid(), **self._part.status(), "address": str(getattr(self._part, "address", ""))}
 
     async def drain(self) -> None:
         """Finish what is under way and stop; returns when that is done."""
@@ -144,10 +141,11 @@ class ChainListenerActor(Host):
 class SupervisorActor(Host):
     """Starts, watches and names the others."""
 
-    async def meter_directory(self) -> list[str]:
-        """Where each shard of the meters listens; empty: nowhere at the moment."""
+    async def meter_directory(self, known: bytes) -> tuple[bytes, list[bytes]]:
+        """Where each shard of the meters listens, and a digest; empty: nowhere at the moment."""
         part: Any = self._part
-        return list(part.meter_directory())
+        digest, shards = await part.meter_directory(known)
+        return digest, shards
 
     async def replace(self, name: str, by_snapshot: bool, node: str, shared: bool | None) -> dict[str, Any]:
         """Begin to replace an actor's process with a fresh one; how that stands."""
@@ -159,7 +157,8 @@ class SupervisorActor(Host):
         part: Any = self._part
         return dict(part.replacements())
 
-    async def directory(self) -> list[bytes]:
-        """Every market as an encoded Place."""
+    async def directory(self, known: bytes) -> tuple[bytes, list[bytes]]:
+        """Every market as an encoded Place, and a digest."""
         part: Any = self._part
-        return list(await part.directory())
+        digest, places = await part.directory(known)
+        return digest, places

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import structlog
 
-LOOK_SECONDS: Final = 0.1
+LOOK_SECONDS: Final = 0.25
 RESTARTS_MAX: Final = 8
 RESTARTS_SECONDS: Final = 300.0
 BACKOFF_SECONDS_MAX: Final = 10.0

@@ -9,9 +9,10 @@ could have been done is sent a second time.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+import contextlib
+from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
-from typing import Any, Final, NamedTuple, cast, get_args
+from typing import Any, Final, NamedTuple, Protocol, cast, get_args
 
 import msgspec
 import structlog
@@ -31,6 +32,7 @@ PENDING_MAX: Final = 20_000
 ANSWER_SECONDS_MAX: Final = 10.0
 DIRECTORY_SECONDS: Final = 0.5
 DIRECTORY_SECONDS_WHILE_DOWN: Final = 0.1
+EXPIRE_SECONDS: Final = 0.5
 WATCH_AGAIN_SECONDS: Final = 0.2
 LEAVE_SECONDS_MAX: Final = 2.0  # for the answers that a process which is left still owes
 HELD_SECONDS_MAX: Final = 5.0
@@ -51,7 +53,12 @@ class Place(Struct, frozen=True):
     address: str
 
 
-Directory = Callable[[], Awaitable[list[Place]]]
+class Directory(Protocol):
+    """Who knows the markets. `waits`: it answers when something is not as it said the last time, or after a while."""
+
+    async def __call__(self, *, waits: bool = False) -> list[Place]: ...
+
+
 Carried = Callable[[], str]
 Listener = Callable[[BookView | Feed | None], None]
 
@@ -73,17 +80,22 @@ class Links:
     async def run(self) -> None:
         """Keep the directory fresh and the links open; the owner cancels it."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._expire())
             while True:
                 await self._refresh(tasks)
-                for link in self._links.values():
-                    link.expire()
-                self._changed.clear()
-                try:
-                    down = any(not link.is_up for link in self._links.values())
-                    async with asyncio.timeout(DIRECTORY_SECONDS_WHILE_DOWN if down else DIRECTORY_SECONDS):
+                seconds = DIRECTORY_SECONDS if self._all_up() else DIRECTORY_SECONDS_WHILE_DOWN
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
                         await self._changed.wait()
-                except TimeoutError:
-                    continue
+
+    def _all_up(self) -> bool:
+        return all(link.is_up for link in self._links.values())
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRE_SECONDS)
+            for link in self._links.values():
+                link.expire()
 
     def refresh_soon(self) -> None:
         """Somebody knows that the directory has changed."""
@@ -116,11 +128,21 @@ class Links:
             link.watch(Watch(book, tuple(sorted(participants))), listener)
 
     async def _refresh(self, tasks: asyncio.TaskGroup) -> None:
+        waits = self._all_up() and not self._changed.is_set()
+        self._changed.clear()
+        asking = asyncio.create_task(self._directory(waits=waits))
+        changed = asyncio.create_task(self._changed.wait())
         try:
-            places = await self._directory()
+            await asyncio.wait((asking, changed), return_when=asyncio.FIRST_COMPLETED)
+            if waits and not asking.done():  # somebody knows better: ask anew, without waiting
+                return
+            places = await asking
         except Exception as error:  # noqa: BLE001 - whatever the control plane's trouble, the data plane goes on
             log.warning("links.directory_unreachable", why=repr(error))
             return
+        finally:
+            asking.cancel()
+            changed.cancel()
         self._specs = {place.spec.symbol: place.spec for place in places}
         for place in places:
             link = self._links.get(place.spec.market_id)

@@ -5,9 +5,9 @@ may have been counted, and are duplicates if they are sent again. Nothing here w
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 import structlog
@@ -24,14 +24,20 @@ PENDING_MAX: Final = 2_000  # requests under way on one link
 ANSWER_SECONDS_MAX: Final = 20.0
 UP_SECONDS_MAX: Final = 5.0
 DIRECTORY_SECONDS: Final = 0.5
+EXPIRE_SECONDS: Final = 0.5
 
-Directory: TypeAlias = Callable[[], Awaitable[list[str]]]  # where each shard listens; empty: nowhere at the moment
 Listener: TypeAlias = Callable[[list[PostedWindow]], None]
 _encode = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[list[tuple[int, Any]]] = msgspec.msgpack.Decoder(
     list[tuple[int, Judged | Watching | WindowNews | Failed]]
 )
 log = structlog.get_logger()
+
+
+class Directory(Protocol):
+    """Where each shard listens; empty: nowhere at the moment. `waits`: as in links.Directory."""
+
+    async def __call__(self, *, waits: bool = False) -> list[str]: ...
 
 
 class MeterLinks:
@@ -50,15 +56,20 @@ class MeterLinks:
     async def run(self) -> None:
         """Keep the directory fresh and the links open; the owner cancels it."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._expire())
             while True:
                 try:
-                    addresses = await self._directory()
+                    addresses = await self._directory(waits=True)
                     self._arrange(addresses, tasks)
                 except Exception as error:  # noqa: BLE001 - whatever the control plane's trouble, the data plane goes on
                     log.warning("meter_links.directory_unreachable", why=repr(error))
-                for link in self._links:
-                    link.expire()
                 await asyncio.sleep(DIRECTORY_SECONDS)
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRE_SECONDS)
+            for link in self._links:
+                link.expire()
 
     def _arrange(self, addresses: Sequence[str], tasks: asyncio.TaskGroup) -> None:
         while len(self._links) > len(addresses):

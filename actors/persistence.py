@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from msgspec import Struct
@@ -26,6 +26,9 @@ from engine.journal import JournalBroken
 from engine.projection import Projection
 from engine.views import BookView, Feed
 
+OPENED_SECONDS: Final = 0.25  # until somebody looks again whether a market has been opened
+MARKETS_SECONDS: Final = 0.5  # until somebody looks again whether there is another market
+
 log = structlog.get_logger()
 
 
@@ -41,7 +44,7 @@ class FollowerOptions(Struct, frozen=True):
     entries_max: int = 4_000
     snapshot_every: int = 50_000
     snapshots_kept: int = 3
-    poll_seconds: float = 0.25
+    poll_seconds: float = 2.0  # the market says when it has committed; this is for when that was lost
     rest_seconds_max: float = 1.0
     burst_max: int = 100_000
     partition_ahead: int = 2_000_000
@@ -80,13 +83,14 @@ class Follower:
         self._partitions_to = 0
 
     def notice(self, news: BookView | Feed | None) -> None:
-        """The market has committed: look at once instead of at the next poll. Or somebody waits to read."""
-        if news is None:
-            return
+        """The market has committed: look at once instead of at the next poll. Or somebody waits to read.
+
+        None: it is out of sight, and may have committed what nobody could tell us any more.
+        """
         if isinstance(news, Feed) and news.is_awaited:
             self._awaited = max(self._awaited, news.sequence)
             self._hurry.set()
-        else:
+        elif news is not None:
             self._told = news.sequence
         self._wake.set()
 
@@ -102,7 +106,7 @@ class Follower:
                 log.critical("follower.diverged", market=self.symbol, why=str(error))
             except NothingToRecover:
                 self.state, self.detail = "waiting", "the market has not been opened yet"
-                await asyncio.sleep(self._options.poll_seconds)
+                await asyncio.sleep(min(self._options.poll_seconds, OPENED_SECONDS))
             except Exception as error:  # noqa: BLE001 - a task's end: kept, logged, and started over
                 failures = failures + 1 if self.state != "following" else 1
                 self.state, self.detail = "waiting", repr(error)
@@ -126,6 +130,7 @@ class Follower:
             if monotonic() - looked > self._options.obligations_every_seconds:
                 projection.presence.oblige(await self._projections.obligations(self.market_id))
                 looked = monotonic()
+            self._wake.clear()  # what is told from here on may not be among these
             rows = await self._journal.rows(self.market_id, replica.book.sequence, ROWS_AT_ONCE)
             for row in rows:
                 advance(replica, row, projection.add)
@@ -150,7 +155,6 @@ class Follower:
                 await self._wait()
 
     async def _wait(self) -> None:
-        self._wake.clear()
         try:
             async with asyncio.timeout(self._options.poll_seconds):
                 await self._wake.wait()
@@ -210,18 +214,18 @@ class Persistence:
         self._journal_of, self._snapshots, self._projections = journal_of, snapshots, projections
         self._options, self._crash_of = options, crash_of
         self._links = Links(directory, secret)
-        self._duties, self._ended = duties, asyncio.Event()
+        self._duties = duties
         self._followers: dict[int, Follower] = {}
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Follow every market until stopped."""
         async with asyncio.TaskGroup() as tasks:
             links = tasks.create_task(self._links.run())
             for duty in self._duties:
-                tasks.create_task(keep(duty, clock_us, self._ended))
+                tasks.create_task(keep(duty, clock_us, self._stopping))
             following: list[asyncio.Task[None]] = []
-            while not self._stopping:
+            while not self._stopping.is_set():
                 for spec in self._links.markets().values():
                     if spec.market_id not in self._followers:
                         follower = Follower(
@@ -236,8 +240,9 @@ class Persistence:
                         self._followers[spec.market_id] = follower
                         following.append(tasks.create_task(follower.run()))
                         self._links.watch(spec.market_id, frozenset(), False, follower.notice)
-                await asyncio.sleep(0.1)
-            self._ended.set()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(MARKETS_SECONDS):
+                        await self._stopping.wait()
             for follower in self._followers.values():
                 follower.stop()
             await asyncio.gather(*following)
@@ -245,7 +250,7 @@ class Persistence:
 
     async def drain(self) -> None:
         """Follow to the end of every journal, take a last snapshot of each, stop."""
-        self._stopping = True
+        self._stopping.set()
 
     def status(self) -> dict[str, Any]:
         return {

@@ -7,8 +7,9 @@ could not ask for again.
 
 import asyncio
 import contextlib
+import hashlib
 from collections import Counter, deque
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ import msgspec
 import structlog
 
 from actors import handles
-from actors.handles import Placement, Unreachable
+from actors.handles import NEWS_SECONDS_MAX, Placement, Unreachable
 from actors.hosting import (
     EpochClockActor,
     GatewayActor,
@@ -100,6 +101,7 @@ class Supervisor:
         self._others: dict[str, Watched] = {}
         self._absences: deque[Absence] = deque(maxlen=FAULTS_KEPT)
         self._draining = False
+        self._looked = asyncio.Event()  # of this round: everyone has been asked, or has had time to answer
         self._replacements: dict[str, Replacement] = {}
         self._replacing: asyncio.Task[None] | None = None
 
@@ -124,21 +126,46 @@ class Supervisor:
                 if task is None or task.done():
                     looking[watched.name] = asyncio.create_task(watched.look())
             await asyncio.wait(looking.values(), timeout=0.2)
+            self._looked.set()
+            self._looked = asyncio.Event()
             all_up = all(watched.is_up for watched in everyone)
             await asyncio.sleep(WATCH_SECONDS if all_up else WATCH_SECONDS_WHILE_DOWN)
         await asyncio.gather(*looking.values())
 
-    async def directory(self) -> list[bytes]:
-        """Every market as an encoded Place; asks anew for those that were not up."""
+    async def directory(self, known: bytes) -> tuple[bytes, list[bytes]]:
+        """Every market as an encoded Place, and their digest: who knows that one already is told when it differs.
+
+        For somebody who knows nothing it asks anew those that were not up.
+        """
         down = [watched for watched in self._markets.values() if not watched.is_up]
-        if down and not self._draining:
+        if down and not known and not self._draining:
             await asyncio.wait([asyncio.create_task(watched.look()) for watched in down], timeout=1.0)
+        return await self._news(self._places, known)
+
+    async def meter_directory(self, known: bytes) -> tuple[bytes, list[bytes]]:
+        """Where each shard of the meters listens; the same otherwise."""
+        return await self._news(self._shards, known)
+
+    async def _news(self, look: Callable[[], list[bytes]], known: bytes) -> tuple[bytes, list[bytes]]:
+        """What is there once it is not what is known, at the latest after NEWS_SECONDS_MAX; with its digest."""
+        deadline = asyncio.get_running_loop().time() + NEWS_SECONDS_MAX
+        while True:
+            seen = look()
+            digest = hashlib.blake2b(_encode(seen), digest_size=16).digest()
+            if digest != known:
+                return digest, seen
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._looked.wait()
+            except TimeoutError:
+                return digest, seen
+
+    def _places(self) -> list[bytes]:
         return [_encode(Place(spec, self._markets[market_id].address)) for market_id, spec in self._specs.items()]
 
-    def meter_directory(self) -> list[str]:
-        """Where each shard of the meters listens."""
+    def _shards(self) -> list[bytes]:
         shards = [self._others.get(f"meters-{shard}") for shard in range(self._meter_shards)]
-        return [watched.address if watched is not None else "" for watched in shards]
+        return [watched.address.encode() if watched is not None else b"" for watched in shards]
 
     async def drain(self) -> None:
         """Stop the others in order: no new requests, no new commands, everything followed, then end them."""

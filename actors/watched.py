@@ -111,7 +111,8 @@ class Watched(Watching):
         handles.end(self.actor)
 
     async def _seen(self) -> tuple[str, dict[str, Any]]:
-        return await self.ask("address"), await self.ask("status")
+        status = await self.ask("status")
+        return status["address"], status
 
     def _begin_anew(self) -> None:
         if not self._is_over:

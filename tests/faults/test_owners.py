@@ -47,7 +47,7 @@ async def test_of_two_owners_exactly_one_writes_on(installation: Installation, t
         MarketOptions(idle_return_seconds=0.5),
     )
 
-    async def only_the_rival() -> list[Place]:
+    async def only_the_rival(*, waits: bool = False) -> list[Place]:
         return [Place(spec, rival.address)]
 
     links = Links(only_the_rival, secret)

@@ -209,7 +209,7 @@ class History:
             process.kill()
         await follower.stop()
 
-    async def _directory(self) -> list[Place]:
+    async def _directory(self, *, waits: bool = False) -> list[Place]:
         await asyncio.sleep(self.chance.uniform(0, 0.01))
         living = [process for process in self.processes if not process.task.done()]
         return [Place(self.spec, living[-1].market.address if living else "")]

@@ -231,7 +231,7 @@ async def _ask_the_old_owner(wiring: Any, owner: Any, address: str, market_id: i
     finally:
         await pool.close()
 
-    async def there() -> list[Place]:
+    async def there(*, waits: bool = False) -> list[Place]:
         return [Place(spec, address)]
 
     participant = (await _traders(wiring))[0]
@@ -286,7 +286,7 @@ async def _linked(wiring: Any) -> AsyncIterator[Any]:
     from actors import handles
     from actors.links import Links
 
-    links = Links(handles.directory, wiring.cluster_secret)
+    links = Links(handles.Directory(), wiring.cluster_secret)
     task = asyncio.create_task(links.run())
     try:
         await until(lambda: len(links.markets()) >= WORKERS)

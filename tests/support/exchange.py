@@ -58,7 +58,7 @@ class Exchange:
         self.links = Links(self.directory, SECRET)
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def directory(self) -> list[Place]:
+    async def directory(self, *, waits: bool = False) -> list[Place]:
         return [Place(spec, self.markets[symbol].address) for symbol, spec in self.specs.items()]
 
     async def open_market(self, symbol: str, **rules: Any) -> MarketSpec:

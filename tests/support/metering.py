@@ -167,7 +167,7 @@ class Metering:
         self.shards, self.readings, self.tasks = [], [], []
 
     def gateway(self) -> MeterLinks:
-        async def directory() -> list[str]:
+        async def directory(*, waits: bool = False) -> list[str]:
             return [part.address for part in self.shards]
 
         links = MeterLinks(directory, SECRET)

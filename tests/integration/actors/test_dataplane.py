@@ -158,7 +158,7 @@ class Places:
         self.address = address
         self.fails = False
 
-    async def __call__(self) -> list[Place]:
+    async def __call__(self, *, waits: bool = False) -> list[Place]:
         if self.fails:
             raise ConnectionError("planted")
         return [Place(SPEC, self.address)]

@@ -102,7 +102,7 @@ async def _brief_part() -> _Brief:
 async def _to_the_first(place: Place, command: CancelAll) -> object:
     """The answer of the market that listens there, whoever the directory names."""
 
-    async def there() -> list[Place]:
+    async def there(*, waits: bool = False) -> list[Place]:
         return [place]
 
     links = Links(there, SECRET)

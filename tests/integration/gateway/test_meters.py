@@ -77,7 +77,7 @@ async def site(database: str, pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Pa
         await meters.start()
         await meters.up(meters.links[0])
 
-        async def nowhere() -> list[Any]:
+        async def nowhere(*, waits: bool = False) -> list[Any]:
             return []
 
         app = create_app(

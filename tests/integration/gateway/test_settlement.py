@@ -106,7 +106,7 @@ class Site:
 
 @pytest_asyncio.fixture
 async def site(pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Path) -> AsyncIterator[Site]:
-    async def nowhere() -> list[Place]:
+    async def nowhere(*, waits: bool = False) -> list[Place]:
         return []
 
     made, catalogue = Site(pool), PostgresCatalogue(pool)

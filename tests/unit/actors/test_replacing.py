@@ -30,10 +30,9 @@ class Actor:
         self.hangs = False
 
     async def answer(self, method: str, *arguments: Any) -> Any:
-        if method == "address":
-            return f"127.0.0.1:{self.pid}"
         if method == "status":
-            return {"state": self.state, "pid": self.pid, "sequence": 7, "detail": self.detail}
+            seen = {"state": self.state, "pid": self.pid, "sequence": 7, "detail": self.detail}
+            return {**seen, "address": f"127.0.0.1:{self.pid}"}
         self._ray.calls.append(f"{method} {self.name}")
         if method == "hand_over":
             if self.hangs:

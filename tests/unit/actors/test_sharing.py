@@ -75,7 +75,7 @@ class World:
 
     def _host(self, name: str, markets: dict[int, Any], method: str, *arguments: Any) -> Any:
         if method == "status":
-            return {"state": "serving", "pid": 100}
+            return {"state": "serving", "pid": 100, "address": ""}
         if method == "markets":
             return {number: {**one, "address": f"{name}:{number}", "pid": 100} for number, one in markets.items()}
         if method == "admit":
@@ -92,10 +92,8 @@ class World:
         return ""
 
     def _market(self, name: str, market: dict[str, Any], method: str) -> Any:
-        if method == "address":
-            return name
         if method == "status":
-            return market
+            return {**market, "address": name}
         self.done.append(f"{method} {name}")
         market["state"] = {"hand_over": LEFT, "take_over": "serving"}.get(method, market["state"])
         return 7

@@ -23,7 +23,7 @@ class Answering:
     async def call(self, _actor: object, method: str, *, seconds: float) -> Any:
         if not self.answers:
             raise Unreachable(f"{method}: planted")
-        return "127.0.0.1:1" if method == "address" else {"state": "serving"}
+        return {"state": "serving", "address": "127.0.0.1:1"}
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ async def test_an_absence_is_kept_from_when_until_when_and_why(ray: Answering) -
     await one.look()
 
     assert [(absence["actor"], absence["back_us"], absence["why"]) for absence in away] == [
-        ("market-CAMPUS", None, "address: planted")
+        ("market-CAMPUS", None, "status: planted")
     ]
     assert one.faults == 1
     assert len(absences) == 1
