@@ -38,10 +38,11 @@ from persistence import migrate
 from persistence.embedded import EmbeddedPostgres, EmbeddedServer, EmbeddedValkey, StartFailed
 from persistence.embedded_devnet import FAULTS_VARIABLE, EmbeddedDevnet
 from persistence.postgres import Claim
+from persistence.priority import step_back_with_children
 from persistence.sealing import MasterKeyProblem, master_keys
 from recipes import VERSION, ldap_options, make_supervisor
 from seeding import ADMIN_EMAIL, DEMO_TRADERS, first_rows, write_once
-from wiring import Wiring, recipe
+from wiring import BACKGROUND_NICE, Wiring, recipe
 
 READY_SECONDS_MAX: Final = 60.0
 DRAIN_SECONDS_MAX: Final = 8.0
@@ -341,6 +342,8 @@ class Daemon:
         if not self._settings.ray_address:
             service = handles.ControlService()
             self._keep(stack, service.name, keeper.keep_running(service, self._say))
+            back = partial(step_back_with_children, nice=BACKGROUND_NICE)
+            self._keep(stack, "onlookers", keeper.keep_back(handles.onlookers, back))
 
     def _stop_ray(self) -> None:
         from actors import handles

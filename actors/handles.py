@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -31,6 +32,7 @@ _decode_place = msgspec.msgpack.Decoder(Place).decode
 
 OBJECT_STORE_BYTES: Final = 80 * 2**20  # the least that Ray takes; nothing of ours lies there
 _CONTROL_SERVICE: Final = "gcs_server"  # as Ray calls the process
+_AGENT: Final = re.compile(rb"ray::DashboardAgent|dashboard/agent\.py")  # what it calls itself, and before that
 _WAKES: Final = {
     "RAY_task_events_report_interval_ms": "0",  # a page of all calls ever made: here, of the supervisor's questions
     "RAY_event_stats": "0",  # times of Ray's own event loops, for its logs
@@ -82,6 +84,23 @@ class ControlService:
         head.kill_gcs_server(check_alive=False)  # forget the one that has ended
         head.start_gcs_server()
         return str(head.gcs_address)
+
+
+def onlookers() -> list[int]:
+    """Processes of the cluster that start_cluster has started which only show how it is, without those below them.
+
+    The dashboard; its agent, which the raylet has started; what would report to an autoscaler.
+    """
+    known = _head().all_processes
+    of_raylet = [one.process.pid for one in known.get("raylet", ())]
+    agents = [
+        int(child)
+        for pid in of_raylet
+        for file in Path(f"/proc/{pid}/task").glob("*/children")
+        for child in file.read_text().split()
+        if _AGENT.search(Path(f"/proc/{child}/cmdline").read_bytes())
+    ]
+    return [*(one.process.pid for name in ("dashboard", "monitor") for one in known.get(name, ())), *agents]
 
 
 def _head() -> Any:

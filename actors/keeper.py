@@ -21,6 +21,7 @@ CLAIM_LOOK_SECONDS: Final = 1.0
 CLAIM_BACKOFF_SECONDS_MAX: Final = 2.0
 CLAIM_SECONDS_MAX: Final = 15.0  # our own lost session may hold it until the server notices that it is gone
 SUPERVISOR_LOOK_SECONDS: Final = 2.0
+ONLOOKERS_LOOK_SECONDS: Final = 30.0
 
 log = structlog.get_logger()
 Say = Callable[[str], None]
@@ -120,3 +121,17 @@ async def keep_supervisor(is_known: Callable[[], bool], start: Callable[[], None
         if not await asyncio.to_thread(is_known):
             log.error("supervisor.gone")
             await asyncio.to_thread(start)
+
+
+async def keep_back(onlookers: Callable[[], list[int]], step_back: Callable[[int], object]) -> None:
+    """Have the processors serve everybody else before these processes, and those that come in their place.
+
+    Both calls block. A machine that does not permit it is left as it is.
+    """
+    while True:
+        try:
+            for pid in await asyncio.to_thread(onlookers):
+                await asyncio.to_thread(step_back, pid)
+        except OSError as error:  # one ended while it was looked at, or it belongs to somebody else
+            log.info("onlookers.not_stepped_back", why=repr(error))
+        await asyncio.sleep(ONLOOKERS_LOOK_SECONDS)

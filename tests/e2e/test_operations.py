@@ -1,8 +1,10 @@
 """What an operator does beside the running exchange: back it up, restore it elsewhere, ask where an order's time went.
 
-Seen to fail for: an order that the gateway's process does not keep, a daemon that starts on half a restore.
+Seen to fail for: an order that the gateway's process does not keep, a daemon that starts on half a restore; a
+dashboard whose other threads, or whose heads, stay as they were.
 """
 
+import os
 import shutil
 import tempfile
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import processes
 from tests.support.installation import Installation
 
 SETTLED_SECONDS_MAX = 30.0
@@ -95,3 +98,28 @@ def test_the_logs_of_all_parts_are_shown(installation: Installation) -> None:
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert len(shown.stdout.splitlines()) > 1
     assert "Traceback" not in shown.stderr
+
+
+def test_what_only_shows_the_exchange_steps_back(installation: Installation) -> None:
+    """On each thread: the kernel weighs those, and a process that steps back does not take them along."""
+    ours, deadline = os.getpriority(os.PRIO_PROCESS, 0), time.monotonic() + SETTLED_SECONDS_MAX
+    while (nices := _nices(installation, _SHOWING)) != {max(10, ours)}:
+        assert time.monotonic() < deadline, nices
+        time.sleep(0.5)
+
+    assert _nices(installation, _SERVING) == {ours}
+
+
+_SHOWING = ("ray-dashboard-", "ray::DashboardAgent", "/dashboard/dashboard.py", "/autoscaler/_private/monitor.py")
+_SERVING = ("/gcs/gcs_server", "/raylet/raylet", "ray::MarketActor", "ray::GatewayActor")
+
+
+def _nices(installation: Installation, marks: tuple[str, ...]) -> set[int]:
+    """Of all threads of the processes whose titles have these in them; there is one of each."""
+    titles = [(processes.title(one), one.pid) for one in installation.processes()]
+    found = {mark: [pid for title, pid in titles if mark in title.partition("--")[0]] for mark in marks}
+    assert all(found.values()), found
+    threads = [
+        int(path.name) for pids in found.values() for pid in pids for path in Path(f"/proc/{pid}/task").iterdir()
+    ]
+    return {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
