@@ -61,8 +61,8 @@ async def cost_of(data_dir: Path) -> Cost:
     )
 
 
-async def add_markets(admin: Trader, count: int, *, shared: bool) -> None:
-    """Idle ones, and wait until each of them answers. Raises TimeoutError."""
+async def add_markets(admin: Trader, count: int, *, shared: bool) -> list[str]:
+    """Idle ones, and wait until each of them answers: their symbols. Raises TimeoutError."""
     marker = secrets.token_hex(2).upper()
     symbols = [f"IDLE{marker}{number}" for number in range(count)]
     for symbol in symbols:
@@ -70,6 +70,7 @@ async def add_markets(admin: Trader, count: int, *, shared: bool) -> None:
         await admin.call("POST", "/markets", body)
     for symbol in symbols:
         await answers(admin, symbol)
+    return symbols
 
 
 async def answers(admin: Trader, symbol: str) -> None:

@@ -56,6 +56,20 @@ def test_the_bench_does_its_work(name: str, installation: Installation) -> None:
         assert re.search(expected, done.stdout), done.stdout
 
 
+def test_neighbours_of_one_process_are_measured(installation: Installation) -> None:
+    """Not one that `make bench` runs: it makes markets, and they stay."""
+    command = [sys.executable, "-m", "bench.neighbours", "--smoke", "--url", installation.url]
+    command += ["--data-dir", str(installation.data_dir)]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for beside in (0, 50):
+        assert re.search(
+            rf"beside +{beside}/s, 2 in one process .*{TIMES} acknowledged=50 checksum=b630a223", done.stdout
+        ), done.stdout
+
+
 def test_make_bench_runs_every_bench() -> None:
     files = {f"bench.{path.stem}" for path in Path("bench").glob("bench_*.py")}
 

@@ -1,7 +1,8 @@
 """How a follower shares the machine with orders and readers: it rests between writes, unless too much is behind.
 
 Seen to fail for: a follower that rests though nobody sends orders, that never rests, that rests whatever is behind; one
-that readers do not wake, that rests before it has written what they wait for, that any commit wakes.
+that readers do not wake, that rests before it has written what they wait for, that any commit wakes; one that
+forgets what it is told while it reads.
 """
 
 import asyncio
@@ -131,3 +132,24 @@ async def test_it_does_not_rest_before_it_has_written_what_somebody_waits_for(ti
     await asyncio.sleep(0.01)
     assert not resting.done()
     resting.cancel()
+
+
+class Hasty(Books):
+    """Its last row is committed, and told, while the others are being read."""
+
+    async def rows(self, market_id: int, after_sequence: int, limit: int = 500) -> list[JournalRow]:
+        found = await super().rows(market_id, after_sequence, limit)
+        if after_sequence == 0:
+            assert self.follower is not None
+            self.follower.notice(feed(ROWS, is_awaited=False))
+            return found[:-1]
+        return found
+
+
+async def test_what_is_told_while_it_reads_is_not_left_for_the_next_poll() -> None:
+    books = Hasty(told=0)
+    books.follower = Follower(1, "CAMPUS", books, books, books, FollowerOptions(entries_max=1, poll_seconds=3_600))
+
+    await asyncio.wait_for(books.follower.run(), 10)
+
+    assert books.follower.sequence == ROWS
