@@ -165,7 +165,7 @@ async def _lose_a_node(wiring: Any, cluster: Any, nodes: list[Any]) -> Facts:
         await _grown(flows, ORDERS_BEFORE)
 
         mine = [flow for flow in flows if flow.market_id == specs[lost].market_id]
-        old_address = await handles.call(handles.find(f"market-{lost}"), "address")
+        old_address = (await handles.call(handles.find(f"market-{lost}"), "status"))["address"]
         owner, node = psutil.Process(before[lost]), nodes[nodes_before[lost]]
         for process in (owner, _scheduler(node)):
             process.send_signal(signal.SIGSTOP)
