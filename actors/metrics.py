@@ -34,6 +34,7 @@ DEPTH_WH = _now("wattbook_market_depth_wh", "Energy at the best DEPTH_LEVELS pri
 TRADES = Counter("wattbook_market_trades_total", "Trades; each is two fills", ["market"])
 VOLUME_WH = Counter("wattbook_market_volume_wh_total", "Energy traded", ["market"])
 TURNOVER_MICRO = Counter("wattbook_market_turnover_micro_total", "What the sellers of trades were paid", ["market"])
+WELFARE_RATIO = _now("wattbook_market_welfare_ratio", "Of the last epoch, of what its orders allowed", "market")
 REPLAYS = Counter("wattbook_market_replays_total", "Books thrown away and replayed", ["market"])
 OVERLOADED = Counter("wattbook_market_overloaded_total", "Commands refused because too many wait", ["market"])
 RECOVERY_SECONDS = Gauge(

@@ -174,13 +174,18 @@ class Follower:
         started = perf_counter()
         if self._crash is not None:
             self._crash("project")
-        await self._projections.write(projection.take())
+        batch = projection.take()
+        await self._projections.write(batch)
         if self._crash is not None:
             self._crash("projected")
         self.sequence = replica.book.sequence
         self._write_seconds = perf_counter() - started
         metrics.PROJECTION_SECONDS.labels(self.symbol).observe(self._write_seconds)
         metrics.FOLLOWED_SEQUENCE.labels(self.symbol).set(self.sequence)
+        for epoch in batch.epochs:  # oldest first
+            if epoch.cleared is not None and epoch.cleared.welfare_max_micro:
+                ratio = epoch.cleared.welfare_micro / epoch.cleared.welfare_max_micro
+                metrics.WELFARE_RATIO.labels(self.symbol).set(ratio)
         if self.sequence + self._options.partition_ahead > self._partitions_to:
             self._partitions_to = self.sequence + 2 * self._options.partition_ahead
             await self._journal.ensure_partitions(self.market_id, self._partitions_to)

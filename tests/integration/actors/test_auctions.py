@@ -10,6 +10,7 @@ from collections.abc import Callable
 import asyncpg
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 
 from actors.audit import Report, audit
 from engine.auction.certificate import Published, problems
@@ -90,6 +91,9 @@ async def test_an_auction_reaches_every_table_and_the_audit_finds_it_true(exchan
 
     assert (epoch.orders, epoch.price_micro, epoch.cleared_wh, epoch.trades) == (2, 3_500_000, 2_000, 1)
     assert (epoch.welfare_micro, epoch.welfare_max_micro) == (2_000_000, 2_000_000)
+    await eventually(
+        lambda: REGISTRY.get_sample_value("wattbook_market_welfare_ratio", {"market": NOON}), lambda ratio: ratio == 1.0
+    )
     assert [(zone.sold_wh, zone.bought_wh) for zone in epoch.zones] == [(2_000, 2_000)]
     (fill,) = await history.fills(buyer)
     assert (fill.view.liquidity, fill.view.epoch_start_us, fill.view.fee_micro) == (Liquidity.AUCTION, START_US, 7_000)
