@@ -137,6 +137,8 @@ class Links:
             if waits and not asking.done():  # somebody knows better: ask anew, without waiting
                 return
             places = await asking
+            if not waits:
+                self._changed.clear()  # else links that cannot dial have it asked again and again without a pause
         except Exception as error:  # noqa: BLE001 - whatever the control plane's trouble, the data plane goes on
             log.warning("links.directory_unreachable", why=repr(error))
             return
