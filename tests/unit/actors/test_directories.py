@@ -1,7 +1,7 @@
 """Who asks where the markets are is told when that changes, and asks at once when he knows better himself.
 
 Seen to fail for: a supervisor that answers at once whatever is known, that never answers who knows what there is; links
-that go on waiting for the directory after a connection has broken.
+that go on waiting for the directory after a connection has broken, that ask without a pause while one cannot dial.
 """
 
 import asyncio
@@ -96,3 +96,22 @@ async def test_a_broken_connection_ends_the_wait_for_news() -> None:
 
 def _dialled(links: Links) -> set[str]:
     return {link._dialler.address for link in links._links.values()}
+
+
+async def test_a_market_that_cannot_be_dialled_has_nobody_ask_without_a_pause() -> None:
+    asked = 0
+
+    async def directory(*, waits: bool = False) -> list[Place]:
+        nonlocal asked
+        asked += 1
+        links.refresh_soon()  # as each failed dial does
+        return [Place(market(), "")]
+
+    links = Links(directory, SECRET)
+    running = asyncio.create_task(links.run())
+    for _ in range(1_000):  # turns of the loop, which take some tens of milliseconds in all
+        await asyncio.sleep(0)
+
+    assert 1 <= asked < 30
+    running.cancel()
+    await asyncio.wait([running])
