@@ -1,6 +1,7 @@
 """What is asked again and again, for ever, does not read what is long done: its cost must not grow with the past.
 
-Seen to fail for: unsettled trades found by one statement for all markets, submissions counted by what they are not.
+Seen to fail for: unsettled trades found by one statement for all markets, submissions counted by what they are not,
+the submitter's statements without ALWAYS_BY_KEY.
 """
 
 from random import Random
@@ -8,7 +9,9 @@ from random import Random
 import asyncpg
 
 from engine.settlement.netting import Rule
+from engine.submission import Change, Signed, step
 from persistence import outbox
+from persistence.journal import ALWAYS_BY_KEY
 from persistence.postgres import Pool, open_pool
 from persistence.reconciliation import PostgresReconciliation
 from persistence.settlements import PostgresSettlements
@@ -45,6 +48,27 @@ async def test_a_comparison_and_a_count_read_nothing_of_what_is_done(
         before = await read(one)
         await PostgresReconciliation(one, THB).books()
         assert await PostgresSubmissions(one).depths() == {}
+        assert await read(one) == before
+    finally:
+        await one.close()
+
+
+async def test_a_queue_that_is_too_young_for_statistics_is_read_by_key(
+    pool: "asyncpg.Pool[asyncpg.Record]", database: str
+) -> None:
+    registered = [outbox.Order("user_registered", f"user:{n}", {"user_id": n}) for n in range(PAST)]
+    async with pool.acquire() as connection:
+        await outbox.add(connection, registered, 1)
+
+    one = await open_pool(database, 1, settings=ALWAYS_BY_KEY)
+    try:
+        before = await read(one)
+        submissions = PostgresSubmissions(one)
+        assert await submissions.due(["register"], 2) == ["register"]
+        effects = await submissions.claim("a", "register", 256, 1_024, 2)
+        signed = [Change(each, step(each.submission, Signed(f"s{each.number}", 9)), b"raw", 3, 0) for each in effects]
+        await submissions.record("a", signed, 3)
+        assert len(effects) == 256
         assert await read(one) == before
     finally:
         await one.close()
