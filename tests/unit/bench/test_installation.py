@@ -21,7 +21,8 @@ open({began!r}, "w").close()
 time.sleep(60)
 """
 BENCH = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who is started in the background is told to ignore it
 sys.executable = {python!r}
 from bench.installation import Installation
 with Installation():
