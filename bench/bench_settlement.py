@@ -96,7 +96,7 @@ class Size(Struct, frozen=True):
     orders_seconds: int
 
 
-CANONICAL: Final = Size(40, 50, 40_000, 10)
+CANONICAL: Final = Size(40, 100, 40_000, 10)
 SMOKE: Final = Size(4, 2, 1_000, 1)
 
 
