@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+COMPILED := $(VENV)/.compiled
 
-.PHONY: help run test lint types tests demo bench soak chaos faults docs programs lock clean
+.PHONY: help run compiled test lint types tests demo bench soak chaos faults docs programs lock clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -17,7 +18,11 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: $(READY)  ## Start the exchange and everything it needs on this machine
+$(COMPILED): $(READY) compiled.py deploy/compile_engine.py $(shell find engine -name '*.py')
+	@$(BIN)/python deploy/compile_engine.py
+	@touch $@
+
+run: $(COMPILED)  ## Start the exchange and everything it needs on this machine
 	@exec $(BIN)/wattbookd
 
 test: lint types tests  ## Lint, types, every test, coverage
@@ -31,27 +36,29 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy .
 
-tests: $(READY)
+tests: $(COMPILED)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m tests
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='engine/*' --skip-covered --fail-under=95
 	$(BIN)/coverage report --skip-covered --fail-under=85
 
-demo: $(READY)  ## Fifty households trade a real day in two minutes
+demo: $(COMPILED)  ## Fifty households trade a real day in two minutes
 	@exec $(BIN)/wattbook demo
 
-bench: $(READY)  ## Measure speed; figures go to var/bench.json
+bench: $(COMPILED)  ## Measure speed; figures go to var/bench.json
 	@$(BIN)/python -m bench
 
-soak: $(READY)  ## HOURS= of load, and what grows meanwhile
+soak: $(COMPILED)  ## HOURS= of load, and what grows meanwhile
 	@$(BIN)/python -m bench.soak $(if $(HOURS),--hours $(HOURS))
 
-chaos: $(READY)  ## Trouble of every kind under load, in the order of SEED=, for MINUTES=; the audit judges
+chaos: $(COMPILED)  ## Trouble of every kind under load, in the order of SEED=, for MINUTES=; the audit judges
 	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
-faults: $(READY)  ## Each fault by itself, again and again, and thousands of failing histories
+faults: $(COMPILED)  ## Each fault by itself, again and again, and thousands of failing histories
 	@LONG=1 $(BIN)/python -m pytest tests/faults tests/simulation -s
+
+compiled: $(COMPILED)  ## Make machine code of the engine, as all of the above do after a change of it
 
 docs: $(READY)  ## Write the tables of docs/ that come from the code
 	$(BIN)/python -m gateway.permission_page docs/security.md
@@ -66,6 +73,8 @@ lock: $(READY)  ## Pin dependencies anew after a change of pyproject.toml
 		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --group image \
 		--constraint requirements.lock --custom-compile-command "make lock" pyproject.toml --output-file deploy/requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --group compiler \
+		--constraint requirements.lock --custom-compile-command "make lock" --output-file deploy/compiler.lock
 
 clean:  ## Remove the environment and all data
 	rm -rf $(VENV) var

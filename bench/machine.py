@@ -10,6 +10,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+import compiled
+
 RESULTS = Path("var/bench.json")
 _PERCENTILES = (("p50", 500), ("p99", 990), ("p99.9", 999))
 
@@ -26,14 +28,15 @@ class Result(Struct, frozen=True):
 
 
 def machine() -> str:
-    """Processor, cores and Python: without them a figure means nothing."""
+    """Processor, cores, Python and the engine's form: without them a figure means nothing."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} cores, {platform.python_implementation()} {platform.python_version()}"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{model}, {cores} cores, {python}, engine {compiled.form()}"
 
 
 def percentile(ordered: Sequence[int], per_mille: int) -> int:

@@ -3,11 +3,12 @@
 Run:  python -m tests [pytest's options]        with coverage: coverage run -m tests
 
 The small ones run side by side: one computes, the others wait for disks, blocks and other processes much of the time.
-Coverage looks at those that reach lines which no other reaches. Exchanges are timed by what a user would wait for, so
-coverage does not look on; one is used, another one tormented (after a cluster, which must not be starved), and those
-that some tests start for themselves come one after the other. The laws compute longest, go where units have been, and
-step back behind all. A new folder of tests belongs to the exchange until it is named here, and one of integration to
-the part of that name.
+Coverage looks at those that reach lines which no other reaches. It sees no machine code, so for the units the engine is
+Python (compiled.py); elsewhere it is what users have, and its units run once more among the laws. Exchanges are timed
+by what a user would wait for, so coverage does not look on; one is used, another one tormented (after a cluster, which
+must not be starved), and those that some tests start for themselves come one after the other. The laws compute longest,
+go where units have been, and step back behind all. A new folder of tests belongs to the exchange until it is named
+here, and one of integration to the part of that name.
 The exit status is that of the part that did worst; Ctrl-C ends all.
 """
 
@@ -18,6 +19,8 @@ import sys
 import threading
 from pathlib import Path
 
+import compiled
+
 SMALL = {
     "units": ("tests/unit",),
     "stores": ("tests/integration/persistence",),
@@ -26,7 +29,7 @@ SMALL = {
 WHOLE = {
     "faults": ("tests/integration/cluster", "tests/faults"),
     "apart": ("tests/apart",),
-    "laws": ("tests/property", "tests/simulation", "bench/micro"),
+    "laws": ("tests/property", "tests/simulation", "bench/micro", "tests/unit/engine"),
 }
 NOT_MEASURED = frozenset({*WHOLE, "exchange"})
 STEPS_BACK = "laws"
@@ -89,8 +92,12 @@ def _command(part: str, folders: tuple[str, ...], options: list[str]) -> list[st
 
 
 def _environment(part: str) -> dict[str, str]:
-    left_out = {MEASURED} if part in NOT_MEASURED else set()
-    return {name: value for name, value in os.environ.items() if name not in left_out} | {"PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    if part in NOT_MEASURED:
+        environment.pop(MEASURED, None)
+    if part == "units":
+        environment[compiled.VARIABLE] = compiled.PYTHON
+    return environment
 
 
 def _relay(name: str, process: "subprocess.Popen[str]") -> None:

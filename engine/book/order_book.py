@@ -71,7 +71,9 @@ from engine.units import (
     value_micro,
 )
 
-_AGENDA_SLACK: Final = 1_024  # agenda items that came to nothing may pile up to this before it is made anew
+# Agenda items that came to nothing may pile up to this before it is made anew. Not Final: tests want it small, and
+# machine code has what is Final built in.
+_AGENDA_SLACK = 1_024
 
 # Looking up an enum's member takes as long as a small function's call; these are asked for by every order.
 _OPEN: Final = Phase.OPEN

@@ -1,0 +1,102 @@
+"""The engine's two forms are one: what is compiled does the same, and is used only while it fits its sources.
+
+Seen to fail for: a change of the engine after which the old machine code still ran, a form that nobody knows taken for
+none, a module of the book that was not compiled, a fee rounded differently in one of them.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import compiled
+from deploy import compile_engine
+
+ROOT = Path(__file__).parents[2]
+COMPILER = (sysconfig.get_config_var("CC") or "cc").split()[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """With machine code of one module, made of the sources as they are."""
+    (tmp_path / "engine").mkdir()
+    (tmp_path / f"engine/units{compiled._SUFFIX}").write_bytes(b"")
+    (tmp_path / compiled.SEAL).write_text(compiled.digest())
+    return tmp_path
+
+
+def test_machine_code_is_taken_while_it_fits_the_sources(folder: Path) -> None:
+    finder = compiled.Finder(folder, "")
+
+    found = finder.find_spec("engine.units")
+    assert found is not None
+    assert found.origin == str(folder / f"engine/units{compiled._SUFFIX}")
+    assert finder.find_spec("engine.market") is None  # has none
+    assert finder.find_spec("gateway.units") is None
+
+
+def test_after_a_change_of_any_source_the_engine_is_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = folder / "changed"
+    shutil.copytree(ROOT / "engine", copy / "engine", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(compiled, "_HERE", copy)
+    assert compiled.Finder(folder, "").files()
+
+    with (copy / "engine/analytics/trend.py").open("a") as source:
+        source.write("\n")
+
+    assert compiled.Finder(folder, "").files() == {}
+    with pytest.raises(ImportError, match="make compiled"):
+        compiled.Finder(folder, compiled.COMPILED).files()
+
+
+def test_who_wants_python_gets_it(folder: Path) -> None:
+    assert compiled.Finder(folder, compiled.PYTHON).files() == {}
+
+
+def test_a_form_that_there_is_not_is_refused(folder: Path) -> None:
+    with pytest.raises(ImportError, match="ENGINE_FORM is python, compiled or not set, not 'fast'"):
+        compiled.Finder(folder, "fast").files()
+
+
+def test_all_of_the_book_is_compiled_but_its_structs() -> None:
+    hot = [*sorted((ROOT / "engine/book").glob("*.py")), ROOT / "engine/accounts.py", ROOT / "engine/units.py"]
+    plain = {str(file.relative_to(ROOT)) for file in hot if "(Struct" not in file.read_text()}
+
+    assert plain - {"engine/book/__init__.py"} == set(compile_engine.MODULES)
+
+
+def test_without_a_compiler_the_engine_stays_python(tmp_path: Path) -> None:
+    answer = _python("deploy/compile_engine.py", PATH=str(tmp_path))
+
+    assert answer.returncode == 0
+    assert "No C compiler" in answer.stdout
+
+
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason="without a compiler there is one form only")
+def test_both_forms_make_the_same_events_of_the_same_commands() -> None:
+    """The CRC of all events of a mix of orders, cancels and amends, which `make compiled` comes before."""
+    made = {form: _python("-m", "bench.bench_engine", "--smoke", ENGINE_FORM=form) for form in ("python", "compiled")}
+
+    for form, answer in made.items():
+        assert answer.returncode == 0, answer.stdout
+        assert f"engine {form}" in answer.stdout
+    python, machine = (re.findall(r"checksum=\w+|open=\d+|trades=\d+", answer.stdout) for answer in made.values())
+    assert len(python) == 3
+    assert python == machine
+
+
+def _python(*given: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *given],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
