@@ -122,10 +122,20 @@ def main() -> None:
 
 
 async def _measure(exchange: Target, data_dir: Path, size: Size, *, smoke: bool) -> None:
+    """First what waits for answers, then what floods: the chain mints for a minute what the floods made."""
     print(f"machine: {machine()}")
     owner = (await seeded(exchange.url, data_dir, 1, PLENTY))[0]
     admin = (await seeded(exchange.url, data_dir, 1, (), "admin"))[0]
+    traders = await seeded(exchange.url, data_dir, 2, PLENTY)
+    plan = Plan(exchange.url, ORDERS_RATE, size.orders_seconds, 2)
     pool, host = pool_of(exchange.url)
+
+    if not smoke:
+        settle()
+    quiet = await send_orders(plan, AckLog(), traders)
+    print(f"orders alone: {times(quiet.latencies_ns)}")
+    paced = await _paced(owner, host, size.paced_seconds, pool, smoke=smoke)
+    print(f"paced: {PACED_RATE * PACED_READINGS} readings/s in lists of {PACED_READINGS}: {times(paced)}")
 
     signed = await _lanes(owner, size.signed[2], LANES)
     requests = [[_list(owner, host, lane.says(size.signed[1])) for _ in range(size.signed[0])] for lane in signed]
@@ -148,23 +158,12 @@ async def _measure(exchange: Target, data_dir: Path, size: Size, *, smoke: bool)
     print(f"bare: COPY {copy_rate}/s, Ed25519 {verify_rate}/s on one core")
     print(f"ratio: batched/COPY={many.rate / copy_rate:.2f} signed/Ed25519={one.rate / verify_rate:.2f}")
 
-    if not smoke:
-        settle()
-    paced = await _paced(owner, host, size.paced_seconds, pool)
-    print(f"paced: {PACED_RATE * PACED_READINGS} readings/s in lists of {PACED_READINGS}: {times(paced)}")
-
-    plan = Plan(exchange.url, ORDERS_RATE, size.orders_seconds, 2)
-    people = await seeded(exchange.url, data_dir, 2, PLENTY)
-    if not smoke:
-        settle()
-    quiet = await send_orders(plan, AckLog(), people)
     bodies = batches(size.beside)
     if not smoke:
         settle()
     flood = asyncio.create_task(_flood(exchange.url, bodies))
-    beside = await send_orders(plan, AckLog(), people)
+    beside = await send_orders(plan, AckLog(), traders)
     beside_rate = await _until_over(flood, size)
-    print(f"orders alone: {times(quiet.latencies_ns)}")
     print(f"orders beside {beside_rate:.0f} readings/s: {times(beside.latencies_ns)}")
     if quiet.errors or beside.errors:
         raise SystemExit("orders failed")
@@ -234,10 +233,12 @@ async def _until_over(flood: "asyncio.Task[tuple[int, float]]", size: Size) -> f
     return requests * size.batched[1] / seconds
 
 
-async def _paced(owner: Trader, host: str, seconds: int, pool: HttpPool) -> list[int]:
+async def _paced(owner: Trader, host: str, seconds: int, pool: HttpPool, *, smoke: bool) -> list[int]:
     """Latencies from the intended send times, ascending, of lists of 100 readings."""
     lanes = await _lanes(owner, PACED_READINGS // 10, PACED_LANES)
     bodies = [_list(owner, host, lanes[n % PACED_LANES].says(PACED_READINGS)) for n in range(seconds * PACED_RATE)]
+    if not smoke:
+        settle()
     began_ns, latencies_ns = perf_counter_ns() + 50_000_000, list[int]()
 
     async def send(number: int, body: bytes) -> None:
