@@ -47,6 +47,11 @@ from wiring import BACKGROUND_NICE, Wiring, recipe
 
 READY_SECONDS_MAX: Final = 60.0
 DRAIN_SECONDS_MAX: Final = 8.0
+RAY_VARIABLES: Final = {  # deploy/kubernetes says the same to a cluster
+    "RAY_worker_niceness": "0",  # Ray's 15 would put the order path behind everything else
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 
 log = structlog.get_logger()
 
@@ -423,9 +428,8 @@ def prepare_environment(settings: Settings) -> None:
         write_once(keys / "ray-token", secrets.token_hex(32).encode())
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(keys / "ray-token")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would put the order path behind everything else
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name, value in RAY_VARIABLES.items():
+        os.environ.setdefault(name, value)
 
 
 def main() -> None:

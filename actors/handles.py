@@ -33,7 +33,7 @@ _decode_place = msgspec.msgpack.Decoder(Place).decode
 OBJECT_STORE_BYTES: Final = 80 * 2**20  # the least that Ray takes; nothing of ours lies there
 _CONTROL_SERVICE: Final = "gcs_server"  # as Ray calls the process
 _AGENT: Final = re.compile(rb"ray::DashboardAgent|dashboard/agent\.py")  # what it calls itself, and before that
-_WAKES: Final = {
+WAKES: Final = {
     "RAY_task_events_report_interval_ms": "0",  # a page of all calls ever made: here, of the supervisor's questions
     "RAY_event_stats": "0",  # times of Ray's own event loops, for its logs
     "RAY_memory_monitor_refresh_ms": "1000",  # 250
@@ -43,7 +43,7 @@ _WAKES: Final = {
     "REPORTER_UPDATE_INTERVAL_MS": "15000",  # 5000; processor and memory of each process, for the dashboard
     "METRICS_RECORD_INTERVAL_S": "30",  # 5; the dashboard's own
     "SCAN_EVENT_DIR_INTERVAL_SECONDS": "30",  # 2
-}  # Ray's defaults in the comments
+}  # Ray's defaults in the comments; deploy/kubernetes says the same to a cluster
 FOLDER_LENGTH_MAX: Final = 40  # Ray's sockets lie below it, and a socket's path has at most 107 bytes
 
 
@@ -120,7 +120,7 @@ def wake_seldom() -> None:
 
     On a small machine every time that one of its many processes wakes, an order waits.
     """
-    for name, value in _WAKES.items():
+    for name, value in WAKES.items():
         os.environ.setdefault(name, value)
 
 

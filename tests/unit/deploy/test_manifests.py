@@ -2,7 +2,8 @@
 
 Seen to fail for: a misspelt setting in compose and in the settings of the cluster, a port published beyond loopback,
 a pod that runs as root, an image that does, a pod that gets variables of services, a misspelt field in
-a pod's template, a lock whose hashes differ from the project's, a module that the builder does not get.
+a pod's template, a lock whose hashes differ from the project's, a module that the builder does not get, a variable of
+Ray that only the daemon sets, one with another value, a worker's node without them.
 """
 
 import re
@@ -18,8 +19,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from actors.handles import WAKES
 from config.load import FIELDS, load
 from config.settings import SECRETS
+from daemon import RAY_VARIABLES
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
@@ -202,6 +205,18 @@ def test_no_manifest_holds_a_secret() -> None:
             for variable in container.get("env", ()):
                 setting = variable["name"].removeprefix("WATTBOOK_").lower()
                 assert setting not in SECRETS or "secretKeyRef" in variable["valueFrom"], variable["name"]
+
+
+@pytest.mark.parametrize(("name", "pod"), list(pods(base())), ids=lambda one: one if isinstance(one, str) else "")
+def test_a_node_of_the_cluster_has_the_variables_that_the_daemon_gives_its_own_ray(
+    name: str, pod: dict[str, Any]
+) -> None:
+    (node,) = [one for one in containers(pod) if one["name"] in ("ray-head", "ray-worker")]
+    prefixes = ("RAY_", "REPORTER_", "METRICS_", "SCAN_")
+
+    given = {one["name"]: one["value"] for one in node["env"] if one["name"].startswith(prefixes)}
+
+    assert given == {**RAY_VARIABLES, **WAKES}, name
 
 
 def test_services_budgets_and_rules_select_pods() -> None:
