@@ -79,7 +79,9 @@ async def read_backup(
                 await copy(path, settings.keys / path.name)
         async with _target(settings) as dsn:
             await _check_database(dsn, held)
-            await restore_database(dsn, folder / "database", lambda line: say(f"database: {line}"))
+            await restore_database(
+                dsn, folder / "database", held.database.timescale, lambda line: say(f"database: {line}")
+            )
             now = await contents(dsn)
             if msgspec.structs.replace(now, postgres=held.database.postgres) != held.database:
                 raise Failure("the database does not hold what was backed up")

@@ -2,6 +2,10 @@
 
 The dump and what is said of it are of one snapshot, while everybody works on. A restore is one transaction: all or
 nothing. The programs come with the private server's wheel and serve any server that is not newer than they are.
+
+A database that uses TimescaleDB comes back into one that has the same version of it, between the two functions by which
+the extension lets its own tables be written. Those are a superuser's.
+Source: https://www.tigerdata.com/docs/self-hosted/latest/backup-and-restore/logical-backup
 """
 
 import asyncio
@@ -30,7 +34,16 @@ RELATIONS = """
     FROM pg_class
     WHERE relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname = ANY (current_schemas(false)))
 """
-TIMESCALE = "/* dumps.timescale */ SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'"
+TIMESCALE = "/* dumps.timescale */ SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'"
+TIMESCALE_VERSIONS = """
+    /* dumps.timescale_versions */
+    SELECT version
+    FROM pg_available_extension_versions
+    WHERE name = 'timescaledb'
+"""
+CREATE_TIMESCALE = "/* dumps.create_timescale */ SELECT format('CREATE EXTENSION timescaledb VERSION %L', $1::text)"
+BEFORE_RESTORE = "/* dumps.before_restore */ SELECT timescaledb_pre_restore()"
+AFTER_RESTORE = "/* dumps.after_restore */ SELECT timescaledb_post_restore()"
 VERSION = "/* dumps.version */ SELECT current_setting('server_version_num')::integer / 10000"
 MIGRATIONS = "/* dumps.migrations */ SELECT name, encode(checksum, 'hex') FROM schema_migrations ORDER BY number"
 JOURNALS = """
@@ -73,13 +86,12 @@ class Contents(Struct, frozen=True):
     audit_number: int
     audit_hash: str
     transfers: int  # number of the ledger's newest
+    timescale: str = ""  # version of the extension; empty without it
 
 
 async def dump(dsn: str, folder: Path, say: Say) -> Contents:
     """Write the database into this folder, which must not exist; `say` hears what is under way. Raises DumpFailed."""
     async with _session(dsn, "backup") as session, session.transaction(isolation="repeatable_read", readonly=True):
-        if await session.fetchval(TIMESCALE):
-            raise DumpFailed("the database uses TimescaleDB, which has rules of its own: see docs/operations.md")
         snapshot = await session.fetchval(EXPORT)
         held = await _contents(session)
         await _run(
@@ -92,14 +104,53 @@ async def dump(dsn: str, folder: Path, say: Say) -> Contents:
     return held
 
 
-async def restore(dsn: str, folder: Path, say: Say) -> None:
-    """Bring what `dump` wrote into an empty database, in one transaction. Raises DumpFailed."""
-    await _run(
-        "pg_restore",
-        dsn,
-        *("--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", str(folder)),
-        say=say,
-    )
+async def restore(dsn: str, folder: Path, timescale: str, say: Say) -> None:
+    """Bring what `dump` wrote into an empty database, in one transaction. Raises DumpFailed.
+
+    `timescale`: the version that the dump's database had of it, or nothing.
+    """
+    arguments = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
+    if not timescale:
+        await _run("pg_restore", dsn, *arguments, str(folder), say=say)
+        return
+    # An extension's comment is its owner's to set, who need not be whoever restores. Never --jobs: the extension's own
+    # tables would be filled in the wrong order.
+    async with _timescale_lets_us(dsn, timescale):
+        await _run("pg_restore", dsn, *arguments, "--no-comments", str(folder), say=say)
+
+
+@contextlib.asynccontextmanager
+async def _timescale_lets_us(dsn: str, version: str) -> AsyncIterator[None]:
+    """The database has this version of the extension, which stays out of the way; afterwards it works again.
+
+    Each step is a session of its own, because the extension's code is loaded once per session. Raises DumpFailed.
+    """
+    async with _session(dsn, "restore") as session:
+        there = await session.fetchval(TIMESCALE)
+        if there is None:
+            known = [row["version"] for row in await session.fetch(TIMESCALE_VERSIONS)]
+            if version not in known:
+                raise DumpFailed(
+                    f"the backup needs TimescaleDB {version}, this server has {', '.join(sorted(known)) or 'none'}"
+                )
+        elif there != version:
+            raise DumpFailed(f"the backup needs TimescaleDB {version}, this database has {there}")
+        create = await session.fetchval(CREATE_TIMESCALE, version)
+    if there is None:
+        await _said_to_timescale(dsn, create)
+    await _said_to_timescale(dsn, BEFORE_RESTORE)
+    try:
+        yield
+    finally:
+        await _said_to_timescale(dsn, AFTER_RESTORE)
+
+
+async def _said_to_timescale(dsn: str, statement: str) -> None:
+    async with _session(dsn, "restore") as session:
+        try:
+            await session.execute(statement)
+        except asyncpg.PostgresError as error:
+            raise DumpFailed(f"TimescaleDB: {error}") from error
 
 
 async def contents(dsn: str) -> Contents:
@@ -123,6 +174,7 @@ async def _contents(session: Connection) -> Contents:
         audit_number=number,
         audit_hash=hash_,
         transfers=await session.fetchval(LEDGER),
+        timescale=await session.fetchval(TIMESCALE) or "",
     )
 
 
