@@ -21,7 +21,7 @@ from actors.duties import Duty, keep
 from actors.hosting import clock_us
 from actors.links import Directory, Links
 from actors.ports import Journal, Projections, Snapshots
-from actors.recovery import ROWS_AT_ONCE, NothingToRecover, Replica, advance, recover, snapshot_of
+from actors.recovery import ROWS_AT_ONCE, NothingToRecover, OtherEngine, Replica, advance, recover, snapshot_of
 from engine.journal import JournalBroken
 from engine.projection import Projection
 from engine.views import BookView, Feed
@@ -133,7 +133,14 @@ class Follower:
             self._wake.clear()  # what is told from here on may not be among these
             rows = await self._journal.rows(self.market_id, replica.book.sequence, ROWS_AT_ONCE)
             for row in rows:
-                advance(replica, row, projection.add)
+                try:
+                    advance(replica, row, projection.add)
+                except OtherEngine:
+                    # A new engine took over in the midst of what was read. The one that follows starts where the old
+                    # one ended, so all of the old one's must be in the tables: it cannot replay the rest of it.
+                    if projection.entries:
+                        await self._write(projection, replica)
+                    raise
                 if projection.entries >= self._options.entries_max:
                     told = self._told
                     await self._write(projection, replica)

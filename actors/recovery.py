@@ -26,6 +26,10 @@ class NothingToRecover(Exception):
     """The market has no usable snapshot; a market that was ever opened has at least the one at sequence 0."""
 
 
+class OtherEngine(JournalBroken):
+    """The next row is of an engine that this one does not replay. The replica stands where that engine began."""
+
+
 class Replica(Struct):
     """A book, with the hash of the journal row that it has reached."""
 
@@ -75,12 +79,14 @@ async def newest_snapshot(market_id: int, snapshots: Snapshots, at_most: int | N
 def advance(replica: Replica, row: JournalRow, visit: Visit | None = None) -> None:
     """Apply the next row, proving first that it continues the chain and then that it had the same effects.
 
-    Raises JournalBroken; the replica is then to be thrown away.
+    Raises JournalBroken; the replica is then to be thrown away. Raises OtherEngine before anything has changed.
     """
     if row.engine_version not in VERSIONS_REPLAYED:
-        raise JournalBroken(
+        older = "start that version once for a snapshot, then upgrade"
+        newer = "end this process, so that it starts with that version"
+        raise OtherEngine(
             f"market {row.market_id}, row at sequence {row.first_sequence}: written by engine version "
-            f"{row.engine_version}, this is {ENGINE_VERSION}; start that version once for a snapshot, then upgrade"
+            f"{row.engine_version}, this is {ENGINE_VERSION}; {newer if row.engine_version > ENGINE_VERSION else older}"
         )
     book = replica.book
     steps = []

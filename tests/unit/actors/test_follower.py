@@ -2,12 +2,13 @@
 
 Seen to fail for: a follower that rests though nobody sends orders, that never rests, that rests whatever is behind; one
 that readers do not wake, that rests before it has written what they wait for, that any commit wakes; one that
-forgets what it is told while it reads.
+forgets what it is told while it reads; one that stops short of where another engine took over.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from actors.persistence import Follower, FollowerOptions
@@ -16,6 +17,7 @@ from engine.analytics.presence import Obligation
 from engine.book.order_book import OrderBook
 from engine.journal import GENESIS_HASH, JournalRow, Snapshot, seal
 from engine.market import Phase
+from engine.messages import ENGINE_VERSION
 from engine.projection import ProjectionBatch
 from engine.views import BookView, Feed
 from tests.support.builders import Desk, market
@@ -153,3 +155,31 @@ async def test_what_is_told_while_it_reads_is_not_left_for_the_next_poll() -> No
     await asyncio.wait_for(books.follower.run(), 10)
 
     assert books.follower.sequence == ROWS
+
+
+class Upgraded(Books):
+    """After some rows another engine has taken over, and all are read at once."""
+
+    def __init__(self, rows_before: int) -> None:
+        super().__init__(told=0)
+        self._rows[rows_before:] = [
+            msgspec.structs.replace(row, engine_version=ENGINE_VERSION + 1) for row in self._rows[rows_before:]
+        ]
+        self.cursors: list[int] = []
+
+    async def write(self, batch: ProjectionBatch) -> None:
+        self.cursors.append(batch.sequence_to)
+
+
+@pytest.mark.parametrize(("rows_before", "cursors"), [(4, [4]), (0, [])])
+async def test_it_writes_all_that_came_before_another_engine(rows_before: int, cursors: list[int]) -> None:
+    books = Upgraded(rows_before)
+    follower = books.follower = Follower(1, "CAMPUS", books, books, books, FollowerOptions())
+
+    await follower.run()
+
+    assert books.cursors == cursors
+    assert follower.sequence == rows_before
+    assert follower.state == "diverged"
+    assert f"written by engine version {ENGINE_VERSION + 1}" in follower.detail
+    assert "end this process" in follower.detail
