@@ -2,7 +2,9 @@
 
 The page is looked at in a real browser, on a desk and on a phone; the pictures stay in pytest's temporary folder.
 
-Seen to fail for: a route that everybody may ask, text that becomes markup.
+Seen to fail for: a route that everybody may ask, text that becomes markup; a market in trouble below those that are
+not, a page with a row for each of two hundred, a market that does not say whose process it is in, a note squeezed to a
+word a line.
 """
 
 import asyncio
@@ -20,7 +22,7 @@ from bench.installation import free_ports
 from gateway.status import ExchangeStatus
 from tests.support.browser import Page, browser
 from tests.support.chaos import Report
-from tests.unit.gateway.conftest import PASSWORD, World
+from tests.unit.gateway.conftest import PASSWORD, World, spot
 
 NOON_US = 1_764_072_000_000_000
 SCRIPT = '<script>document.title = "owned"</script>'
@@ -183,3 +185,52 @@ async def test_the_browser_shows_a_wrong_password_and_a_wrong_role(world: World,
 
         assert "admins" not in first
         assert await page.value("here('status').hidden")
+
+
+MANY = 200
+
+
+def many() -> dict[str, Any]:
+    """Two hundred markets that share processes; the last of them by name is down, and so is what it was in."""
+    names = [f"M{number:03}" for number in range(MANY)]
+    actors = {
+        f"market-{name}": market(market=name, host=f"markets-{1 + place // 50}") for place, name in enumerate(names)
+    }
+    actors[f"market-{names[-1]}"] |= {"up": False, "state": "unreachable", "detail": "status: TimeoutError"}
+    return seen(**actors)
+
+
+@pytest.mark.parametrize(
+    ("device", "width", "height", "scheme", "shown"),
+    [("desk", 1280, 900, "light", 12), ("tablet", 820, 1180, "dark", 4), ("phone", 390, 844, "dark", 4)],
+)
+async def test_two_hundred_markets_fit_and_the_one_in_trouble_comes_first(
+    world: World, tmp_path: Path, device: str, width: int, height: int, scheme: str, shown: int
+) -> None:
+    async def supervision() -> dict[str, Any]:
+        return many()
+
+    world.build(supervision=supervision)
+    for number in range(MANY):
+        world.exchange.add(spot(f"M{number:03}"))
+    await world.person(role="admin")
+    async with served(world) as url, browser(tmp_path) as page:
+        await page.say("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        await page.show(f"{url}/status", width, height, is_phone=device != "desk")
+        await log_in(page, "ann@campus.example")
+        await page.wait_for("document.querySelectorAll('#actors tbody tr').length > 0")
+        await page.picture(tmp_path / f"many-{device}-{scheme}.png")
+
+        first = await page.value("document.querySelector('#markets tbody tr').innerText")
+        assert "M199" in first
+        assert "TimeoutError" in first
+        assert await page.value("[...document.querySelectorAll('#markets th')].every((th) => th.clientHeight < 60)")
+        assert "markets-4" in first
+        assert await page.value("document.querySelectorAll('#markets tbody tr').length") == shown
+        assert await page.value("document.documentElement.scrollHeight") < 4 * height
+        assert await page.value("document.documentElement.scrollWidth") <= width, "it must be scrolled sideways"
+        assert await page.value("document.querySelector('#chaos caption').clientWidth") > 100
+        await page.value("here('markets-more').click()")
+        assert await page.value("document.querySelectorAll('#markets tbody tr').length") == MANY + 1
+        await page.value("here('markets-more').click()")
+        assert await page.value("document.querySelectorAll('#markets tbody tr').length") == shown
