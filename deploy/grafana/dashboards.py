@@ -101,6 +101,14 @@ DASHBOARDS: Final[dict[str, list[Panel]]] = {
         ),
         ("Open", "short", {"{{market}}": "max by (market) (wattbook_market_open)"}),
         ("Tables behind the journal (entries)", "short", {"{{market}}": "wattbook:follower_behind"}),
+        (
+            "Welfare (1: what one auction of an epoch's orders is worth)",
+            "percentunit",
+            {
+                "{{market}}, last epoch": "max by (market) (wattbook_market_welfare_ratio)",
+                "{{market}}, a day": "wattbook:welfare_ratio:avg1d",
+            },
+        ),
         ("Draws from the ledger", "s", quantiles("wattbook_market_draw_seconds", "market")),
         ("Ledger transfers", "short", {"per second": "deriv(wattbook_ledger_transfers[5m])"}),
     ],

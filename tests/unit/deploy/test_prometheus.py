@@ -1,7 +1,7 @@
 """Rules, alerts and dashboards speak of metrics that exist, are explained, and find something in a real run.
 
 `recorded.txt` is what the metrics port answered at the end of `wattbook load` and `wattbook meters simulate`. A metric
-that is new since then is missing there: record anew.
+that is new since then is missing there: record anew. Welfare is of another run, of a market with epochs of 15 s.
 
 Seen to fail for: a misspelt metric, an alert without a row in the runbook, a fault without an alert, a threshold turned
 round, a dashboard edited by hand, a panel whose labels fit nothing.
