@@ -10,9 +10,6 @@ Run:  python -m bench.bench_kill            the canonical size; quote only these
 """
 
 import asyncio
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
@@ -22,7 +19,7 @@ import uvloop
 
 from bench import processes
 from bench.client import AckLog
-from bench.installation import Target, arguments, target
+from bench.installation import Target, arguments, audit, target
 from bench.load import Outcome, Plan, run
 from bench.machine import Result, machine, record
 from bench.orders import MARKET
@@ -44,7 +41,7 @@ def main() -> None:
         log = AckLog(Path(folder) / "acknowledged.jsonl")
         away, outcome = uvloop.run(_torment(exchange, exchange.data_dir, rate, kills, log))
         log.close()
-        audited = _audit(exchange.data_dir, Path(folder) / "acknowledged.jsonl")
+        audited = audit(exchange.data_dir, Path(folder) / "acknowledged.jsonl")
     repeated = sum(ack.repeated for ack in log.acknowledgements)
     print(f"machine: {machine()}")
     print(f"rate={rate}/s kills={kills} acknowledged={len(log.acknowledgements)} of them repeated={repeated}")
@@ -89,17 +86,6 @@ async def _kill(data_dir: Path, log: AckLog) -> float:
 
 def _gone(process: psutil.Process) -> None:
     psutil.wait_procs([process], timeout=10)
-
-
-def _audit(data_dir: Path, acknowledged: Path) -> "subprocess.CompletedProcess[str]":
-    program = Path(sys.executable).with_name("wattbook")
-    return subprocess.run(
-        [program, "audit", "--acknowledged", str(acknowledged)],
-        env={**os.environ, "WATTBOOK_DATA_DIR": str(data_dir), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 if __name__ == "__main__":

@@ -124,6 +124,17 @@ def target(given: argparse.Namespace) -> Iterator[Target]:
         yield Target(installation.url, installation.data_dir, installation.metrics_url)
 
 
+def audit(data_dir: Path, acknowledged: Path) -> "subprocess.CompletedProcess[str]":
+    """What `wattbook audit` of that exchange says of its clients' log."""
+    return subprocess.run(
+        [Path(sys.executable).with_name("wattbook"), "audit", "--acknowledged", str(acknowledged)],
+        env={**os.environ, "WATTBOOK_DATA_DIR": str(data_dir), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def settle(percent: float = 20.0, seconds_max: float = 15.0) -> None:
     """Wait until the machine is idle: what an earlier round left to do must not be counted against the next one."""
     deadline = time.monotonic() + seconds_max

@@ -75,3 +75,16 @@ def test_make_bench_runs_every_bench() -> None:
 
     assert set(ALONE) | set(TOGETHER) == files
     assert set(TOGETHER) == set(SAYS)
+
+
+def test_what_idle_and_busy_markets_cost_is_measured(installation: Installation) -> None:
+    """Neither: its markets stay, too."""
+    command = [sys.executable, "-m", "bench.scale", "--smoke", "--url", installation.url]
+    command += ["--data-dir", str(installation.data_dir)]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"1 idle markets, sharing processes, .* PSS \d+ -> \d+ MB", done.stdout), done.stdout
+    assert re.search(r"all together: \d+ MB, \d+ processes, \d+ sessions, \d\.\d\d cores", done.stdout), done.stdout
+    assert re.search(r"^(\d+) acknowledgements; audit: .* \1 acknowledgements no violations", done.stdout, re.MULTILINE)
