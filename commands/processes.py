@@ -17,6 +17,7 @@ from config.load import load
 
 MOVE_SECONDS_MAX: Final = 180.0
 LOOK_SECONDS: Final = 0.2
+FORGOTTEN_LOOKS: Final = 5  # one after the other, at which the supervisor is there and knows of no replacement
 
 market = typer.Typer(no_args_is_help=True)
 gateways = typer.Typer(no_args_is_help=True)
@@ -105,13 +106,17 @@ def _replaced(
     if not answer.is_success:
         raise Failure(f"{name}: {answer.json().get('detail')}")
     began = answer.json()["began_at"]
-    deadline = time.monotonic() + MOVE_SECONDS_MAX
+    deadline, forgotten = time.monotonic() + MOVE_SECONDS_MAX, 0
     while time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
         try:
             answer = client.get(path)
+            is_unknown = answer.status_code == httpx.codes.NOT_FOUND and _is_supervised(client)
         except httpx.TransportError:
             continue  # the gateway that we spoke to was the one that was replaced
+        forgotten = forgotten + 1 if is_unknown else 0
+        if forgotten >= FORGOTTEN_LOOKS:
+            raise Failure(f"{name}: the supervisor began anew meanwhile; one of the two processes serves. Say it again")
         if not answer.is_success:
             continue
         told = answer.json()
@@ -120,3 +125,9 @@ def _replaced(
         if told["began_at"] == began and told["state"] == "failed":
             raise Failure(f"{name} was not replaced, and serves as before: {told['detail']}")
     raise Failure(f"{name}: not done after {MOVE_SECONDS_MAX:g} s; logs/supervisor.log says more")
+
+
+def _is_supervised(client: httpx.Client) -> bool:
+    """Does the supervisor answer?"""
+    status = client.get("/api/v1/admin/status")
+    return status.is_success and bool(status.json()["supervised"])
