@@ -230,11 +230,29 @@ async def flush_valkey(trouble: Trouble) -> None:
         await client.client_kill_filter(_type="normal", skipme=True)
 
 
-async def planned(trouble: Trouble, *arguments: str) -> None:
-    """A change that an operator makes; in the midst of trouble it may fail, and then says so."""
+async def planned(trouble: Trouble, *arguments: str) -> bool:
+    """A change that an operator makes; in the midst of trouble it may fail, and then says so. Whether it was made."""
     done = await asyncio.to_thread(trouble.installation.command, "wattbook", *arguments)
     if done.returncode:
         print(f"  ({done.stdout.strip()})")
+    return not done.returncode
+
+
+async def move(trouble: Trouble) -> None:
+    await planned(trouble, "market", "move", trouble.chance.choice(SYMBOLS))
+
+
+async def restart_gateway(trouble: Trouble) -> None:
+    await planned(trouble, "gateway", "restart")
+
+
+async def share_and_leave(trouble: Trouble) -> None:
+    """A market goes in with others and out again; the way out is tried until it is done, for the next round's sake."""
+    symbol = trouble.chance.choice(SYMBOLS)
+    await planned(trouble, "market", "move", symbol, "--shared")
+    deadline = monotonic() + BACK_SECONDS_MAX
+    while not await planned(trouble, "market", "move", symbol, "--alone") and monotonic() < deadline:  # noqa: ASYNC110 - a command
+        await asyncio.sleep(0.5)
 
 
 def on_installation(fault: faults.Fault) -> Fault:
@@ -280,7 +298,9 @@ FAULTS: Final[dict[str, Fault]] = {
     "the disk is full": full_disk,
     "fsync is slow": slow_fsync,
     "Valkey forgets everything": flush_valkey,
-    "a market is moved": lambda trouble: planned(trouble, "market", "move", trouble.chance.choice(SYMBOLS)),
+    "a market is moved": move,
+    "a market shares a process and leaves it": share_and_leave,
+    "the gateway is restarted": restart_gateway,
 }
 
 
