@@ -147,6 +147,8 @@ async def run(
 ) -> Outcome:
     """Send the plan; returns when every request has its answer. Raises ConnectionError when the exchange stays away.
 
+    Raises ApiError when somebody's login cannot be renewed.
+
     observe: told of each answer, when its request was to leave (ns from the beginning), its latency (ns), its status.
     """
     people = people or await registered(plan.url, plan.users)
@@ -157,7 +159,15 @@ async def run(
     renewal = asyncio.create_task(sender.renew_logins())
     try:
         with undisturbed():
-            return await sender.send_all(itertools.chain(first, prepared), progress)
+            sending = asyncio.create_task(sender.send_all(itertools.chain(first, prepared), progress))
+            try:
+                await asyncio.wait({sending, renewal}, return_when=asyncio.FIRST_COMPLETED)
+                if renewal.done():
+                    renewal.result()  # it never ends by itself: raises why all would soon be refused
+                return sending.result()
+            finally:
+                sending.cancel()
+                await asyncio.wait([sending])
     finally:
         renewal.cancel()
         await asyncio.gather(renewal, return_exceptions=True)

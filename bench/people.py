@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import bcrypt
-
 from actors.hosting import clock_us
 from bench.client import ApiError, Trader, new_password
 from bench.http import HttpPool
 from config.load import load
 from engine.audit import SYSTEM
 from gateway.auth.keys import open_keys
+from gateway.auth.passwords import Passwords
 from gateway.auth.sessions import Sessions
 from gateway.auth.tokens import AccessTokens
 from gateway.settings import GatewaySettings
@@ -78,7 +77,9 @@ async def seeded(
             refresh_seconds=options.refresh_seconds,
         )
         password, marker = new_password(), secrets.token_hex(4)
-        password_hash = bcrypt.hashpw(password.encode(), bcrypt.gensalt(BCRYPT_COST))
+        passwords = Passwords(BCRYPT_COST, workers=1, waiting_max=1)
+        password_hash = await passwords.hash(password)  # as the gateway does it: a long run logs in again
+        passwords.close()
         pool, host = pool_of(url)
         zone, turn = load().default_zone, asyncio.Semaphore(AT_ONCE)
 

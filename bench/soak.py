@@ -91,6 +91,16 @@ def judged(samples: Sequence[Sample]) -> list[Growth]:
     return sorted(found, key=lambda one: -one.grown / one.allowed)
 
 
+def stood_still(samples: Sequence[Sample]) -> str:
+    """Since when nothing was acknowledged in a third of the second half, so that nothing could grow; empty if never."""
+    half = samples[len(samples) // 2 :]
+    third = max(1, (len(half) - 1) // 3)
+    for earlier, later in zip(half, half[third:], strict=False):
+        if later.orders == earlier.orders:
+            return f"nothing was acknowledged from {earlier.seconds:.0f} to {later.seconds:.0f} s"
+    return ""
+
+
 def slope(points: Sequence[tuple[float, float]]) -> float:
     """Of the line that fits best (least squares); 0.0 for fewer than two different abscissas."""
     mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
@@ -175,6 +185,8 @@ def main() -> None:
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(msgspec.json.format(msgspec.json.encode({"samples": watch.samples, "growth": grown})))
     beyond = [one.name for one in grown if not one.is_bounded]
+    if still := stood_still(watch.samples):
+        sys.exit(f"{still}, and that proves nothing; answers: {dict(recorder.statuses)}")
     if beyond or recorder.errors:
         sys.exit(f"grows beyond its bound: {', '.join(beyond) or 'nothing'}; {recorder.errors} requests failed")
 

@@ -4,6 +4,7 @@ Each ends with status 1 by itself when a request fails or an answer is not that 
 here are of work that no chance touches: a changed one is changed behaviour.
 """
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import ALONE, TOGETHER
+from bench.people import seeded
 from tests.support.installation import Installation
 
 TIMES = r"p50=\d+\.\d\dms p99=\d+\.\d\dms p99\.9=\d+\.\d\dms max=\d+\.\d\dms"
@@ -88,3 +90,17 @@ def test_what_idle_and_busy_markets_cost_is_measured(installation: Installation)
     assert re.search(r"1 idle markets, sharing processes, .* PSS \d+ -> \d+ MB", done.stdout), done.stdout
     assert re.search(r"all together: \d+ MB, \d+ processes, \d+ sessions, \d\.\d\d cores", done.stdout), done.stdout
     assert re.search(r"^(\d+) acknowledgements; audit: .* \1 acknowledgements no violations", done.stdout, re.MULTILINE)
+
+
+def test_people_made_without_a_password_check_can_log_in_with_their_password(installation: Installation) -> None:
+    """A long run does, when its tokens lapse."""
+
+    async def log_in_again() -> tuple[str, str]:
+        (trader,) = await seeded(installation.url, installation.data_dir, 1, ())
+        first = trader.token
+        await trader.login()
+        return first, trader.token
+
+    first, second = asyncio.run(log_in_again())
+
+    assert first != second

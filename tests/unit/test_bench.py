@@ -2,7 +2,7 @@
 
 Seen to fail for: latency counted from the sending instead of the intended time, a repeat with another client_order_id,
 an answer taken for whole when its head was, a broken connection that is not replaced or whose order is not repeated, an
-order cancelled twice, a metronome that is early, a frame length in the wrong form.
+order cancelled twice, a login that lapses unseen, a metronome that is early, a frame length in the wrong form.
 """
 
 import asyncio
@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.client import AckLog, Trader
+from bench import load
+from bench.client import AckLog, ApiError, Trader
 from bench.closed import closed_loop
 from bench.http import HttpPool, request_bytes
 from bench.load import Outcome, Plan, run
@@ -135,6 +136,23 @@ async def test_an_order_whose_connection_broke_is_repeated_on_a_new_one() -> Non
     assert len(names) == 6
     assert len(set(names)) == 5
     assert {ack.client_order_id for ack in log.acknowledgements} == set(names)
+
+
+class Forgotten(Trader):
+    async def login(self) -> None:
+        raise ApiError(401, "the address or the password is wrong")
+
+
+async def test_a_login_that_cannot_be_renewed_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "LOGIN_SECONDS", 0.05)
+    exchange = Exchange()
+    async with exchange.listening() as url:
+        host = url.removeprefix("http://")
+        trader = Forgotten(HttpPool("127.0.0.1", int(host.partition(":")[2]), 1), host, "somebody@example.org", "")
+        trader.user_id, trader.token = "7", "token"
+        async with asyncio.timeout(LOAD_SECONDS_MAX):
+            with pytest.raises(ApiError, match="401"):
+                await run(Plan(url, 10, 300.0, 1, connections=1, cancel_percent=0), AckLog(), [trader])
 
 
 async def test_cancels_take_back_what_rests() -> None:

@@ -1,11 +1,13 @@
 """The rule that says what grows too much.
 
-Seen to fail for: judging the first half as well; allowing memory for every order that ever was.
+Seen to fail for: judging the first half as well; allowing memory for every order that ever was; a run in which nobody
+traded any more.
 """
 
+import msgspec
 import pytest
 
-from bench.soak import MB, REMEMBERED, Sample, judged, slope
+from bench.soak import MB, REMEMBERED, Sample, judged, slope, stood_still
 
 
 def run(memory_per_order: float, orders_per_sample: int = 10_000, queue_per_sample: float = 0.0) -> list[Sample]:
@@ -46,3 +48,12 @@ def test_a_queue_may_not_grow() -> None:
 def test_the_slope_is_that_of_the_best_line() -> None:
     assert slope([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]) == pytest.approx(2.0)
     assert slope([(1.0, 1.0), (1.0, 3.0)]) == 0.0
+
+
+def test_a_run_in_which_nobody_trades_any_more_proves_nothing() -> None:
+    """Found by a soak of half an hour: every login had lapsed after 900 s, and nothing grew."""
+    samples = run(memory_per_order=0)
+    stopped = [msgspec.structs.replace(one, orders=min(one.orders, samples[25].orders)) for one in samples]
+
+    assert stood_still(samples) == ""
+    assert stood_still(stopped) == "nothing was acknowledged from 25 to 31 s"
