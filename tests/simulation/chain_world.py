@@ -1,6 +1,8 @@
 """A chain that drops, delays, duplicates, lands late, expires and forks, and a submitter that dies: all by one seed.
 
 It is as small as the rules allow: a block a step, blockhashes that count for 12 blocks, blocks that are final after 5.
+A leader takes bytes for one block more than endpoints say (ages of blockhashes count from the block before its own, 0
+to 150), and may hold them back for the very last: whoever signs anew a block too early does it twice here.
 The submitter is engine/submission.py driven as actors/chain_submitter.py drives it: what it knows is what was stored.
 """
 
@@ -33,6 +35,7 @@ VALID: Final = 12  # blocks
 FINAL_AFTER: Final = 5
 STEPS_OF_TROUBLE: Final = 120
 STEPS_MAX: Final = 2_000
+PASSED_ON_MAX: Final = 32  # sendings that a fork may bring back
 
 
 class Landed(Struct):
@@ -41,13 +44,20 @@ class Landed(Struct):
 
 
 class Chain:
-    """`guarded`: a second transaction of the same effect fails, as with an account that is created once."""
+    """`guarded`: a second transaction of the same effect fails, as with an account that is created once.
 
-    def __init__(self, random: Random, guarded: bool) -> None:
+    held_back: how much of what is sent arrives for the last block that can have it, and how often a fork comes for what
+    is nearly out of date. lost: how much of what is sent never arrives. forks: how often.
+    """
+
+    def __init__(
+        self, random: Random, guarded: bool, *, held_back: float = 0.0, lost: float = 0.25, forks: float = 0.12
+    ) -> None:
         self._random, self.guarded = random, guarded
+        self._held_back, self._lost, self._forks = held_back, lost, forks
         self.blocks: list[list[Landed]] = [[]]
         self._on_their_way: list[tuple[int, str, int]] = []  # height of arrival, signature, last height
-        self._sent: deque[tuple[str, int]] = deque(maxlen=4)  # what is still passed on
+        self._sent: deque[tuple[str, int]] = deque(maxlen=PASSED_ON_MAX)  # what is still passed on
         self.calm = False
         self.height_final = 0  # no fork goes below it
 
@@ -59,8 +69,9 @@ class Chain:
         return not self.calm and self._random.random() < share
 
     def tick(self) -> None:
-        if self.chance(0.12):
-            self._fork()
+        worst = self._nearly_out_of_date() if self.chance(self._held_back) else set()
+        if worst or self.chance(self._forks):
+            self._fork(worst)
         self.blocks.append([])
         self.height_final = max(self.height_final, self.height - FINAL_AFTER)
         arriving = [each for each in self._on_their_way if each[0] <= self.height]
@@ -71,10 +82,11 @@ class Chain:
     def send(self, signature: str, last_height: int) -> None:
         """Raises OSError when nobody answers, whatever happened."""
         self._sent.append((signature, last_height))
-        copies = 0 if self.chance(0.25) else 2 if self.chance(0.1) else 1
+        copies = 0 if self.chance(self._lost) else 2 if self.chance(0.1) else 1
         for _ in range(copies):
             late = self._random.randrange(1, VALID + 8) if self.chance(0.3) else 1
-            self._on_their_way.append((self.height + late, signature, last_height))
+            at = self._last_of(last_height) if self.chance(self._held_back) else self.height + late
+            self._on_their_way.append((at, signature, last_height))
         if self.chance(0.15):
             raise OSError("no answer")
 
@@ -90,16 +102,30 @@ class Chain:
         return [each.signature for block in self.blocks for each in block if not each.error]
 
     def _arrive(self, signature: str, last_height: int) -> None:
-        if self.height > last_height or self.landed(signature):
+        if self.height > self._last_of(last_height) or self.landed(signature):
             return
         fails = (self.guarded and bool(self.effects())) or self.chance(0.08)
         self.blocks[-1].append(Landed(signature, "it is there already" if fails else ""))
 
-    def _fork(self) -> None:
-        depth = min(self._random.randrange(1, FINAL_AFTER), self.height - self.height_final)
+    @staticmethod
+    def _last_of(last_height: int) -> int:
+        """What an endpoint calls the last block for some bytes is the last but one that takes them."""
+        return last_height + 1
+
+    def _nearly_out_of_date(self) -> set[str]:
+        """What no block has, and what the next one to be final is the last to take."""
+        last = self.height_final + 1
+        return {one for one, height in self._sent if self._last_of(height) == last and not self.landed(one)}
+
+    def _fork(self, worst: set[str]) -> None:
+        """`worst`: what the fork that won takes up at the last moment, so far back does it begin."""
+        deepest = self.height - self.height_final
+        depth = deepest if worst else min(self._random.randrange(1, FINAL_AFTER + 1), deepest)
         del self.blocks[len(self.blocks) - depth :]
         for signature, last_height in self._sent:  # leaders of the fork that won may have heard of them, too
-            if self._random.random() < 0.5:
+            if signature in worst:
+                self._on_their_way.append((self._last_of(last_height), signature, last_height))
+            elif self._random.random() < 0.5:
                 self._on_their_way.append((self.height + self._random.randrange(1, 4), signature, last_height))
 
 

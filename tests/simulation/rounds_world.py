@@ -1,8 +1,9 @@
 """Many effects, two lanes, and the real submitter (actors/chain_submitter.py) between a table and a chain in memory.
 
-The chain is that of chain_world.py and guards nothing; the table forgets nothing, but may be away. Both take their
-time for each answer, so that rounds of a lane overlap in whatever way the seed says. What they see and must never be is
-noted in `wrong`. A submitter that dies is followed by another.
+The chain is that of chain_world.py and guards nothing, loses more, forks more often, and holds much back for the last
+block that may have it: much expires, and some of that nearly lands. The table forgets nothing, but may be away. Both
+take their time for each answer, so that rounds of a lane overlap in whatever way the seed says. What they see and must
+never be is noted in `wrong`. A submitter that dies is followed by another.
 """
 
 import asyncio
@@ -45,6 +46,7 @@ TOGETHER: Final = 2
 BLOCK_SECONDS: Final = 0.4
 TROUBLE_SECONDS: Final = 20.0
 SECONDS_MAX: Final = 300.0
+LOST, HELD_BACK, FORKS = 0.5, 0.3, 0.2  # of what is sent, and of blocks
 LANES: Final = (Lane("mint", 12, rounds_max=3), Lane("oracle", 6))
 OPTIONS: Final = SubmitterOptions(lanes=LANES, claim_max=CLAIM_MAX)
 
@@ -64,7 +66,7 @@ class World:
 
     def __init__(self, seed: int, loop: VirtualLoop) -> None:
         self.random, self.loop = Random(seed), loop
-        self.chain = Chain(self.random, guarded=False)
+        self.chain = Chain(self.random, guarded=False, held_back=HELD_BACK, lost=LOST, forks=FORKS)
         self.table = Table(self)
         self.wrong: list[str] = []
         self.members: dict[str, tuple[int, ...]] = {}  # of what was ever signed
@@ -93,6 +95,7 @@ class World:
         blocks.cancel()
         for _ in range(VALID + 10):  # what is still on its way lands, or never will
             self.chain.tick()
+            self._look_at_what_was_given_up()
 
     def clock(self) -> TimeUs:
         return int(self.loop.time() * 1_000_000)
@@ -106,6 +109,12 @@ class World:
             await asyncio.sleep(BLOCK_SECONDS)
             self.chain.calm = self.loop.time() - began > TROUBLE_SECONDS
             self.chain.tick()
+            self._look_at_what_was_given_up()
+
+    def _look_at_what_was_given_up(self) -> None:
+        late = {one for one in self.table.given_up if self.chain.landed(one)}
+        self.wrong += [f"{one} landed after it was given up" for one in sorted(late)]
+        self.table.given_up -= late
 
     def _die(self, _: str) -> None:
         if self.chain.chance(0.02):
@@ -124,6 +133,8 @@ class Table:
         self._owner = dict.fromkeys(self.rows, "")
         self._due = dict.fromkeys(self.rows, 0)
         self._claiming: set[str] = set()
+        self.expired = 0
+        self.given_up: set[str] = set()  # signatures
         self.is_done = asyncio.Event()
 
     def is_open(self) -> bool:
@@ -180,6 +191,9 @@ class Table:
             before = self.rows[number]
             self.rows[number] = replace(before, submission=change.after, raw=change.raw or before.raw)
             self._due[number] = change.due_us
+            if change.after.state is State.EXPIRED:
+                self.expired += 1
+                self.given_up.add(before.submission.signature)
             if change.after.state in (*FREE, State.FINALIZED):
                 self._owner[number] = ""
         if not self.is_open():
