@@ -10,12 +10,8 @@ from typing import Final
 
 from solana.rpc.core import RPCException
 from solders.account import Account
-from solders.account_decoder import UiAccountEncoding
-from solders.commitment_config import CommitmentLevel
 from solders.instruction import Instruction
 from solders.pubkey import Pubkey
-from solders.rpc.config import RpcAccountInfoConfig
-from solders.rpc.requests import GetMultipleAccounts
 from solders.rpc.responses import GetMultipleAccountsResp
 from solders.signature import Signature
 from solders.system_program import CreateAccountWithSeedParams, create_account_with_seed
@@ -42,6 +38,7 @@ UNITS: Final = 400_000
 LAND_SECONDS_MAX: Final = 60.0
 POLL_SECONDS: Final = 0.2
 ADDRESSES_MAX: Final = 100  # that a node tells of at once
+READING: Final = {"encoding": "base64", "commitment": "confirmed"}
 OPERATORS: Final = (Role.MINTER, Role.SETTLER, Role.PUBLISHER, Role.REGISTRAR)
 
 
@@ -62,10 +59,8 @@ async def read_accounts(pool: RpcPool, addresses: Sequence[Pubkey]) -> dict[Pubk
     """Each of them as it is now, confirmed. Raises ChainUnavailable."""
     unique = list(dict.fromkeys(addresses))
     parts = [unique[start : start + ADDRESSES_MAX] for start in range(0, len(unique), ADDRESSES_MAX)]
-    config = RpcAccountInfoConfig(UiAccountEncoding.Base64, commitment=CommitmentLevel.Confirmed)
-    answers = await pool.ask_together(
-        lambda part, number: GetMultipleAccounts(part, config, number), parts, GetMultipleAccountsResp
-    )
+    questions = [([str(key) for key in part], READING) for part in parts]
+    answers = await pool.ask_together("getMultipleAccounts", questions, GetMultipleAccountsResp)
     if refused := next((each for each in answers if isinstance(each, RPCException)), None):
         raise refused
     return {

@@ -35,6 +35,7 @@ RENT_OF_A_BYTE: Final = 897_840  # lamports: (128 + 1) bytes for two years
 UNITS: Final = {"user_registered": 160_000, "energy_generated": 90_000, "deposit_issued": 120_000}
 NOBODYS: Final = {"governance", SETTLE, "oracle"}  # kinds that are no person's
 PARTICIPANTS_KEPT_MAX: Final = 10_000  # whose addresses were computed
+RECORDS_KEPT_MAX: Final = 2_000  # of generation: more than all rounds at once have
 # What a damaged payload makes of our arithmetic, and of two libraries that encode it.
 UNCLEAR: Final = (KeyError, ValueError, TypeError, OverflowError, ConstructError)
 
@@ -60,6 +61,9 @@ class Effects:
         self._retirements = [get_associated_token_address(settler, self.energy_mint) for settler in settlers]
         self.retirement = self._retirements[0]
         self.participant = lru_cache(PARTICIPANTS_KEPT_MAX)(self._participant)
+        # Asked for when it is looked at, and again when it is made.
+        self._record = lru_cache(RECORDS_KEPT_MAX)(self._record_of)
+        self._meter_of = lru_cache(PARTICIPANTS_KEPT_MAX)(self._meter_of_hash)
         parts, rounds = Parts(self), Rounds(self)
         self._kinds: dict[str, tuple[_Wanted, _Judge]] = {
             "user_registered": (self._user_wants, self._user),
@@ -318,7 +322,7 @@ class Effects:
     def _meter_address(self, serial: str) -> Pubkey:
         return self._meter_of(_hashed(serial))
 
-    def _meter_of(self, serial_hash: bytes) -> Pubkey:
+    def _meter_of_hash(self, serial_hash: bytes) -> Pubkey:
         nobody = {"authority": Pubkey.default(), "registrar": Pubkey.default()}
         return self.programs.registry.address("register_meter", "meter", {"serial_hash": serial_hash}, nobody)
 
@@ -330,7 +334,7 @@ class Effects:
         given = {"meter": meter, "receiver_authority": receiver, "signer": self.signers[Role.REGISTRAR]}
         return self.programs.registry.instruction("transfer_meter", {}, given)
 
-    def _record(self, meter: Pubkey, window: int) -> Pubkey:
+    def _record_of(self, meter: Pubkey, window: int) -> Pubkey:
         given = {"meter": meter, "destination": meter, "minter": meter}
         return self.programs.energy_token.address("mint_generation", "record", {"window": window}, given)
 

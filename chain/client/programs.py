@@ -41,15 +41,34 @@ class Event(Struct, frozen=True):
     fields: dict[str, Any]
 
 
+class _Account(Struct, frozen=True):
+    """Of an instruction. needs: the accounts that its seeds name; seeds None: nothing tells where it is."""
+
+    name: str
+    signer: bool
+    writable: bool
+    seeds: list[Idl] | None
+    needs: tuple[str, ...]
+
+
+class _Call(Struct, frozen=True):
+    """What the IDL says of an instruction, looked up once. fixed: accounts whose address it names."""
+
+    name: str
+    accounts: tuple[_Account, ...]
+    names: frozenset[str]
+    fixed: dict[str, Pubkey]
+    arguments: dict[str, Any]  # their types
+
+
 class Program:
     """Bound to one IDL; holds no connection."""
 
     def __init__(self, idl: Idl) -> None:
         self.name: str = idl["metadata"]["name"]
         self.id = program_id(idl)
-        self._idl = idl
         self._coder = Coder(old_idl(idl))
-        self._instructions: dict[str, Idl] = {each["name"]: each for each in idl["instructions"]}
+        self._calls = {each["name"]: _call(each) for each in idl["instructions"]}
         self._types = {t["name"]: {f["name"]: f["type"] for f in t["type"]["fields"]} for t in idl["types"]}
         self._errors = {each["code"]: each["name"] for each in idl.get("errors", [])}
         self._events = {discriminator("event", each["name"]) for each in idl.get("events", [])}
@@ -59,15 +78,11 @@ class Program:
         self, name: str, arguments: Values, accounts: Mapping[str, Pubkey], following: Sequence[AccountMeta] = ()
     ) -> Instruction:
         """`accounts` may leave out those that the IDL decides; given ones win. Raises CannotEncode."""
-        idl = self._instruction(name)
-        found = self._all_accounts(idl, arguments, accounts)
-        metas = [
-            AccountMeta(found[each["name"]], each.get("signer", False), each.get("writable", False))
-            for each in idl["accounts"]
-        ]
-        expected = {each["name"] for each in idl["args"]}
-        if set(arguments) != expected:
-            raise CannotEncode(f"{self.name}.{name}: takes {sorted(expected)}, not {sorted(arguments)}")
+        call = self._call(name)
+        found = self._all_accounts(call, arguments, accounts)
+        metas = [AccountMeta(found[each.name], each.signer, each.writable) for each in call.accounts]
+        if arguments.keys() != call.arguments.keys():
+            raise CannotEncode(f"{self.name}.{name}: takes {sorted(call.arguments)}, not {sorted(arguments)}")
         try:
             data = self._coder.instruction.encode(name, {key: _encodable(each) for key, each in arguments.items()})
         except (ConstructError, TypeError, ValueError, KeyError) as error:
@@ -76,7 +91,7 @@ class Program:
 
     def address(self, instruction: str, account: str, arguments: Values, accounts: Mapping[str, Pubkey]) -> Pubkey:
         """Where an account of that instruction is, by the seeds of the IDL. Raises CannotEncode."""
-        return self._all_accounts(self._instruction(instruction), arguments, accounts, only=account)[account]
+        return self._all_accounts(self._call(instruction), arguments, accounts, only=account)[account]
 
     def account(self, data: bytes, expected: str) -> dict[str, Any]:
         """The fields of an account of that type. Raises CannotDecode."""
@@ -111,49 +126,44 @@ class Program:
             for name, of in self._types[kind].items()
         }
 
-    def _instruction(self, name: str) -> Idl:
+    def _call(self, name: str) -> _Call:
         try:
-            return self._instructions[name]
+            return self._calls[name]
         except KeyError:
             raise CannotEncode(f"{self.name} has no instruction {name}") from None
 
     def _all_accounts(
-        self, idl: Idl, arguments: Values, accounts: Mapping[str, Pubkey], only: str | None = None
+        self, call: _Call, arguments: Values, accounts: Mapping[str, Pubkey], only: str | None = None
     ) -> dict[str, Pubkey]:
-        names = {each["name"] for each in idl["accounts"]}
-        if not set(accounts) <= names:
-            raise CannotEncode(f"{self.name}.{idl['name']}: has no account {sorted(set(accounts) - names)}")
-        found = dict(accounts)
-        found |= {e["name"]: Pubkey.from_string(e["address"]) for e in idl["accounts"] if "address" in e} | dict(
-            accounts
-        )
-        waiting = [each for each in idl["accounts"] if each["name"] not in found]
+        if not call.names.issuperset(accounts):
+            raise CannotEncode(f"{self.name}.{call.name}: has no account {sorted(set(accounts) - call.names)}")
+        found = {**call.fixed, **accounts}
+        waiting = [each for each in call.accounts if each.name not in found]
         while waiting:
-            ready = [each for each in waiting if "pda" in each and _known(each, found)]
-            ready = [each for each in ready if each["name"] == only] or ready
+            ready = [each for each in waiting if each.seeds is not None and all(need in found for need in each.needs)]
+            ready = [each for each in ready if each.name == only] or ready
             for each in ready:
-                found[each["name"]] = self._derive(idl, each, arguments, found)
-            waiting = [each for each in waiting if each["name"] not in found]
+                found[each.name] = self._derive(call, each, arguments, found)
+            waiting = [each for each in waiting if each.name not in found]
             if only in found:
                 break
             if waiting and not ready:
-                missing = ", ".join(each["name"] for each in waiting)
-                raise CannotEncode(f"{self.name}.{idl['name']}: needs the accounts {missing}")
+                missing = ", ".join(each.name for each in waiting)
+                raise CannotEncode(f"{self.name}.{call.name}: needs the accounts {missing}")
         return found
 
-    def _derive(self, idl: Idl, account: Idl, arguments: Values, found: Mapping[str, Pubkey]) -> Pubkey:
-        types = {each["name"]: each["type"] for each in idl["args"]}
+    def _derive(self, call: _Call, account: _Account, arguments: Values, found: Mapping[str, Pubkey]) -> Pubkey:
         seeds = []
-        for seed in account["pda"]["seeds"]:
+        for seed in account.seeds or ():
             match seed["kind"]:
                 case "const":
                     seeds.append(bytes(seed["value"]))
                 case "account":
                     seeds.append(bytes(found[seed["path"]]))
                 case "arg" if seed["path"] in arguments:
-                    seeds.append(_seed(types[seed["path"]], arguments[seed["path"]]))
+                    seeds.append(_seed(call.arguments[seed["path"]], arguments[seed["path"]]))
                 case _:
-                    raise CannotEncode(f"{self.name}.{idl['name']}: {account['name']} needs {seed.get('path', seed)}")
+                    raise CannotEncode(f"{self.name}.{call.name}: {account.name} needs {seed.get('path', seed)}")
         return _derived(tuple(seeds), self.id)
 
 
@@ -185,8 +195,15 @@ def _derived(seeds: tuple[bytes, ...], program: Pubkey) -> Pubkey:
     return Pubkey.find_program_address(seeds, program)[0]
 
 
-def _known(account: Idl, found: Mapping[str, Pubkey]) -> bool:
-    return all(seed["path"] in found for seed in account["pda"]["seeds"] if seed["kind"] == "account")
+def _call(idl: Idl) -> _Call:
+    accounts = []
+    for each in idl["accounts"]:
+        seeds = each["pda"]["seeds"] if "pda" in each else None
+        needs = tuple(seed["path"] for seed in seeds or () if seed["kind"] == "account")
+        accounts.append(_Account(each["name"], each.get("signer", False), each.get("writable", False), seeds, needs))
+    fixed = {each["name"]: Pubkey.from_string(each["address"]) for each in idl["accounts"] if "address" in each}
+    arguments = {each["name"]: each["type"] for each in idl["args"]}
+    return _Call(idl["name"], tuple(accounts), frozenset(each.name for each in accounts), fixed, arguments)
 
 
 def _seed(kind: Any, value: Any) -> bytes:

@@ -3,6 +3,7 @@
 Success is decided by who reads the status: that an endpoint took the bytes means nothing, see chain/client/rpc.py.
 """
 
+import base64
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -12,13 +13,10 @@ from solana.rpc.commitment import Commitment, Confirmed
 from solana.rpc.core import RPCException
 from solana.rpc.types import TxOpts
 from solders.address_lookup_table_account import AddressLookupTableAccount
-from solders.commitment_config import CommitmentLevel
 from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
 from solders.hash import Hash
 from solders.instruction import Instruction
 from solders.message import MessageV0, to_bytes_versioned
-from solders.rpc.config import RpcSendTransactionConfig, RpcSimulateTransactionConfig
-from solders.rpc.requests import SendRawTransaction, SimulateVersionedTransaction
 from solders.rpc.responses import RpcSimulateTransactionResult, SendTransactionResp, SimulateTransactionResp
 from solders.transaction import VersionedTransaction
 
@@ -30,6 +28,8 @@ from chain.errors import error_json
 TRANSACTION_BYTES_MAX: Final = 1_232
 ACCOUNT_LOCKS_MAX: Final = 64
 UNITS_MAX: Final = 1_400_000
+SIMULATING: Final = {"encoding": "base64", "commitment": "confirmed", "sigVerify": False}
+SENDING: Final = {"encoding": "base64", "skipPreflight": True, "preflightCommitment": "processed"}
 
 
 class TooLarge(Exception):
@@ -107,24 +107,22 @@ async def simulate(pool: RpcPool, signed: Signed, programs: Programs) -> Simulat
     """What would happen now. Raises ChainUnavailable, RPCException for bytes that no node takes."""
     transaction = VersionedTransaction.from_bytes(signed.raw)
     value = (await pool.ask(lambda client: client.simulate_transaction(transaction, commitment=Confirmed))).value
-    return _simulated(value, transaction, programs)
+    return _simulated(value, signed.raw, programs)
 
 
 async def simulate_all(pool: RpcPool, signed: Sequence[Signed], programs: Programs) -> list[Simulated | RPCException]:
     """The same of many, each by itself as things are now, with the exception for what no node takes."""
-    config = RpcSimulateTransactionConfig(commitment=CommitmentLevel.Confirmed)
-    transactions = [VersionedTransaction.from_bytes(each.raw) for each in signed]
-    answers = await pool.ask_together(
-        lambda each, number: SimulateVersionedTransaction(each, config, number), transactions, SimulateTransactionResp
-    )
+    questions = [(base64.b64encode(each.raw).decode(), SIMULATING) for each in signed]
+    answers = await pool.ask_together("simulateTransaction", questions, SimulateTransactionResp)
     return [
-        each if isinstance(each, RPCException) else _simulated(each.value, transaction, programs)
-        for each, transaction in zip(answers, transactions, strict=True)
+        answer if isinstance(answer, RPCException) else _simulated(answer.value, each.raw, programs)
+        for answer, each in zip(answers, signed, strict=True)
     ]
 
 
-def _simulated(value: RpcSimulateTransactionResult, transaction: VersionedTransaction, programs: Programs) -> Simulated:
-    error = "" if value.err is None else error_name(error_json(value.err), transaction, programs)
+def _simulated(value: RpcSimulateTransactionResult, raw: bytes, programs: Programs) -> Simulated:
+    failed = value.err is not None
+    error = error_name(error_json(value.err), VersionedTransaction.from_bytes(raw), programs) if failed else ""
     return Simulated(error, value.units_consumed or 0, list(value.logs or []))
 
 
@@ -140,10 +138,8 @@ async def send(pool: RpcPool, signed: Signed) -> None:
 
 async def send_all(pool: RpcPool, raws: Sequence[bytes]) -> None:
     """The same with many; who is told nothing of one looks at its status. Raises ChainUnavailable."""
-    config = RpcSendTransactionConfig(skip_preflight=True, preflight_commitment=CommitmentLevel.Processed)
-    await pool.ask_together(
-        lambda raw, number: SendRawTransaction(raw, config, number), list(raws), SendTransactionResp
-    )
+    questions = [(base64.b64encode(raw).decode(), SENDING) for raw in raws]
+    await pool.ask_together("sendTransaction", questions, SendTransactionResp)
 
 
 def error_name(error: Any, transaction: VersionedTransaction, programs: Programs) -> str:

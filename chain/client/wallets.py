@@ -43,15 +43,12 @@ class KeyUnusable(Exception):
 class Signer:
     """A key that signs. It cannot be copied, pickled or shown."""
 
-    __slots__ = ("_keypair", "role")
+    __slots__ = ("_keypair", "address", "role")
 
     def __init__(self, role: Role, keypair: Keypair) -> None:
         self.role = role
         self._keypair = keypair
-
-    @property
-    def address(self) -> Pubkey:
-        return self._keypair.pubkey()
+        self.address: Final[Pubkey] = keypair.pubkey()  # which a keypair works out anew each time
 
     def sign(self, message: bytes) -> Signature:
         """Of the serialized message of a transaction."""

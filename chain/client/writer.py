@@ -23,6 +23,7 @@ from solders.transaction_status import TransactionConfirmationStatus, Transactio
 from chain.client.deployment import Deployment, read_accounts
 from chain.client.effects import Effects
 from chain.client.judgements import Done, Plan
+from chain.client.loads import SIGNATURE_BYTES, Load, begun_by, joined
 from chain.client.rotation import Rotation
 from chain.client.rpc import EndpointState, RpcPool
 from chain.client.tables import Tables
@@ -44,7 +45,6 @@ from chain.client.transactions import (
 from chain.client.wallets import Role, Signer
 from chain.errors import error_json
 from engine.submission import (
-    TOGETHER_MAX,
     ChainDown,
     Declined,
     Effect,
@@ -60,7 +60,6 @@ from engine.submission import (
 )
 
 BUDGET_BYTES: Final = 52  # of the two instructions that every transaction of ours begins with
-SIGNATURE_BYTES: Final = 64
 STATUSES_MAX: Final = 256  # what one request may ask for
 # Not the effect's fault: another time it may do. "custom 1": the token program has too little to move.
 EVERYBODY: Final = frozenset(  # whatever is in the transaction
@@ -254,16 +253,18 @@ class ChainWriter:
         """Groups that fit one transaction each, in order; what shares one has the same signers."""
         groups: list[_Group] = []
         waiting: list[Declined] = []
-        open_groups: dict[tuple[Role, ...], _Group] = {}
+        open_groups: dict[tuple[Role, ...], tuple[_Group, Load]] = {}
         made_by: dict[Pubkey, int] = {}  # accounts that a group sets up, which no other group can; its id
         if self._tables is not None and plans:
             self._tables.want([*self._effects.common, *(key for _, plan in plans for key in plan.lasting)])
         for each in plans:
             effect, plan = each
-            group = open_groups.get(plan.roles)
-            if group is None or not self._fits([*group, each]):
-                group = []
-            if not group and self._tables is not None and not self._fits([each]):
+            empty = begun_by(self._signers[plan.roles[0]].address)
+            group, before = open_groups.get(plan.roles, ([], empty))
+            load = joined(before, effect, plan)
+            if group and not self._fits(load, group, each):
+                group, load = [], joined(empty, effect, plan)
+            if not group and self._tables is not None and not self._fits(load, group, each):
                 waiting.append(Declined((effect.number,), NotNow("its accounts are in no lookup table yet")))
                 continue
             alone = plan.setup if plan.setup_fails_twice else {}
@@ -274,9 +275,9 @@ class ChainWriter:
             made_by |= dict.fromkeys(elsewhere, id(group))
             self._making |= dict.fromkeys(elsewhere, _Making(effect.number, last_height))
             if not group:
-                open_groups[plan.roles] = group
                 groups.append(group)
             group.append(each)
+            open_groups[plan.roles] = group, load
         return groups, waiting
 
     def _is_made_by_another(self, account: Pubkey, effect: Effect) -> bool:
@@ -284,19 +285,19 @@ class ChainWriter:
         making = self._making.get(account)
         return making is not None and making.number != effect.number
 
-    def _fits(self, group: list[tuple[Effect, Plan]]) -> bool:
-        plans = [plan for _, plan in group]
-        if len(group) > min(TOGETHER_MAX, *(effect.submission.together_max for effect, _ in group)):
+    def _fits(self, load: Load, group: _Group, each: tuple[Effect, Plan]) -> bool:
+        """`load`: of the group with that one."""
+        if load.together > load.together_max or load.units >= UNITS_MAX - 1_000:
             return False
-        payer: Pubkey = self._signers[plans[0].roles[0]].address
-        calls = _instructions(plans)
+        if load.bytes + BUDGET_BYTES <= TRANSACTION_BYTES_MAX and len(load.keys) < ACCOUNT_LOCKS_MAX:
+            return True
+        if self._tables is None:
+            return False
+        calls = _instructions([plan for _, plan in [*group, each]])
+        payer: Pubkey = self._signers[each[1].roles[0]].address
         message = MessageV0.try_compile(payer, calls, self._tables_for(calls), Hash.default())
         size = 1 + SIGNATURE_BYTES * message.header.num_required_signatures + len(to_bytes_versioned(message))
-        return (
-            size + BUDGET_BYTES <= TRANSACTION_BYTES_MAX
-            and locks_of(message) < ACCOUNT_LOCKS_MAX
-            and sum(plan.units for plan in plans) < UNITS_MAX - 1_000
-        )
+        return size + BUDGET_BYTES <= TRANSACTION_BYTES_MAX and locks_of(message) < ACCOUNT_LOCKS_MAX
 
     def _tables_for(self, calls: Sequence[Instruction]) -> list[AddressLookupTableAccount]:
         return self._tables.for_(calls) if self._tables is not None else []

@@ -12,7 +12,6 @@ import httpx
 import pytest
 from solana.rpc.core import RPCException
 from solders.pubkey import Pubkey
-from solders.rpc.requests import GetBalance
 from solders.rpc.responses import GetBalanceResp
 
 from chain.client.rpc import ChainUnavailable, RpcPool, RpcSettings
@@ -45,13 +44,13 @@ def pool_of(answer: Callable[[Any], Any], together_max: int = 3) -> RpcPool:
         together_max=together_max,
     )
     pool = RpcPool(settings)
-    pool._endpoints[0].batches.session = httpx.AsyncClient(transport=httpx.MockTransport(handle))
+    pool._endpoints[0].batches = httpx.AsyncClient(transport=httpx.MockTransport(handle))
     return pool
 
 
 async def balances(pool: RpcPool) -> list[Any]:
     async with pool:
-        return await pool.ask_together(lambda key, number: GetBalance(key, None, number), KEYS, GetBalanceResp)
+        return await pool.ask_together("getBalance", [(str(key),) for key in KEYS], GetBalanceResp)
 
 
 async def test_each_answer_is_of_its_question_in_whatever_order_they_come() -> None:
@@ -89,8 +88,9 @@ async def test_what_is_refused_is_told_and_the_others_are_answered() -> None:
         lambda _: {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "no batches"}},
         lambda asked: [answered(each) for each in asked][:-1],
         lambda asked: [{"jsonrpc": "2.0", "id": each["id"], "error": BEHIND} for each in asked],
+        lambda _: "busy",
     ],
-    ids=["takes no batches", "answers too little", "is behind"],
+    ids=["takes no batches", "answers too little", "is behind", "says something else"],
 )
 async def test_an_endpoint_that_cannot_is_no_answer(answer: Callable[[Any], Any]) -> None:
     with pytest.raises(ChainUnavailable):
