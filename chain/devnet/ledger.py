@@ -166,11 +166,15 @@ class Ledger:
         return locks
 
     def simulate(
-        self, transaction: VersionedTransaction, *, recent: bool = True
+        self, transaction: VersionedTransaction, *, recent: bool = True, verified: bool = True
     ) -> SimulatedTransactionInfo | FailedTransactionMetadata:
-        """Raises NotIncluded."""
+        """`verified`: whether its signatures must be right. Raises NotIncluded."""
         self.check(transaction, recent=recent)
-        return self.vm.simulate_transaction(transaction)
+        self.vm.with_sigverify(verified)
+        try:
+            return self.vm.simulate_transaction(transaction)
+        finally:
+            self.vm.with_sigverify(True)
 
     def land(self, transaction: VersionedTransaction, raw: bytes) -> Record:
         """Run it in this slot; its record, also of one that failed. Raises NotIncluded."""
@@ -183,8 +187,8 @@ class Ledger:
             raise NotIncluded(error, meta.logs())
         after = before | {key: self.account(key) for key in locks.writable_keys}
         changes: Changes = {key: (before[key], after[key]) for key in locks.writable_keys}
-        mints = shapes.decimals_of(self.account, [*before.values(), *after.values()])
-        record = shapes.record(transaction, raw, self.slot, int(time()), error, meta, locks, before, after, mints)
+        now = int(time())
+        record = shapes.record(transaction, raw, self.slot, now, error, meta, locks, before, after, self.account)
         self.store.append(record, changes)
         for listener in self.listeners:
             listener(record, {key: after[key] for key in locks.writable_keys})

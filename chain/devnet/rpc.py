@@ -242,19 +242,24 @@ class Rpc:
         if isinstance(outcome, FailedTransactionMetadata):
             failed, meta = error_json(outcome.err()), outcome.meta()
             if failed == "SignatureFailure":
-                raise RpcError(-32003, "Transaction signature verification failure")
+                raise wire.bad_signature()
             raise wire.failed_simulation(failed, meta.logs(), meta.compute_units_consumed(), shapes.returned(meta))
 
     def _simulate(self, text: str, options: Options | None = None) -> Any:
         asked = options or {}
         transaction, _ = wire.decoded(text, options)
+        verified = bool(asked.get("sigVerify"))
         try:
-            outcome = self.ledger.simulate(transaction, recent=not asked.get("replaceRecentBlockhash"))
+            outcome = self.ledger.simulate(
+                transaction, recent=not asked.get("replaceRecentBlockhash"), verified=verified
+            )
         except NotIncluded as error:
             empty: Options = {"logs": [], "accounts": None, "unitsConsumed": 0, "returnData": None}
             return self._now({"err": error.error, **empty})
         meta = outcome.meta()
         failed = error_json(outcome.err()) if isinstance(outcome, FailedTransactionMetadata) else None
+        if failed == "SignatureFailure":
+            raise wire.bad_signature()
         accounts = None
         if wanted := asked.get("accounts"):
             after = {} if isinstance(outcome, FailedTransactionMetadata) else dict(outcome.post_accounts())

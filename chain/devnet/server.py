@@ -4,6 +4,7 @@ POST /  one request or a batch      GET /health  ok      GET / with Upgrade  Web
 """
 
 import asyncio
+import gc
 import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from chain.programs.interface import BUILT, NAMES, load_idl, program_id
 SLOT_MS: Final = 400
 BODY_BYTES_MAX: Final = 1 << 20
 BATCH_MAX: Final = 1_000
+GC_THRESHOLDS: Final = (20_000, 20, 100)  # a record has hundreds of parts, and none refers to itself
 HEARTBEAT_SECONDS: Final = 30
 NO_JSON: Final = {"jsonrpc": "2.0", "error": {"code": -32700, "message": "Parse error"}, "id": None}
 
@@ -157,5 +159,8 @@ async def serve(host: str, port: int, path: Path | None, *, slot_ms: int = SLOT_
     """Until it is cancelled: the five programs, state in `path`. For a process of its own."""
     keep_freed_memory()
     ledger = Ledger(reference_files(), path)
+    gc.collect()
+    gc.freeze()  # what is here already stays
+    gc.set_threshold(*GC_THRESHOLDS)
     async with Devnet(ledger, slot_ms / 1_000, with_faults=with_faults).listening(host, port):
         await asyncio.Event().wait()

@@ -4,7 +4,7 @@ import base64
 import struct
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from solders.account import Account
 from solders.instruction import Instruction
@@ -21,6 +21,7 @@ TOKEN_ACCOUNT_BYTES: Final = 165
 MINT_BYTES: Final = 82
 FEE_LAMPORTS: Final = 5_000  # for each signature
 ADDRESSES_KEPT_MAX: Final = 4_096
+Token: TypeAlias = tuple[Pubkey, Pubkey, int]  # mint, owner, base units
 ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
@@ -101,16 +102,16 @@ def amount(base_units: int, decimals: int) -> dict[str, Any]:
     }
 
 
-def token(found: Account | None) -> tuple[Pubkey, Pubkey, int] | None:
-    """Mint, owner and base units of a token account."""
+def token(found: Account | None) -> Token | None:
+    """What it says, if it is a token account."""
     if found is None or found.owner not in TOKENS or len(found.data) < TOKEN_ACCOUNT_BYTES:
         return None
     data = bytes(found.data)
     return Pubkey(data[:32]), Pubkey(data[32:64]), struct.unpack_from("<Q", data, 64)[0]
 
 
-def decimals_of(read: Callable[[Pubkey], Account | None], accounts: Iterable[Account | None]) -> dict[Pubkey, int]:
-    mints = {held[0] for held in map(token, accounts) if held}
+def decimals_of(read: Callable[[Pubkey], Account | None], held: Iterable[Token | None]) -> dict[Pubkey, int]:
+    mints = {each[0] for each in held if each}
     found = {mint: read(mint) for mint in mints}
     return {mint: each.data[44] if each and len(each.data) >= MINT_BYTES else 0 for mint, each in found.items()}
 
@@ -135,9 +136,12 @@ def record(
     locks: Locks,
     before: dict[Pubkey, Account | None],
     after: dict[Pubkey, Account | None],
-    mints: dict[Pubkey, int],
+    read: Callable[[Pubkey], Account | None],
 ) -> dict[str, Any]:
     """What is kept of a transaction that landed."""
+    tokens_before = {key: token(found) for key, found in before.items()}
+    tokens_after = {key: tokens_before[key] if found is before[key] else token(found) for key, found in after.items()}
+    mints = decimals_of(read, [*tokens_before.values(), *tokens_after.values()])
     inner = [
         {
             "index": place,
@@ -145,7 +149,7 @@ def record(
                 {
                     "programIdIndex": each.instruction().program_id_index,
                     "accounts": list(each.instruction().accounts),
-                    "data": base58(bytes(each.instruction().data)),
+                    "data": bytes(each.instruction().data),
                     "stackHeight": getattr(each, "stack_height")(),  # noqa: B009 - solders' stubs lack it
                 }
                 for each in group
@@ -169,8 +173,8 @@ def record(
         },
         "pre": [_lamports(before[key]) for key in locks.keys],
         "post": [_lamports(after[key]) for key in locks.keys],
-        "pre_tokens": _balances(locks.keys, before, mints),
-        "post_tokens": _balances(locks.keys, after, mints),
+        "pre_tokens": _balances(locks.keys, before, tokens_before, mints),
+        "post_tokens": _balances(locks.keys, after, tokens_after, mints),
         "inner": inner,
         "returned": returned(meta),
         "version": 0 if isinstance(transaction.message, MessageV0) else "legacy",
@@ -181,8 +185,13 @@ def _lamports(found: Account | None) -> int:
     return found.lamports if found else 0
 
 
-def _balances(keys: list[Pubkey], accounts: dict[Pubkey, Account | None], mints: dict[Pubkey, int]) -> list[Any]:
-    held = [(place, accounts[key], token(accounts[key])) for place, key in enumerate(keys)]
+def _balances(
+    keys: list[Pubkey],
+    accounts: dict[Pubkey, Account | None],
+    tokens: dict[Pubkey, Token | None],
+    mints: dict[Pubkey, int],
+) -> list[Any]:
+    held = [(place, accounts[key], tokens[key]) for place, key in enumerate(keys)]
     return [
         {
             "accountIndex": place,
@@ -209,7 +218,7 @@ def transaction(kept: dict[str, Any], encoding: str) -> dict[str, Any]:
         "fee": FEE_LAMPORTS * raw[0],
         "preBalances": kept["pre"],
         "postBalances": kept["post"],
-        "innerInstructions": kept["inner"],
+        "innerInstructions": [_inner(group) for group in kept["inner"]],
         "logMessages": kept["logs"],
         "preTokenBalances": kept["pre_tokens"],
         "postTokenBalances": kept["post_tokens"],
@@ -228,6 +237,15 @@ def transaction(kept: dict[str, Any], encoding: str) -> dict[str, Any]:
         "meta": meta,
         "version": kept["version"],
     }
+
+
+def _inner(group: dict[str, Any]) -> dict[str, Any]:
+    """As it is told; chains of before have their data in base58 already."""
+    told = [
+        {**each, "data": base58(each["data"]) if isinstance(each["data"], bytes) else each["data"]}
+        for each in group["instructions"]
+    ]
+    return {"index": group["index"], "instructions": told}
 
 
 def _decoded(raw: bytes) -> dict[str, Any]:

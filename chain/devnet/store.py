@@ -55,6 +55,9 @@ class Store:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(TABLES)
         self._is_held = False
+        self._put_later: dict[Pubkey, Account | None] = {}  # of a batch: the same few accounts change again and again
+        self._slot = -1
+        self._undoable: set[Pubkey] = set()  # whose accounts of before that slot are in undo
 
     def close(self) -> None:
         self._db.close()
@@ -67,7 +70,8 @@ class Store:
             yield
         finally:
             self._is_held = False
-            self._db.commit()
+            with self._db:
+                self._put_now()
 
     def _committed(self) -> AbstractContextManager[Any]:
         return nullcontext() if self._is_held else self._db
@@ -87,6 +91,7 @@ class Store:
             yield Pubkey(address), Account.from_bytes(account)
 
     def owned_by(self, owner: Pubkey) -> list[Pubkey]:
+        self._put_now()
         rows = self._db.execute("SELECT address FROM accounts WHERE owner = ? ORDER BY address", (bytes(owner),))
         return [Pubkey(address) for (address,) in rows]
 
@@ -95,8 +100,14 @@ class Store:
             self._put({address: after for address, (_, after) in changes.items()})
 
     def append(self, record: Record, changes: Changes) -> None:
+        slot = record["slot"]
+        if slot != self._slot:
+            self._slot, self._undoable = slot, set()
+        fresh = [(key, before) for key, (before, _) in changes.items() if key not in self._undoable]
         with self._committed():
-            self._put({address: after for address, (_, after) in changes.items()})
+            self._put_later |= {address: after for address, (_, after) in changes.items()}
+            if not self._is_held:
+                self._put_now()
             number = self._db.execute(
                 "INSERT INTO transactions (signature, slot, record) VALUES (?, ?, ?)",
                 (record["signature"], record["slot"], msgspec.msgpack.encode(record)),
@@ -106,11 +117,9 @@ class Store:
             )
             self._db.executemany(
                 "INSERT INTO undo VALUES (?, ?, ?, ?)",
-                [
-                    (record["slot"], number, bytes(key), bytes(before) if before else None)
-                    for key, (before, _) in changes.items()
-                ],
+                [(slot, number, bytes(key), bytes(before) if before else None) for key, before in fresh],
             )
+        self._undoable.update(key for key, _ in fresh)
 
     def transaction(self, signature: str) -> Record | None:
         row = self._db.execute("SELECT record FROM transactions WHERE signature = ?", (signature,)).fetchone()
@@ -146,6 +155,8 @@ class Store:
 
     def drop_since(self, slot: int) -> tuple[dict[Pubkey, Account | None], list[Record]]:
         """Forgets transactions of these slots: what their accounts were before, and the dropped, newest first."""
+        self._put_now()
+        self._undoable = set()
         rows = self._db.execute(
             "SELECT number, record FROM transactions WHERE slot >= ? ORDER BY number DESC", (slot,)
         ).fetchall()
@@ -162,15 +173,19 @@ class Store:
             self._put(restored)
         return restored, [_record(record) for _, record in rows]
 
+    def _put_now(self) -> None:
+        self._put(self._put_later)
+        self._put_later = {}
+
     def _put(self, accounts: dict[Pubkey, Account | None]) -> None:
-        for address, account in accounts.items():
-            if account is None:
-                self._db.execute("DELETE FROM accounts WHERE address = ?", (bytes(address),))
-            else:
-                self._db.execute(
-                    "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)",
-                    (bytes(address), bytes(account.owner), bytes(account)),
-                )
+        gone = [(bytes(address),) for address, account in accounts.items() if account is None]
+        there = [
+            (bytes(address), bytes(account.owner), bytes(account))
+            for address, account in accounts.items()
+            if account is not None
+        ]
+        self._db.executemany("DELETE FROM accounts WHERE address = ?", gone)
+        self._db.executemany("INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)", there)
 
 
 def _record(raw: bytes) -> Record:

@@ -93,6 +93,10 @@ def failed_simulation(failed: Any, logs: list[str], units: int = 0, returned: An
     return RpcError(-32002, f"Transaction simulation failed: {shapes.failure_text(failed)}", data)
 
 
+def bad_signature() -> RpcError:
+    return RpcError(-32003, "Transaction signature verification failure")
+
+
 def failure(number: Any, error: RpcError) -> dict[str, Any]:
     told = {"code": error.code, "message": error.message, **({} if error.data is None else {"data": error.data})}
     return {"jsonrpc": "2.0", "error": told, "id": number}

@@ -248,6 +248,46 @@ async def test_nothing_is_lost_by_a_kill(devnet: DevnetProcess) -> None:
         assert len(devnet.call("getSignaturesForAddress", str(to), {"commitment": "processed"})) == 2
 
 
+async def test_a_simulation_asks_for_signatures_when_it_is_told_to(devnet: DevnetProcess) -> None:
+    async with connected(devnet) as client:
+        payer = await funded(client)
+        raw = bytearray(bytes(await payment(client, payer, Pubkey.new_unique())))
+        raw[1] ^= 1  # of the first signature
+        forged = VersionedTransaction.from_bytes(bytes(raw))
+
+        assert (await client.simulate_transaction(forged)).value.err is None
+        await client.send_raw_transaction(bytes(raw), SKIP)
+        devnet.tick(2)
+        assert await status(client, forged.signatures[0]) is None
+        with pytest.raises(RPCException, match="SignatureVerificationFailure"):
+            await client.simulate_transaction(forged, sig_verify=True)
+        with pytest.raises(RPCException, match="SignatureVerificationFailure"):
+            await client.send_raw_transaction(bytes(raw), PREFLIGHT)
+
+
+def test_a_fork_undoes_all_of_a_slot_in_batches_and_beside_them(tmp_path: Path) -> None:
+    ledger, account = Ledger({}, tmp_path / "chain.sqlite"), Pubkey.new_unique()
+    ledger.airdrop(account, 10**9)
+    ledger.tick()
+    with ledger.store.together():
+        for _ in range(3):
+            ledger.airdrop(account, 10**9)
+        ledger.airdrop(another := Pubkey.new_unique(), 10**9)
+        assert another in ledger.store.owned_by(SYSTEM)
+    ledger.airdrop(account, 10**9)
+    ledger.store.close()
+
+    ledger = Ledger({}, tmp_path / "chain.sqlite")  # as after a kill
+    found = ledger.account(account)
+    assert found is not None
+    assert found.lamports == 5 * 10**9
+    assert len(ledger.fork(2)) == 5
+    ledger.store.close()
+    again = Ledger({}, tmp_path / "chain.sqlite").account(account)
+    assert again is not None
+    assert again.lamports == 10**9
+
+
 async def test_a_fork_drops_what_is_not_finalized(devnet: DevnetProcess) -> None:
     async with connected(devnet) as client:
         payer = await funded(client)
