@@ -99,6 +99,7 @@ class Flight(Struct):
     raw: bytes
     members: list[Effect]
     slot: int = 0  # in which it was seen
+    handed_over: bool = False  # which is written down if the next look does not find it
     sent_at: float = 0.0
     looked_at: float = 0.0
 
@@ -139,7 +140,7 @@ class ChainSubmitter:
         self._turns = {lane.name: asyncio.Lock() for lane in self._options.lanes}
         self._sendings = asyncio.Semaphore(SENDINGS_MAX)
         self._tasks: asyncio.TaskGroup | None = None
-        self._stopping, self._learning = asyncio.Event(), asyncio.Lock()
+        self._stopping = asyncio.Event()
 
     def __repr__(self) -> str:
         return "ChainSubmitter()"
@@ -342,8 +343,8 @@ class ChainSubmitter:
         with contextlib.suppress(ChainDown):  # their statuses tell
             await self._chain.send([flight.raw for flight in flights])
         self._crash("sent")
-        fresh = [flight for flight in flights if flight.submission.state is State.SIGNED]
-        await self._learn([(flight, HandedOver(), 0) for flight in fresh])
+        for flight in flights:
+            flight.handed_over = True
 
     async def _follow(self) -> bool:
         """Ask for what is due, and send again what no block has."""
@@ -370,7 +371,9 @@ class ChainSubmitter:
         news: list[tuple[Flight, Learnt, int]] = []
         for flight, status in zip(flights, statuses.found, strict=True):
             flight.slot = status.slot if status is not None else 0
-            if status is None:
+            if status is None and flight.handed_over and flight.submission.state is State.SIGNED:
+                news.append((flight, HandedOver(), 0))
+            elif status is None:
                 news.append((flight, Absent(statuses.height_final), 0))
             else:
                 seen = Seen(status.level, status.error, status.permanent, len(flight.members))
@@ -393,23 +396,18 @@ class ChainSubmitter:
 
     async def _learn(self, news: Iterable[tuple[Flight, Learnt, int]]) -> None:
         """Write down what changes, for all members of a transaction at once; the rest stays as it is."""
-        async with self._learning:  # a send and a look may learn of the same transaction at once
-            changed: list[tuple[Flight, list[Change]]] = []
-            for flight, learnt, slot in news:
-                if self._flights.get(flight.name) is not flight:
-                    continue
-                if isinstance(learnt, HandedOver) and flight.submission.state is not State.SIGNED:
-                    continue
-                changes = [self._change(member, learnt, slot=slot) for member in flight.members]
-                if changes[0].after is not changes[0].effect.submission:
-                    changed.append((flight, changes))
-            if changed:
-                self._crash("learnt")
-            await self._record([change for _, changes in changed for change in changes])
-            for flight, changes in changed:
-                flight.members = [_after(change) for change in changes]
-                if flight.submission.state not in (State.SIGNED, State.SENT, State.CONFIRMED):
-                    del self._flights[flight.name]
+        changed: list[tuple[Flight, list[Change]]] = []
+        for flight, learnt, slot in news:
+            if self._flights.get(flight.name) is not flight or step(flight.submission, learnt) is flight.submission:
+                continue
+            changed.append((flight, [self._change(member, learnt, slot=slot) for member in flight.members]))
+        if changed:
+            self._crash("learnt")
+        await self._record([change for _, changes in changed for change in changes])
+        for flight, changes in changed:
+            flight.members = [_after(change) for change in changes]
+            if flight.submission.state not in (State.SIGNED, State.SENT, State.CONFIRMED):
+                del self._flights[flight.name]
 
     # --- keys ---
 

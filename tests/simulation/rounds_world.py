@@ -133,7 +133,7 @@ class Table:
         self._owner = dict.fromkeys(self.rows, "")
         self._due = dict.fromkeys(self.rows, 0)
         self._claiming: set[str] = set()
-        self.expired = 0
+        self.ways: Counter[tuple[State, State]] = Counter()  # from which state to which
         self.given_up: set[str] = set()  # signatures
         self.is_done = asyncio.Event()
 
@@ -191,8 +191,8 @@ class Table:
             before = self.rows[number]
             self.rows[number] = replace(before, submission=change.after, raw=change.raw or before.raw)
             self._due[number] = change.due_us
+            self.ways[before.submission.state, change.after.state] += 1
             if change.after.state is State.EXPIRED:
-                self.expired += 1
                 self.given_up.add(before.submission.signature)
             if change.after.state in (*FREE, State.FINALIZED):
                 self._owner[number] = ""
