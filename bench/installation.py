@@ -116,12 +116,21 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
 
 @contextlib.contextmanager
 def target(given: argparse.Namespace) -> Iterator[Target]:
-    """The exchange that the options name, or one that lives as long as the bench."""
+    """The exchange that the options name, or one that lives as long as the bench; then what others took meanwhile."""
+    before = psutil.cpu_times()
     if given.url:
         yield Target(given.url.rstrip("/"), given.data_dir)
-        return
-    with Installation() as installation:
-        yield Target(installation.url, installation.data_dir, installation.metrics_url)
+    else:
+        with Installation() as installation:
+            yield Target(installation.url, installation.data_dir, installation.metrics_url)
+    print(f"stolen: {stolen_percent(before, psutil.cpu_times()):.0f} % of the processors, by other guests of this host")
+
+
+def stolen_percent(before: tuple[float, ...], after: tuple[float, ...]) -> float:
+    """Of the time between two answers of psutil.cpu_times(), what the host gave to others; 0.0 where that is unsaid."""
+    spent = sum(after) - sum(before)
+    stolen: float = getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)
+    return 100 * stolen / spent if spent else 0.0
 
 
 def audit(data_dir: Path, acknowledged: Path) -> "subprocess.CompletedProcess[str]":

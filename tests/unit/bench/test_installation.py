@@ -9,7 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
+
+from bench.installation import stolen_percent
 
 DAEMON = """#!{python}
 import os, signal, sys, time
@@ -48,3 +51,13 @@ def test_a_bench_that_is_ended_ends_its_exchange(tmp_path: Path, how: signal.Sig
     assert bench.returncode != 0, said
     assert ended.exists(), said
     assert not Path(ended.read_text()).exists()
+
+
+def test_what_the_host_gave_to_others_is_a_share_of_all_time() -> None:
+    before = psutil.cpu_times()
+    more = before._replace(user=before.user + 6, idle=before.idle + 2)
+
+    assert stolen_percent(before, before) == 0.0
+    assert stolen_percent(before, more) == 0.0
+    if hasattr(before, "steal"):
+        assert stolen_percent(before, more._replace(steal=before.steal + 2)) == pytest.approx(20.0)
