@@ -11,8 +11,7 @@ from actors.hosting import clock_us
 from config.settings import Settings
 from engine.submission import ChainDown, Holdings
 from persistence.chain_desk import PostgresChainDesk
-from persistence.journal import ALWAYS_BY_KEY
-from persistence.postgres import Pool
+from persistence.postgres import ALWAYS_BY_KEY, Pool
 from persistence.sealing import MasterKeys, Sealed, master_keys, seal, unseal
 from persistence.wallets import Vault
 from wiring import BACKGROUND_NICE, Wiring, pool_of, tracing_of
@@ -39,7 +38,7 @@ async def make_chain_submitter(wiring: Wiring) -> "ChainSubmitter":
     settings = wiring.settings
     os.nice(BACKGROUND_NICE)
     nice = 0 if settings.database_url else BACKGROUND_NICE
-    # What must wait for the disk, it says itself. A queue that is too young for statistics looks small to the planner.
+    # What must wait for the disk, it says itself.
     pool = await pool_of(wiring, "chain submitter", 8, waits=False, nice=nice, settings=ALWAYS_BY_KEY)
     rpc = rpc_pool(wiring.chain_urls, settings.solana_batch_max)
     mint = settings.solana_currency_mint

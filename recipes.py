@@ -31,13 +31,12 @@ from persistence.energy import PostgresEnergy
 from persistence.figures import PostgresFigures
 from persistence.first_answers import PostgresFirstAnswers
 from persistence.history import PostgresHistory
-from persistence.journal import ALWAYS_BY_KEY
 from persistence.ledger import PostgresLedger
 from persistence.makers import PostgresMakers
 from persistence.meters import PostgresMeters
 from persistence.oracle import PostgresOracle
 from persistence.people import PostgresPeople
-from persistence.postgres import OUTAGES, Pool
+from persistence.postgres import ALWAYS_BY_KEY, OUTAGES, Pool
 from persistence.projections import PostgresProjections
 from persistence.rates import PostgresRates
 from persistence.readings import PostgresReadings

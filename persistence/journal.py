@@ -15,14 +15,12 @@ import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
 from engine.journal import Fenced, JournalRow
-from persistence.postgres import AnyConnection, Connection, Pool, server_settings
+from persistence.postgres import ALWAYS_BY_KEY, AnyConnection, Connection, Pool, server_settings
 
 PARTITION_SEQUENCES: Final = 10_000_000
 APPEND_SECONDS: Final = 10.0
 READ_SECONDS: Final = 30.0
 PARTITIONS_AT_ONCE_MAX: Final = 1_000
-# A partition that is too young for statistics looks small: the planner would read and sort all of it for each page.
-ALWAYS_BY_KEY: Final = {"enable_sort": "off", "enable_bitmapscan": "off", "enable_seqscan": "off"}
 
 TAKE_OWNERSHIP = """
     /* journal.take_ownership */

@@ -37,6 +37,8 @@ OUTAGES: Final = (
     asyncpg.InternalClientError,  # what the driver also says when its connection is ended between two of its steps
 )
 _LOST: Final = (*OUTAGES, TimeoutError, asyncpg.PostgresError)  # of a session whose only question is whether it lives
+# For `settings` of a pool. A table that is too young for statistics looks small: the planner would read all of it.
+ALWAYS_BY_KEY: Final = {"enable_sort": "off", "enable_bitmapscan": "off", "enable_seqscan": "off"}
 CLAIM_KEY: Final = 0x5761747472756E21  # "Wattrun!"; migrations lock another
 CLAIM = "/* postgres.claim */ SELECT pg_try_advisory_lock($1)"
 

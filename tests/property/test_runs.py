@@ -42,11 +42,11 @@ def runs(draw: st.DrawFn) -> list[Said]:
         at_us += seconds * SECOND_US
     if draw(st.integers(0, 4)) == 0:
         place, field = draw(st.integers(0, len(said) - 1)), draw(st.integers(1, 5))
-        odd = list(said[place])
-        odd[field] = (
-            draw(st.sampled_from([0, 1, 2**31, 2**63 - 1, 86_400])) if field != 3 else draw(st.integers(0, 90_000))
-        )
-        said[place] = tuple(odd)  # type: ignore[assignment]
+        odd = draw(st.sampled_from([0, 1, 2**31, 2**63 - 1, 86_400]) if field != 3 else st.integers(0, 90_000))
+        meter, *numbers = said[place]
+        numbers[field - 1] = odd
+        counter, start_us, seconds, import_wh, export_wh = numbers
+        said[place] = meter, counter, start_us, seconds, import_wh, export_wh
     said.sort(key=lambda one: one[1])
     return said
 

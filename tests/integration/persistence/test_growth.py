@@ -11,8 +11,7 @@ import asyncpg
 from engine.settlement.netting import Rule
 from engine.submission import Change, Signed, step
 from persistence import outbox
-from persistence.journal import ALWAYS_BY_KEY
-from persistence.postgres import Pool, open_pool
+from persistence.postgres import ALWAYS_BY_KEY, Pool, open_pool
 from persistence.reconciliation import PostgresReconciliation
 from persistence.settlements import PostgresSettlements
 from persistence.submissions import PostgresSubmissions
