@@ -21,6 +21,7 @@ from gateway.analytics import AnalyticsController
 from gateway.api_keys import ApiKeyController, HeadEndController
 from gateway.audit import AuditController
 from gateway.chain import ChainController
+from gateway.chain_ports import ChainDesk, Oracle, Settlements
 from gateway.context import Gateway
 from gateway.direct import Direct
 from gateway.documentation import openapi_config
@@ -42,7 +43,6 @@ from gateway.ports import (
     ApiKeys,
     AuditLog,
     Catalogue,
-    ChainDesk,
     Clock,
     Directory,
     FirstAnswers,
@@ -53,13 +53,11 @@ from gateway.ports import (
     Metering,
     NoProcesses,
     NoStages,
-    Oracle,
     People,
     Probe,
     Processes,
     Recurring,
     Risk,
-    Settlements,
     Spans,
     Stages,
     Supervision,

@@ -21,6 +21,7 @@ from gateway.auth.revocations import Revocations
 from gateway.auth.sessions import Sessions
 from gateway.auth.tokens import AccessTokens
 from gateway.barrier import Barrier
+from gateway.chain_ports import ChainDesk, Oracle, Settlements
 from gateway.feed import Feeds
 from gateway.head_ends import HeadEnds
 from gateway.health import Health
@@ -31,7 +32,6 @@ from gateway.ports import (
     ApiKeys,
     AuditLog,
     Catalogue,
-    ChainDesk,
     Clock,
     Directory,
     FirstAnswers,
@@ -40,13 +40,11 @@ from gateway.ports import (
     Makers,
     Markets,
     Metering,
-    Oracle,
     People,
     Probe,
     Processes,
     Recurring,
     Risk,
-    Settlements,
     Supervision,
     Vault,
     Wallets,
