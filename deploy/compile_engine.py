@@ -3,7 +3,7 @@
 Run:  python deploy/compile_engine.py                   for the environment of this Python; `make compiled` does
       python deploy/compile_engine.py SITE_PACKAGES     for another one of the same Python, which has no tools: an image
 
-It needs a C compiler. Without one the engine stays Python.
+It needs a C compiler and Python's headers. Without them, or if it fails, the engine stays Python.
 """
 
 import argparse
@@ -52,16 +52,24 @@ def main() -> None:
     parser.add_argument("packages", nargs="?", default=sysconfig.get_path("platlib"), type=Path, help="where to")
     packages: Path = parser.parse_args().packages
     console = Console()
-    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
-    if shutil.which(compiler) is None:
-        console.print(f"No C compiler ({compiler}): the engine stays Python, and a third as fast.")
+    if lacking := missing():
+        console.print(f"No {lacking} here: the engine stays Python, and a third as fast.")
         return
     console.print("Compiling the engine (once after each change of it; half a minute)")
     try:
         compile_into(packages)
     except subprocess.CalledProcessError as error:
         console.print(error.stdout[-4_000:], markup=False)
-        raise SystemExit("The engine could not be compiled: it stays Python, and a third as fast.") from None
+        console.print("The engine could not be compiled: it stays Python, and a third as fast.")
+
+
+def missing() -> str:
+    """What compiling needs and this machine has not; empty if it has all."""
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        return f"C compiler ({compiler})"
+    headers = Path(sysconfig.get_path("include"))
+    return "" if (headers / "Python.h").exists() else f"Python.h ({headers}, package python3-dev)"
 
 
 def compile_into(packages: Path) -> None:

@@ -18,7 +18,6 @@ import compiled
 from deploy import compile_engine
 
 ROOT = Path(__file__).parents[2]
-COMPILER = (sysconfig.get_config_var("CC") or "cc").split()[0]
 
 
 @pytest.fixture
@@ -78,7 +77,33 @@ def test_without_a_compiler_the_engine_stays_python(tmp_path: Path) -> None:
     assert "No C compiler" in answer.stdout
 
 
-@pytest.mark.skipif(shutil.which(COMPILER) is None, reason="without a compiler there is one form only")
+def test_without_headers_the_engine_stays_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["compile_engine.py", str(tmp_path)])
+
+    compile_engine.main()
+
+    assert "No Python.h" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_compiled_stays_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever runs the exchange is not stopped by it; the test below is, and an image that is built."""
+    monkeypatch.setattr(compile_engine, "missing", lambda: "")
+    monkeypatch.setattr(compile_engine, "MODULES", ("engine/nowhere.py",))
+    monkeypatch.setattr(sys, "argv", ["compile_engine.py", str(tmp_path)])
+
+    compile_engine.main()
+
+    assert "could not be compiled" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(bool(compile_engine.missing()), reason="without a compiler there is one form only")
 def test_both_forms_make_the_same_events_of_the_same_commands() -> None:
     """The CRC of all events of a mix of orders, cancels and amends, which `make compiled` comes before."""
     made = {form: _python("-m", "bench.bench_engine", "--smoke", ENGINE_FORM=form) for form in ("python", "compiled")}
