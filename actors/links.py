@@ -71,7 +71,12 @@ class Links:
         self._directory, self._secret, self._carried = directory, secret, carried
         self._links: dict[int, Link] = {}
         self._specs: dict[str, MarketSpec] = {}
+        self._known = asyncio.Event()  # the directory has answered once
         self._changed = asyncio.Event()
+
+    async def known(self) -> None:
+        """Return when it is known which markets there are; whether they can be reached is another matter."""
+        await self._known.wait()
 
     def markets(self) -> dict[str, MarketSpec]:
         """What is known now, by symbol."""
@@ -145,7 +150,8 @@ class Links:
         finally:
             asking.cancel()
             changed.cancel()
-        self._specs = {place.spec.symbol: place.spec for place in places}
+        # A supervisor that has just been started may know fewer than it did: what was a market is still one.
+        self._specs |= {place.spec.symbol: place.spec for place in places}
         for place in places:
             link = self._links.get(place.spec.market_id)
             if link is None:
@@ -154,6 +160,7 @@ class Links:
                 )
                 tasks.create_task(link.run())
             link.moved_to(place.address)
+        self._known.set()
 
 
 class Together:

@@ -57,6 +57,7 @@ from engine.market import MarketSpec
 WATCH_SECONDS = 1.0
 WATCH_SECONDS_WHILE_DOWN = 0.1
 DRAIN_SECONDS_MAX = 6.0
+LEARN_SECONDS_MAX = 2.0  # within the time-out of who asks for the directory
 FAULTS_KEPT = 50
 MOVED_AT_ONCE = 8
 
@@ -101,6 +102,7 @@ class Supervisor:
         self._others: dict[str, Watched] = {}
         self._absences: deque[Absence] = deque(maxlen=FAULTS_KEPT)
         self._draining = False
+        self._known = asyncio.Event()  # which markets there are
         self._looked = asyncio.Event()  # of this round: everyone has been asked, or has had time to answer
         self._replacements: dict[str, Replacement] = {}
         self._replacing: asyncio.Task[None] | None = None
@@ -135,8 +137,11 @@ class Supervisor:
     async def directory(self, known: bytes) -> tuple[bytes, list[bytes]]:
         """Every market as an encoded Place, and their digest: who knows that one already is told when it differs.
 
-        For somebody who knows nothing it asks anew those that were not up.
+        For somebody who knows nothing it asks anew those that were not up. Raises TimeoutError when it has not been
+        able to learn itself which there are: to say none would be to deny them.
         """
+        async with asyncio.timeout(LEARN_SECONDS_MAX):
+            await self._known.wait()
         down = [watched for watched in self._markets.values() if not watched.is_up]
         if down and not known and not self._draining:
             await asyncio.wait([asyncio.create_task(watched.look()) for watched in down], timeout=1.0)
@@ -208,9 +213,10 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - whatever ails the database, those that run go on
             log.warning("supervisor.catalogue_unreachable", why=repr(error))
             return
-        self._specs.update({spec.market_id: spec for spec in specs})
+        self._specs.update({spec.market_id: spec for spec in specs if spec.market_id in self._markets})
         new = [spec for spec in specs if spec.market_id not in self._markets]
         if not new:
+            self._known.set()
             return
         try:
             hosts = await self._catalogue.hosts()
@@ -222,8 +228,10 @@ class Supervisor:
             log.warning("supervisor.catalogue_unreachable", why=repr(error))
             return
         names = await asyncio.to_thread(handles.names)
-        for spec in new:
-            self._markets[spec.market_id] = await self._begun(spec, hosts.get(spec.market_id), names)
+        begun = {spec.market_id: await self._begun(spec, hosts.get(spec.market_id), names) for spec in new}
+        self._markets.update(begun)  # all at once: a directory of some would deny the others
+        self._specs.update({spec.market_id: spec for spec in new})
+        self._known.set()
         await self._end_empty_hosts(names)
 
     async def _begun(self, spec: MarketSpec, host: int | None, names: frozenset[str]) -> Watching:

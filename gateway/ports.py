@@ -339,6 +339,10 @@ class Markets(Protocol):
 
     def markets(self) -> Mapping[str, MarketSpec]: ...
 
+    async def known(self) -> None:
+        """Return when it is known which markets there are: until then there seem to be none."""
+        ...
+
 
 class Risk(Protocol):
     """Limits and blocks of participants. None: there is no such user."""

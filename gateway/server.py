@@ -14,7 +14,7 @@ from gateway.context import Gateway
 
 BACKLOG: Final = 2_048
 DRAIN_SECONDS: Final = 3
-MARKETS_SECONDS_MAX: Final = 3.0  # to know them before the first request; those that are away then are readiness's
+MARKETS_SECONDS_MAX: Final = 3.0  # for all to answer before the first request; those that do not are readiness's
 WS_PING_SECONDS: Final = 20.0
 WS_MESSAGE_BYTES_MAX: Final = 1 * 2**20
 
@@ -27,7 +27,7 @@ class GatewayServer:
     ) -> None:
         self._number, self._host, self._port = number, host, port
         gateway: Gateway = app.state["gateway"]
-        self._markets_answer = gateway.health.markets_answer
+        self._markets_known, self._markets_answer = gateway.markets.known, gateway.health.markets_answer
         self.connections = Connections(gateway.settings)
         self._beside = [self.connections.watch, *beside]
         self._draining = False
@@ -52,9 +52,13 @@ class GatewayServer:
         self.uvicorn = uvicorn.Server(config)
 
     async def run(self) -> None:
-        """Serve until drained. Another gateway may have the port: nobody shall come to this one before it can help."""
+        """Serve until drained. Another gateway may have the port: nobody shall come to this one before it can help.
+
+        One that does not know the markets would deny them, and tell none of them what all are to be told.
+        """
         async with asyncio.TaskGroup() as tasks:
             beside = [tasks.create_task(_forever(run)) for run in self._beside]
+            await self._markets_known()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(MARKETS_SECONDS_MAX):
                     await self._markets_answer()

@@ -1,10 +1,12 @@
 """Who asks where the markets are is told when that changes, and asks at once when he knows better himself.
 
 Seen to fail for: a supervisor that answers at once whatever is known, that never answers who knows what there is; links
-that go on waiting for the directory after a connection has broken, that ask without a pause while one cannot dial.
+that go on waiting for the directory after a connection has broken, that ask without a pause while one cannot dial, that
+forget a market of which the directory says nothing; a supervisor that denies markets which it has not read of yet.
 """
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -115,3 +117,71 @@ async def test_a_market_that_cannot_be_dialled_has_nobody_ask_without_a_pause() 
     assert 1 <= asked < 30
     running.cancel()
     await asyncio.wait([running])
+
+
+async def test_a_supervisor_that_knows_no_markets_yet_does_not_deny_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEARN_SECONDS_MAX", 0.01)
+    world = World(None)
+    world.is_read = False
+    made = await supervised(world, monkeypatch)
+    with pytest.raises(TimeoutError):
+        await made.directory(b"")
+
+    world.is_read = True
+    await made._start_markets()
+
+    _, places = await made.directory(b"")
+    assert len(places) == 1
+
+
+async def test_an_exchange_without_markets_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await supervised(World(), monkeypatch)
+
+    _, places = await made.directory(b"")
+
+    assert places == []
+
+
+async def test_a_new_market_is_told_of_when_it_has_begun(made: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    begins, has_begun = asyncio.Event(), asyncio.Event()
+
+    async def settled(name: str) -> str:
+        begins.set()
+        await has_begun.wait()
+        return name
+
+    monkeypatch.setattr(module, "settled", settled)
+    world: Any = made._catalogue
+    world.specs.append(market(market_id=2, symbol="M2"))
+    starting = asyncio.create_task(made._start_markets())
+    await asyncio.wait_for(begins.wait(), 10)
+    assert len((await made.directory(b""))[1]) == 1
+
+    has_begun.set()
+    await starting
+
+    assert len((await made.directory(b""))[1]) == 2
+
+
+async def test_what_was_a_market_is_one_whatever_the_directory_forgets() -> None:
+    process = await Process().start()
+    told: list[list[Place]] = [[Place(market(), process.address)], []]
+    has_forgotten = asyncio.Event()
+
+    async def directory(*, waits: bool = False) -> list[Place]:
+        if not told:
+            has_forgotten.set()
+            await asyncio.Event().wait()
+        return told.pop(0)
+
+    links = Links(directory, SECRET)
+    assert links.markets() == {}
+    running = asyncio.create_task(links.run())
+    await asyncio.wait_for(links.known(), 10)
+    await asyncio.wait_for(has_forgotten.wait(), 10)
+
+    assert list(links.markets()) == [market().symbol]
+    assert await asyncio.wait_for(links.submit(1, CancelAll(3)), 10) == Applied(3)
+    running.cancel()
+    await asyncio.wait([running])
+    await process.stop()

@@ -26,11 +26,13 @@ class World:
         self.stored = {n: host for n, host in enumerate(hosts, 1) if host is not None}
         self.actors: dict[str, Any] = {}
         self.done: list[str] = []
-        self.is_stored = True
+        self.is_stored = self.is_read = True
 
     # --- the catalogue
 
     async def markets(self) -> list[MarketSpec]:
+        if not self.is_read:
+            raise ConnectionError("planted")
         return self.specs
 
     async def hosts(self) -> dict[int, int]:

@@ -4,6 +4,7 @@ They are doubles of ports, not of behaviour: orders go through engine.book.order
 ledger as the market actor draws it, and history follows the books' events. `lag` holds projections back.
 """
 
+import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -87,6 +88,8 @@ class MemoryExchange:
         self.clock, self.currency = clock, currency
         self.books: dict[int, OrderBook] = {}
         self.symbols: dict[str, MarketSpec] = {}
+        self.are_known = asyncio.Event()
+        self.are_known.set()
         self.main: dict[tuple[int, str], int] = {}
         self.deposited: dict[str, DepositRecord] = {}
         self.orders: dict[tuple[int, int], OrderView] = {}
@@ -200,6 +203,9 @@ class MemoryExchange:
 
     def markets(self) -> Mapping[str, MarketSpec]:
         return self.symbols
+
+    async def known(self) -> None:
+        await self.are_known.wait()
 
     def tick(self) -> None:
         for book in self.books.values():

@@ -1,7 +1,8 @@
 """What the server adds to the application, over real connections: answers in one write, and bounds on everybody.
 
 Seen to fail for: uvicorn's own protocol in place of ours; `proxy_headers` left on; no round that ends what is overdue;
-a head without bound; a connection that stays counted after its end; a closing connection that is never cut off.
+a head without bound; a connection that stays counted after its end; a closing connection that is never cut off;
+a server that lets people in before it knows the markets.
 """
 
 import asyncio
@@ -154,6 +155,21 @@ async def serving(world: World, monkeypatch: pytest.MonkeyPatch, **settings: Any
         served.hang_up()
         await server.drain()
         await running
+
+
+async def test_nobody_comes_in_before_the_markets_are_known(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.server.MARKETS_SECONDS_MAX", 0.01)
+    world.exchange.are_known.clear()
+    server = GatewayServer(1, world.app, "127.0.0.1", 0, [])
+    running = asyncio.create_task(server.run())
+    await asyncio.sleep(0.1)
+    assert not server.uvicorn.started
+
+    world.exchange.are_known.set()
+
+    await _until(lambda: server.uvicorn.started)
+    await server.drain()
+    await running
 
 
 @pytest.mark.parametrize("start", [b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: "])
