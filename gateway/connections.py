@@ -195,6 +195,7 @@ class Http(HttpToolsProtocol):
         self._opened.in_request = False
 
     def on_response_complete(self) -> None:
+        cast("_Gathered", self.transport).flush()  # in this turn of the loop, with all answers that end in it
         super().on_response_complete()
         if self._opened is not None and not self._opened.in_request and not self.pipeline:
             self._opened.due = self.loop.time() + KEEP_ALIVE_SECONDS
@@ -221,7 +222,7 @@ class WebSocket(WebSocketsSansIOProtocol):
 
 
 class _Gathered:
-    """A transport that writes once per turn of the loop; all else goes straight through."""
+    """A transport that writes once per turn of the loop, or when told; all else goes straight through."""
 
     def __init__(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -230,14 +231,14 @@ class _Gathered:
 
     def write(self, data: bytes) -> None:
         if not self._out:
-            self._call_soon(self._flush)
+            self._call_soon(self.flush)
         self._out.append(data)
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         out, self._out = self._out, []
         if out and not self._transport.is_closing():
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))

@@ -1,8 +1,8 @@
 """What the server adds to the application, over real connections: answers in one write, and bounds on everybody.
 
-Seen to fail for: uvicorn's own protocol in place of ours; `proxy_headers` left on; no round that ends what is overdue;
-a head without bound; a connection that stays counted after its end; a closing connection that is never cut off;
-a server that lets people in before it knows the markets.
+Seen to fail for: uvicorn's own protocol in place of ours; an answer that waits for the loop's next turn;
+`proxy_headers` left on; no round that ends what is overdue; a head without bound; a connection that stays counted after
+its end; a closing connection that is never cut off; a server that lets people in before it knows the markets.
 """
 
 import asyncio
@@ -52,12 +52,17 @@ class Wire:
     def resume_reading(self) -> None: ...
 
 
-async def _asked(world: World, request: bytes) -> Wire:
+def _connected(world: World) -> tuple[Http, Wire]:
     server = GatewayServer(1, world.app, "127.0.0.1", 0, [])
     config, wire = server.uvicorn.config, Wire()
     config.load()
     protocol = Http(config, server.uvicorn.server_state, {})
     protocol.connection_made(cast(Any, wire))
+    return protocol, wire
+
+
+async def _asked(world: World, request: bytes) -> Wire:
+    protocol, wire = _connected(world)
     protocol.data_received(request)
     async with asyncio.timeout(5):
         await wire.wrote.wait()
@@ -72,6 +77,16 @@ async def test_an_answer_leaves_in_one_write(world: World) -> None:
     assert head.startswith(b"HTTP/1.1 200")
     assert f"content-length: {len(body)}".encode() in head
     assert b"Z1-SPOT" in body
+
+
+async def test_an_answer_leaves_in_the_turn_in_which_it_ends(world: World) -> None:
+    protocol, wire = _connected(world)
+    protocol.data_received(ASK)
+    while not protocol.cycle.response_complete:  # looks once in every turn of the loop
+        assert not wire.writes
+        await asyncio.sleep(0)
+
+    assert wire.writes
 
 
 async def test_a_closing_answer_leaves_before_the_end(world: World) -> None:
