@@ -23,8 +23,9 @@ import pytest
 from tests.support.installation import ADMIN_EMAIL, ADMIN_PASSWORD, Installation
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 45
-CASES_MIN = 1_000
+EXAMPLES = 2  # by chance, of each operation; what its schema bounds is tried in full
+CASES_MIN = 5_000
+SECONDS_MAX = 900.0  # it has hung
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_the_exchange_keeps_its_contract(own_installation: Installation, tmp_pat
     file = tmp_path / "openapi.json"
     file.write_text(json.dumps(description))
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", str(file), "--url", own_installation.url]
-    command += ["--checks", "all", "--exclude-checks", "positive_data_acceptance", "--max-time", str(SECONDS)]
+    command += ["--checks", "all", "--exclude-checks", "positive_data_acceptance", "--max-examples", str(EXAMPLES)]
     command += ["--continue-on-failure", "--no-shrink", "--warnings", "off", "--seed", "4"]
     environment = {
         **os.environ,
@@ -58,7 +59,7 @@ def test_the_exchange_keeps_its_contract(own_installation: Installation, tmp_pat
     }
 
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=4 * SECONDS, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
     )
 
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
