@@ -34,6 +34,7 @@ from bench.scenarios import SCENARIOS, play
 from persistence.embedded import EmbeddedPostgres
 
 MB: Final = 1_000_000
+TELL_EVERY: Final = 10  # samples
 REMEMBERED: Final = 200_000  # ended orders of both markets, and their numbers: after that memory must not grow
 PROCESS_BYTES_PER_ORDER: Final = 3_000
 TABLE_BYTES_PER_ORDER: Final = 8_000
@@ -119,6 +120,8 @@ class Watch:
     async def run(self, every_seconds: float) -> None:
         while True:
             await self.look()
+            if len(self.samples) % TELL_EVERY == 0:
+                self._tell()
             await asyncio.sleep(every_seconds)
 
     async def look(self) -> None:
@@ -131,6 +134,15 @@ class Watch:
                 {**await self._tables(), "logs": _size_of(self._data_dir / "logs")},
                 await asyncio.to_thread(_queues, self._metrics_url),
             )
+        )
+
+    def _tell(self) -> None:
+        """A line, for who waits for hours."""
+        now = self.samples[-1]
+        memory, disk = (sum(one.values()) / MB for one in (now.memory, now.disk))
+        print(
+            f"{now.seconds / 60:6.0f} min  {now.orders:,} orders  {memory:,.0f} MB of memory  {disk:,.0f} MB on disk",
+            flush=True,
         )
 
     async def _tables(self) -> dict[str, float]:
@@ -149,18 +161,16 @@ class CountingLog(AckLog):
 
 
 async def soak(exchange: Target, metrics_url: str, seconds: float, every_seconds: float) -> tuple[Watch, Recorder]:
-    """Load for this long, with samples on the way. Raises what the load raises."""
+    """Load for this long, with samples on the way. Raises what the load or a look raises, in a group."""
     assert exchange.data_dir is not None
     log = CountingLog()
     watch = Watch(exchange.data_dir, metrics_url, log)
-    looking = asyncio.create_task(watch.run(every_seconds))
-    try:
-        scenario = msgspec.structs.replace(SCENARIOS["burst"], seconds=seconds)
+    scenario = msgspec.structs.replace(SCENARIOS["burst"], seconds=seconds)
+    async with asyncio.TaskGroup() as tasks:  # when it cannot look any more, the load ends, too
+        looking = tasks.create_task(watch.run(every_seconds))
         recorder, _ = await play(exchange, scenario, log, ("CAMPUS", "RIVERSIDE"))
         await watch.look()
-    finally:
         looking.cancel()
-        await asyncio.wait([looking])
     return watch, recorder
 
 

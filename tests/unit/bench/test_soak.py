@@ -1,12 +1,18 @@
 """The rule that says what grows too much.
 
 Seen to fail for: judging the first half as well; allowing memory for every order that ever was; a run in which nobody
-traded any more.
+traded any more; a look that fails and is forgotten.
 """
+
+import asyncio
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from bench import soak as module
+from bench.installation import Target
 from bench.soak import MB, REMEMBERED, Sample, judged, slope, stood_still
 
 
@@ -57,3 +63,18 @@ def test_a_run_in_which_nobody_trades_any_more_proves_nothing() -> None:
 
     assert stood_still(samples) == ""
     assert stood_still(stopped) == "nothing was acknowledged from 25 to 31 s"
+
+
+async def test_a_soak_that_cannot_look_any_more_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def for_ever(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def fails(_: module.Watch) -> None:
+        raise ConnectionError("planted")
+
+    monkeypatch.setattr(module, "play", for_ever)
+    monkeypatch.setattr(module.Watch, "look", fails)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await asyncio.wait_for(module.soak(Target("", Path(), ""), "", 1.0, 1.0), 10)
+    assert [str(one) for one in caught.value.exceptions] == ["planted"]
