@@ -17,7 +17,7 @@ from actors.persistence import Follower, FollowerOptions
 from actors.ports import Draws, Journal
 from engine.market import MarketSpec, Phase
 from engine.messages import Command, PlaceOrder, Side
-from engine.records import CostRecord, ZoneRecord
+from engine.records import AccountBalance, CostRecord, ZoneRecord
 from engine.units import MICRO, TimeUs
 from engine.views import Answer, GetMarket, MarketView, OrderAnswer
 from persistence.catalogue import PostgresCatalogue
@@ -132,6 +132,10 @@ class Exchange:
             if amount:
                 await self.ledger.deposit(user.user_id, asset, amount, f"{name}:{asset}", clock_us())
         return user.user_id
+
+    async def balance(self, participant_id: int, asset: str = CURRENCY) -> AccountBalance:
+        found = {one.asset: one for one in await self.ledger.balances(participant_id)}
+        return found.get(asset, AccountBalance(asset, 0, 0, 0))
 
     async def submit(self, symbol: str, command: Command) -> Answer:
         await self.known(symbol)
