@@ -140,6 +140,7 @@ class Daemon:
             await asyncio.to_thread(self._make_supervisor)
             self._keep(stack, "supervisor", keeper.keep_supervisor(self._supervisor_is_known, self._make_supervisor))
             step(await self._until_ready())
+            self._keep(stack, "lookout", keeper.tell_of_the_absent(self._absent, self._say))
 
     async def _private_chain(self, stack: contextlib.AsyncExitStack) -> tuple[str, ...]:
         """Start it and give our own keys there what they need; no chain at all if the settings want none."""
@@ -311,17 +312,32 @@ class Daemon:
 
     async def _what_is_down(self) -> str:
         """Names of the actors that do not answer the supervisor; empty when all do."""
-        from actors import handles
+        from actors.handles import Unreachable
 
         try:
-            supervisor = await asyncio.to_thread(handles.find, handles.SUPERVISOR)
-            status: dict[str, Any] = await handles.call(supervisor, "status")
-        except handles.Unreachable as error:
+            seen = await self._supervised()
+        except Unreachable as error:
             return f"supervisor: {error}"
-        seen = {name: one for name, one in status.items() if isinstance(one, dict)}
         if not any(name.startswith("gateway") for name in seen):  # it starts them last
             return "the supervisor is starting the others"
-        return ", ".join(name for name, one in seen.items() if not one["up"])
+        return ", ".join(name for name, is_up in seen.items() if not is_up)
+
+    async def _absent(self) -> frozenset[str]:
+        """Names of the actors that do not answer, or the supervisor's own."""
+        from actors.handles import SUPERVISOR, Unreachable
+
+        try:
+            return frozenset(name for name, is_up in (await self._supervised()).items() if not is_up)
+        except Unreachable:
+            return frozenset({SUPERVISOR})
+
+    async def _supervised(self) -> dict[str, bool]:
+        """Which actors there are, and whether they answer. Raises Unreachable."""
+        from actors import handles
+
+        supervisor = await asyncio.to_thread(handles.find, handles.SUPERVISOR)
+        status: dict[str, Any] = await handles.call(supervisor, "status")
+        return {name: one["up"] for name, one in status.items() if isinstance(one, dict)}
 
     async def _drain(self) -> None:
         from actors import handles

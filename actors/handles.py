@@ -25,6 +25,7 @@ SUPERVISOR: Final = "supervisor"
 CALL_SECONDS_MAX: Final = 5.0
 NEWS_SECONDS_MAX: Final = 5.0  # who waits for a change is answered by then without one
 LOOK_SECONDS_MAX: Final = 2.0  # a person waits
+WHY_CHARACTERS_MAX: Final = 300
 CPUS: Final = 0.01  # an actor waits most of the time; real load is spread by the placement below
 
 _decode_place = msgspec.msgpack.Decoder(Place).decode
@@ -49,6 +50,10 @@ FOLDER_LENGTH_MAX: Final = 40  # Ray's sockets lie below it, and a socket's path
 
 class Unreachable(Exception):
     """The actor did not answer through Ray in time: dead, restarting, or not there yet."""
+
+
+class Unmade(Unreachable):
+    """The actor's process could not make what it was to be; says with what error."""
 
 
 class Placement(Struct, frozen=True):
@@ -177,10 +182,16 @@ def _strategy(placement: Placement) -> Any:
 
 
 async def call(actor: Any, method: str, *arguments: Any, seconds: float = CALL_SECONDS_MAX) -> Any:
-    """What the actor's method returns. Raises Unreachable."""
+    """What the actor's method returns. Raises Unreachable, Unmade."""
     try:
         async with asyncio.timeout(seconds):
             return await getattr(actor, method).remote(*arguments)
+    except ray.exceptions.ActorDiedError as error:
+        if not error.actor_init_failed:
+            raise Unreachable(f"{method}: {type(error).__name__}") from error
+        raise Unmade(
+            str(error).strip().rpartition("\n")[2][:WHY_CHARACTERS_MAX]
+        ) from error  # the rest is its traceback
     except (ray.exceptions.RayError, TimeoutError) as error:
         raise Unreachable(f"{method}: {type(error).__name__}") from error
 

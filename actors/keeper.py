@@ -7,7 +7,7 @@ once what they stand on is there again.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final, Protocol
 
@@ -22,6 +22,7 @@ CLAIM_BACKOFF_SECONDS_MAX: Final = 2.0
 CLAIM_SECONDS_MAX: Final = 15.0  # our own lost session may hold it until the server notices that it is gone
 SUPERVISOR_LOOK_SECONDS: Final = 2.0
 ONLOOKERS_LOOK_SECONDS: Final = 30.0
+ABSENT_LOOK_SECONDS: Final = 15.0  # longer than any actor takes to come back
 
 log = structlog.get_logger()
 Say = Callable[[str], None]
@@ -121,6 +122,19 @@ async def keep_supervisor(is_known: Callable[[], bool], start: Callable[[], None
         if not await asyncio.to_thread(is_known):
             log.error("supervisor.gone")
             await asyncio.to_thread(start)
+
+
+async def tell_of_the_absent(absent: Callable[[], Awaitable[frozenset[str]]], say: Say) -> None:
+    """Say which actors have been away for two looks, and when they are back, until cancelled."""
+    before, told = frozenset[str](), frozenset[str]()
+    while True:
+        await asyncio.sleep(ABSENT_LOOK_SECONDS)
+        now = await absent()
+        if fresh := (now & before) - told:
+            say(f"not up: {', '.join(sorted(fresh))}; logs/supervisor.log says more")
+        if back := told - now:
+            say(f"up again: {', '.join(sorted(back))}")
+        before, told = now, (told | fresh) - back
 
 
 async def keep_back(onlookers: Callable[[], list[int]], step_back: Callable[[int], object]) -> None:

@@ -8,16 +8,18 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
 import msgspec
 import structlog
 
 from actors import handles, metrics
-from actors.handles import CALL_SECONDS_MAX, Placement, Unreachable
+from actors.handles import CALL_SECONDS_MAX, Placement, Unmade, Unreachable
 from actors.hosting import Host, MarketHostActor, Recipe, clock_us
 from actors.succession import STANDING_BY
 from engine.units import TimeUs
+
+MAKE_SECONDS_MAX: Final = 10.0  # between attempts to make an actor that cannot be made
 
 log = structlog.get_logger()
 
@@ -65,7 +67,7 @@ class Watching(ABC):
                 self._absences.append(Absence(actor=self.name, at_us=clock_us(), back_us=None, why=str(error)))
                 log.warning("supervisor.down", actor=self.name, why=str(error))
             self.address, self.status, self.is_up = "", {"state": "unreachable", "detail": str(error)}, False
-            self._begin_anew()
+            self._begin_anew(error)
         if not self.is_heir and not self._is_over:
             metrics.ACTOR_UP.labels(self.name).set(self.is_up)
 
@@ -81,7 +83,7 @@ class Watching(ABC):
     async def _seen(self) -> tuple[str, dict[str, Any]]:
         """Its address and status. Raises Unreachable."""
 
-    def _begin_anew(self) -> None:  # noqa: B027 - what lives in a shared process is begun anew when that answers
+    def _begin_anew(self, error: Unreachable) -> None:  # noqa: B027 - in a shared process it is when that answers
         """It could not be asked."""
 
 
@@ -102,6 +104,8 @@ class Watched(Watching):
         self.placement, self.kind = placement, kind
         self._start = partial(handles.start, kind, msgspec.structs.replace(placement, name=self.called), recipe)
         self.actor = self._start()
+        self._unmade = 0  # attempts in a row to make it that failed
+        self._again_at: float | None = None  # the loop's time of the next one
 
     async def ask(self, method: str, *arguments: Any, seconds: float = CALL_SECONDS_MAX) -> Any:
         return await handles.call(self.actor, method, *arguments, seconds=seconds)
@@ -112,11 +116,20 @@ class Watched(Watching):
 
     async def _seen(self) -> tuple[str, dict[str, Any]]:
         status = await self.ask("status")
+        self._unmade, self._again_at = 0, None
         return status["address"], status
 
-    def _begin_anew(self) -> None:
-        if not self._is_over:
-            self.actor = self._start()  # the same actor by its name; a new one if others ended it for good
+    def _begin_anew(self, error: Unreachable) -> None:
+        """With back-off where it cannot be made: each attempt is a process."""
+        now = asyncio.get_running_loop().time()
+        if isinstance(error, Unmade) and self._again_at is None:
+            self._unmade += 1
+            log.error("supervisor.not_made", actor=self.name, why=str(error), attempt=self._unmade)
+            self._again_at = now + _pause(self._unmade)
+        if self._is_over or (self._again_at is not None and now < self._again_at):
+            return
+        self._again_at = None
+        self.actor = self._start()  # the same actor by its name; a new one if others ended it for good
 
 
 class WatchedHost(Watched):
@@ -178,6 +191,11 @@ class Lodger(Watching):
             await self.host.ask("admit", self._market_id, self._symbol, self.is_heir)
             raise Unreachable(f"{self.host.name} has begun it anew")
         return str(status["address"]), {**status, "host": self.host.name}
+
+
+def _pause(failures: int) -> float:
+    """Seconds until the next attempt; the first comes at once."""
+    return min(0.5 * 2 ** min(failures - 2, 10), MAKE_SECONDS_MAX) if failures > 1 else 0.0
 
 
 def market_name(symbol: str) -> str:

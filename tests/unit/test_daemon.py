@@ -28,7 +28,9 @@ async def test_all_actors_must_answer(status: dict[str, Any], down: str, monkeyp
     monkeypatch.setattr(handles, "find", lambda _name: object())
     monkeypatch.setattr(handles, "call", call)
 
-    assert await Daemon(load(SECRET), Console())._what_is_down() == down
+    daemon = Daemon(load(SECRET), Console())
+    assert await daemon._what_is_down() == down
+    assert await daemon._absent() == {name for name, one in status.items() if one is DOWN}
 
 
 async def test_a_supervisor_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +40,4 @@ async def test_a_supervisor_that_does_not_answer_is_named(monkeypatch: pytest.Mo
     monkeypatch.setattr(handles, "find", find)
 
     assert "no actor" in await Daemon(load(SECRET), Console())._what_is_down()
+    assert await Daemon(load(SECRET), Console())._absent() == {"supervisor"}

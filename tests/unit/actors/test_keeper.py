@@ -1,6 +1,7 @@
 """What the exchange stands on is started again so many times, and then given up with a reason.
 
-Seen to fail for: no bound on restarts; a claim taken by another that is only waited for.
+Seen to fail for: no bound on restarts; a claim taken by another that is only waited for; an absence that is told of at
+once, again and again, or never.
 """
 
 import asyncio
@@ -135,3 +136,16 @@ def test_a_claim_that_another_keeps_is_given_up() -> None:
 
         with pytest.raises(GivenUp, match="another Wattbook"):
             run(for_seconds(600, keeper.keep_claim(claim, lambda _: None)))
+
+
+def test_who_stays_away_is_told_of_once_and_his_return_too() -> None:
+    said: list[str] = []
+    seen = iter([{"meters-0"}, set(), {"chain", "meters-0"}, {"meters-0"}, {"meters-0"}, {"gateway-1"}, set()])
+
+    async def absent() -> frozenset[str]:
+        return frozenset(next(seen, set()))
+
+    with virtual() as (_, run):
+        run(for_seconds(9 * keeper.ABSENT_LOOK_SECONDS, keeper.tell_of_the_absent(absent, said.append)))
+
+    assert said == ["not up: meters-0; logs/supervisor.log says more", "up again: meters-0"]
