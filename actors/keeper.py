@@ -129,7 +129,11 @@ async def tell_of_the_absent(absent: Callable[[], Awaitable[frozenset[str]]], sa
     before, told = frozenset[str](), frozenset[str]()
     while True:
         await asyncio.sleep(ABSENT_LOOK_SECONDS)
-        now = await absent()
+        try:
+            now = await absent()
+        except Exception as error:  # noqa: BLE001 - that nothing can be told is no reason for the exchange to stop
+            log.warning("absent.not_known", why=repr(error))
+            continue
         if fresh := (now & before) - told:
             say(f"not up: {', '.join(sorted(fresh))}; logs/supervisor.log says more")
         if back := told - now:

@@ -140,12 +140,15 @@ def test_a_claim_that_another_keeps_is_given_up() -> None:
 
 def test_who_stays_away_is_told_of_once_and_his_return_too() -> None:
     said: list[str] = []
-    seen = iter([{"meters-0"}, set(), {"chain", "meters-0"}, {"meters-0"}, {"meters-0"}, {"gateway-1"}, set()])
+    seen = iter([{"meters-0"}, set(), {"chain", "meters-0"}, None, {"meters-0"}, {"meters-0"}, {"gateway-1"}, set()])
 
     async def absent() -> frozenset[str]:
-        return frozenset(next(seen, set()))
+        names = next(seen, set())
+        if names is None:
+            raise OSError("planted")
+        return frozenset(names)
 
     with virtual() as (_, run):
-        run(for_seconds(9 * keeper.ABSENT_LOOK_SECONDS, keeper.tell_of_the_absent(absent, said.append)))
+        run(for_seconds(10 * keeper.ABSENT_LOOK_SECONDS, keeper.tell_of_the_absent(absent, said.append)))
 
     assert said == ["not up: meters-0; logs/supervisor.log says more", "up again: meters-0"]
