@@ -151,7 +151,8 @@ class Links:
             asking.cancel()
             changed.cancel()
         # A supervisor that has just been started may know fewer than it did: what was a market is still one.
-        self._specs |= {place.spec.symbol: place.spec for place in places}
+        # A dict of its own each time: somebody may be in the midst of the one before.
+        self._specs = self._specs | {place.spec.symbol: place.spec for place in places}
         for place in places:
             link = self._links.get(place.spec.market_id)
             if link is None:
