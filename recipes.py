@@ -36,7 +36,7 @@ from persistence.makers import PostgresMakers
 from persistence.meters import PostgresMeters
 from persistence.oracle import PostgresOracle
 from persistence.people import PostgresPeople
-from persistence.postgres import ALWAYS_BY_KEY, OUTAGES, Pool
+from persistence.postgres import ALWAYS_IN_ORDER_OF_KEY, OUTAGES, Pool
 from persistence.projections import PostgresProjections
 from persistence.rates import PostgresRates
 from persistence.readings import PostgresReadings
@@ -96,7 +96,7 @@ async def make_market(wiring: Wiring, market_id: int, symbol: str, stands_by: bo
 
 async def make_market_host(wiring: Wiring, name: str) -> MarketHost:
     pool = await pool_of(wiring, name, 8, waits=False)
-    readers = await pool_of(wiring, f"{name} journals", 4, settings=ALWAYS_BY_KEY)
+    readers = await pool_of(wiring, f"{name} journals", 4, settings=ALWAYS_IN_ORDER_OF_KEY)
     means = MarketMeans(pool, tracing_of(wiring.settings, name), readers)
     return MarketHost(name, partial(market_of, wiring, means))
 
@@ -140,7 +140,7 @@ async def make_persistence(wiring: Wiring) -> Persistence:
     os.nice(BACKGROUND_NICE)  # the order path comes first
     nice = 0 if settings.database_url else BACKGROUND_NICE
     pool = await pool_of(wiring, "persistence", 8, waits=False, nice=nice)
-    readers = await pool_of(wiring, "followers", FOLLOWERS_READ_AT_ONCE, nice=nice, settings=ALWAYS_BY_KEY)
+    readers = await pool_of(wiring, "followers", FOLLOWERS_READ_AT_ONCE, nice=nice, settings=ALWAYS_IN_ORDER_OF_KEY)
     archive, kept_us = FileArchive(wiring.dsn, pool, settings.archive), int(settings.journal_kept_days * DAY_US)
     duties = [Duty("journal archive", ARCHIVE_SECONDS, Archiver(archive, kept_us).archive_due)] if kept_us else []
     return Persistence(

@@ -15,7 +15,7 @@ import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
 from engine.journal import Fenced, JournalRow
-from persistence.postgres import ALWAYS_BY_KEY, AnyConnection, Connection, Pool, server_settings
+from persistence.postgres import ALWAYS_IN_ORDER_OF_KEY, AnyConnection, Connection, Pool, server_settings
 
 PARTITION_SEQUENCES: Final = 10_000_000
 APPEND_SECONDS: Final = 10.0
@@ -99,7 +99,7 @@ class PostgresJournal:
     """Holds an address only until it is used, so it travels to where its actor runs."""
 
     def __init__(self, dsn: str, partition_sequences: int = PARTITION_SEQUENCES, readers: "Pool | None" = None) -> None:
-        """`readers`: a pool whose sessions have the settings ALWAYS_BY_KEY."""
+        """`readers`: a pool whose sessions have the settings ALWAYS_IN_ORDER_OF_KEY."""
         self._dsn, self._readers = dsn, readers
         self._partition_sequences = partition_sequences
         self._generation = 0
@@ -220,7 +220,7 @@ class PostgresJournal:
             yield self._reading
 
     async def _connect(self, name: str, seconds: float) -> Connection:
-        settings = {**server_settings(name), "synchronous_commit": "on", **ALWAYS_BY_KEY}
+        settings = {**server_settings(name), "synchronous_commit": "on", **ALWAYS_IN_ORDER_OF_KEY}
         return await asyncpg.connect(self._dsn, timeout=10, command_timeout=seconds, server_settings=settings)
 
     async def _close_appending(self) -> None:

@@ -37,8 +37,13 @@ OUTAGES: Final = (
     asyncpg.InternalClientError,  # what the driver also says when its connection is ended between two of its steps
 )
 _LOST: Final = (*OUTAGES, TimeoutError, asyncpg.PostgresError)  # of a session whose only question is whether it lives
-# For `settings` of a pool. A table that is too young for statistics looks small: the planner would read all of it.
-ALWAYS_BY_KEY: Final = {"enable_sort": "off", "enable_bitmapscan": "off", "enable_seqscan": "off"}
+# For `settings` of a pool. A table that is too young for statistics looks small, and the planner would read all of it.
+ALWAYS_BY_KEY: Final = dict.fromkeys(
+    ("enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "enable_seqscan"), "off"
+)
+# Also in the order of a key, a page at a time. Not for joins: to save itself a sort of ten rows, the planner would read
+# a whole table by a key that has their order.
+ALWAYS_IN_ORDER_OF_KEY: Final = {**ALWAYS_BY_KEY, "enable_sort": "off"}
 CLAIM_KEY: Final = 0x5761747472756E21  # "Wattrun!"; migrations lock another
 CLAIM = "/* postgres.claim */ SELECT pg_try_advisory_lock($1)"
 

@@ -40,25 +40,27 @@ _NEWS: Final = {
     State.PARKED: News.PARKED,
 }
 
+# One question for each effect, by key: whatever the planner thinks of the tables, it cannot read one as a whole.
 _EFFECT: Final = """
-    t.number, t.kind, t.key, t.lane, o.payload::text AS payload, coalesce(t.user_id, 0) AS user_id,
-        coalesce(a.address, '') AS account, coalesce(m.serial, '') AS serial, t.state, t.attempt, t.signature,
+    t.number, t.kind, t.key, t.lane, (SELECT payload::text FROM outbox WHERE number = t.number) AS payload,
+        coalesce(t.user_id, 0) AS user_id,
+        coalesce((SELECT address FROM chain_accounts WHERE user_id = t.user_id), '') AS account,
+        coalesce((SELECT serial FROM meters WHERE number = t.meter), '') AS serial, t.state, t.attempt, t.signature,
         t.last_height, t.refusals, t.waits, t.together_max, t.reason, t.raw
     FROM taken t
-    JOIN outbox o USING (number)
-    LEFT JOIN chain_accounts a ON a.user_id = t.user_id
-    LEFT JOIN meters m ON m.number = t.meter
     ORDER BY t.number
 """
+# A minimum, because what EXISTS asks may be answered by reading all lanes at once.
 DUE = """
     /* submissions.due */
     SELECT lane
     FROM unnest($1::text[]) AS lanes (lane)
-    WHERE EXISTS (
-        SELECT FROM chain_submissions s
+    WHERE (
+        SELECT min(due_us)
+        FROM chain_submissions s
         WHERE s.lane = lanes.lane
             AND state IN ('queued', 'failed', 'expired')
-            AND due_us <= $2)
+    ) <= $2
 """
 # Also those whose owner has died over them; the bound counts what is under way, whoever carries it.
 CLAIM = f"""
@@ -123,6 +125,7 @@ LOCK = """
     /* submissions.lock */
     SELECT FROM chain_submissions WHERE number = ANY($1::bigint[]) ORDER BY number FOR UPDATE
 """
+# The owner is a question of its own, so that the planner does not take him for rare and begin with his rows.
 RECORD = """
     /* submissions.record */
     UPDATE chain_submissions s
@@ -137,7 +140,7 @@ RECORD = """
         AS c (number, state_before, attempt_before, state, signature, last_height, refusals, together_max, reason,
             raw, due_us, slot, attempt, waits, is_free)
     WHERE s.number = c.number
-        AND s.lease_owner = $1
+        AND s.lease_owner = (SELECT $1::text)
         AND s.state = c.state_before
         AND s.attempt = c.attempt_before
 """

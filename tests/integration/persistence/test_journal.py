@@ -43,7 +43,7 @@ async def test_rows_come_back_as_they_were_and_in_order(database: str) -> None:
 
 
 async def test_journals_of_one_process_read_through_a_pool(database: str) -> None:
-    async with await postgres.open_pool(database, 2, "readers", settings=postgres.ALWAYS_BY_KEY) as readers:
+    async with await postgres.open_pool(database, 2, "readers", settings=postgres.ALWAYS_IN_ORDER_OF_KEY) as readers:
         journals = [PostgresJournal(database, 1_000, readers) for _ in range(3)]
         await journals[0].ensure_partitions(MARKET_ID, 1_000)
         await journals[0].open(MARKET_ID)
