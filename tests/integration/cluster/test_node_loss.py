@@ -17,7 +17,7 @@ import pytest
 from tests.support.cluster import ORDERS_BEFORE, Facts
 
 ROOT = Path(__file__).parents[3]
-SECONDS_MAX = 240
+SECONDS_MAX = 600
 
 
 @pytest.fixture
