@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from websockets.sync.client import connect
 
-NEWS_SECONDS_MAX = 10.0
+NEWS_SECONDS_MAX = 60.0
 
 
 class Socket:

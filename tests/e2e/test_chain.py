@@ -30,7 +30,7 @@ from tests.e2e.chain import PROGRAMS, Chain
 from tests.e2e.test_meters import WINDOW_US, Meter
 from tests.support.installation import Installation, Person
 
-SECONDS_MAX = 90.0
+SECONDS_MAX = 240.0
 
 
 def until(look: Callable[[], Any], holds: Callable[[Any], bool] = bool) -> Any:

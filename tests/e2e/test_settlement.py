@@ -13,7 +13,7 @@ from commands.oracle import read_key
 from tests.e2e.chain import Chain
 from tests.support.installation import Installation, Person
 
-SETTLED_SECONDS_MAX = 60
+SETTLED_SECONDS_MAX = 180
 ROUND_SECONDS = 10
 OTHER_ROOT = "00" * 32
 

@@ -21,7 +21,7 @@ from tests.support.installation import Installation, Person
 SYMBOL: Final = "NOON"
 EPOCH_SECONDS: Final = 3
 ORDERS: Final = 400  # of each side at once: more trades than one step makes
-WAIT_SECONDS_MAX: Final = 60.0
+WAIT_SECONDS_MAX: Final = 180.0
 POINTS = [
     *((f"market.{SYMBOL}", point) for point in AUCTION_POINTS),
     (f"follower.{SYMBOL}", "project"),

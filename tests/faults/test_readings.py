@@ -14,7 +14,7 @@ from tests.support.installation import Installation
 from tests.support.reading_load import judged_readings
 from tests.support.traders import SYMBOLS
 
-MARKET_SECONDS_MAX = 30.0
+MARKET_SECONDS_MAX = 120.0
 FAULTS: dict[str, faults.Fault] = {
     "meter aggregator": partial(faults.kill_actor, kind="MeterAggregatorActor"),
     "gateway": partial(faults.kill_actor, kind="GatewayActor"),

@@ -19,7 +19,7 @@ from chain.devnet.ledger import Ledger
 from chain.devnet.memory import keep_freed_memory
 from chain.devnet.server import Devnet, reference_files
 
-START_SECONDS_MAX: Final = 60
+START_SECONDS_MAX: Final = 180
 # One process imports everything once, and each devnet is a fork of it: starting one is most of what tests wait for.
 FORKS: Final = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["__main__", "chain.devnet.server"])

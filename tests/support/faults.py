@@ -18,10 +18,10 @@ from actors import crash_points
 from tests.support.installation import Installation
 from tests.support.traders import SYMBOLS
 
-GONE_SECONDS_MAX: Final = 10.0
+GONE_SECONDS_MAX: Final = 60.0
 STOPPED_SECONDS: Final = 5.0
-CRASH_SECONDS_MAX: Final = 30.0
-WHOLE_SECONDS_MAX: Final = 60.0
+CRASH_SECONDS_MAX: Final = 120.0
+WHOLE_SECONDS_MAX: Final = 180.0
 PARTS: Final = {
     "ray::SupervisorActor": 1,
     "ray::PersistenceActor": 1,

@@ -33,9 +33,9 @@ ADMIN_EMAIL: Final = "keeper@example.org"
 ADMIN_PASSWORD: Final = "lantern-otter-quarry-58"
 PERSON_PASSWORD: Final = "marble-thicket-oboe-41"
 _SECRET: Final = re.compile(r'"(?:access_token|refresh_token|secret)":"([^"]+)"')
-START_SECONDS_MAX: Final = 120.0
-STOP_SECONDS_MAX: Final = 60.0
-LAST_PROCESS_SECONDS_MAX: Final = 12.0
+START_SECONDS_MAX: Final = 240.0
+STOP_SECONDS_MAX: Final = 120.0
+LAST_PROCESS_SECONDS_MAX: Final = 60.0
 COMMAND_SECONDS_MAX: Final = 90.0
 
 _SHARED: pytest.StashKey["Installation"] = pytest.StashKey()

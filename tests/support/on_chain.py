@@ -39,7 +39,7 @@ from persistence.submissions import PostgresSubmissions
 from persistence.wallets import Vault
 from tests.support.devnet import DevnetProcess
 
-WAIT_SECONDS_MAX: Final = 60.0
+WAIT_SECONDS_MAX: Final = 180.0
 PROGRAMS: Final = reference_programs()
 QUICK: Final = SubmitterOptions(
     idle_seconds=0.05,

@@ -32,7 +32,7 @@ FACULTY: Final = f"cn=faculty,ou=groups,{BASE}"
 ADMINS: Final = f"cn=admins,ou=groups,{BASE}"
 MEMBERS: Final = f"cn=members,ou=groups,{BASE}"
 TOM: Final = "t*m(x)@campus.example"
-START_SECONDS_MAX: Final = 20.0
+START_SECONDS_MAX: Final = 60.0
 _ROOT: Final = (f"cn=root,{BASE}", "root-secret-1")
 _PLACES: Final = "/usr/sbin:/usr/local/sbin:/usr/local/libexec:/usr/lib/openldap"
 _MODULES: Final = ("/usr/lib/ldap", "/usr/lib64/openldap", "/usr/lib/openldap")
