@@ -32,7 +32,7 @@ SEND_SECONDS_MAX: Final = 5.0
 _NAMED: Final = re.compile(r"/\* ([\w.]+) \*/")  # as every statement of ours opens
 _propagator: Final = TraceContextTextMapPropagator()
 
-Begun = tuple[Span, Any]
+Begun = tuple[Span, Any, int]  # with its token, and when it began, in nanoseconds
 
 
 class Tracing:
@@ -55,13 +55,13 @@ class Tracing:
     def begin(self, request_id: str, method: str, parent: str) -> Begun:
         """A request has come; what follows in its task is within its span. `parent`: its `traceparent`, or empty."""
         within = _propagator.extract({"traceparent": parent}) if parent else context.Context()
-        span = self._tracer.start_span(
-            method, within, SpanKind.SERVER, {"http.request.method": method, "wattbook.request_id": request_id}
-        )
+        began_ns = time.time_ns()
+        said = {"http.request.method": method, "wattbook.request_id": request_id}
+        span = self._tracer.start_span(method, within, SpanKind.SERVER, said, start_time=began_ns)
         told = span.get_span_context()
         if told.trace_flags.sampled:
             bind_contextvars(trace_id=f"{told.trace_id:032x}")
-        return span, context.attach(trace.set_span_in_context(span))
+        return span, context.attach(trace.set_span_in_context(span)), began_ns
 
     def end(
         self,
@@ -72,7 +72,7 @@ class Tracing:
         stages: Sequence[tuple[str, float]],
     ) -> None:
         """The request is answered. `stages`: names and seconds, one after the other, the last one ends now."""
-        span, token = begun
+        span, token, began_ns = begun
         context.detach(token)
         if not span.is_recording():
             return
@@ -81,7 +81,8 @@ class Tracing:
         within = trace.set_span_in_context(span)
         for name, seconds in stages:
             ended_ns = at_ns + int(seconds * 1e9)
-            self._tracer.start_span(name, within, start_time=at_ns).end(ended_ns)
+            # Stages have a clock of their own, which was read a moment apart from this one.
+            self._tracer.start_span(name, within, start_time=max(began_ns, at_ns)).end(max(began_ns, ended_ns))
             at_ns = ended_ns
         span.update_name(f"{span.attributes['http.request.method']} {route}")  # type: ignore[attr-defined]
         span.set_attributes({"http.route": route, "http.response.status_code": status})

@@ -54,7 +54,7 @@ async def test_an_order_is_a_span_with_its_stages_in_its_callers_trace(world: Wo
         assert stage.start_time is not None
         assert stage.end_time is not None
         assert request.end_time is not None
-        assert request.start_time - 2_000_000 <= stage.start_time <= stage.end_time <= request.end_time + 1_000
+        assert request.start_time <= stage.start_time <= stage.end_time <= request.end_time
     assert not trace.get_current_span().is_recording()
     await world.gateway.stop()
 
