@@ -29,6 +29,7 @@ _CLOSE_TOO_LARGE, _CLOSE_LOGIN_OVER, _CLOSE_LAGGED, _CLOSE_FULL = 1009, 4001, 40
 _FAREWELL_SECONDS: Final = 2.0  # how long a slow reader may take to hear that it is slow
 _CHECK_SECONDS: Final = 2.0  # how often the login behind a connection is looked at
 _BALANCES_SECONDS: Final = 0.1  # balances are told at most this often
+_INCOMPLETE_SECONDS: Final = 0.5  # and so often again while tables lag behind what happened
 
 _encode_json = msgspec.json.Encoder().encode
 _encode_msgpack = msgspec.msgpack.Encoder().encode
@@ -241,13 +242,17 @@ class Connection:
             await self._balances_stale.wait()
             self._balances_stale.clear()
             markets, self._stale_markets = self._stale_markets, set()
+            complete = False
             try:
                 complete = await self.gateway.barrier.wait(markets)
                 self.send(self._encoded(await self._operations.balances(complete)))
             except self._outages as error:
                 _log.warning("balances not told", error=repr(error))
+                complete = False
+            if not complete:  # what is told last is what stays on the client's screen
+                self._stale_markets |= markets
                 self._balances_stale.set()
-            await asyncio.sleep(_BALANCES_SECONDS)
+            await asyncio.sleep(_BALANCES_SECONDS if complete else _INCOMPLETE_SECONDS)
 
     def _encoded(self, body: Any) -> str | bytes:
         return _encode_msgpack(body) if self.binary else _encode_json(body).decode()

@@ -2,6 +2,7 @@
 
 import asyncio
 import zlib
+from collections.abc import Iterable
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -150,6 +151,37 @@ async def test_own_channels_tell_of_own_orders_and_of_nobody_elses(world: World)
     assert (update["order"]["order_id"], update["order"]["filled_quantity"]) == (standing["order_id"], "0.500")
     assert (fill["fills"][0]["price"], fill["fills"][0]["liquidity"]) == ("3.000", "maker")
     assert bobs_update["order"]["order_id"] != standing["order_id"]
+
+
+@pytest.mark.parametrize("fault", ["lags", "is away"])
+async def test_balances_are_told_until_they_show_what_happened(
+    world: World, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    ann, bob = await world.person(), await world.person("bob@campus.example")
+    await ann.placed("sell", "3.000", "2")
+    wait, asked = world.gateway.barrier.wait, []
+
+    async def at_first_in_vain(market_ids: Iterable[int]) -> bool:
+        asked.append(set(market_ids))
+        if len(asked) > 2:
+            return await wait(asked[-1])
+        if fault == "is away":
+            raise ConnectionResetError("the tables")
+        return False
+
+    async with Socket(world) as socket:
+        await socket.ask({"op": "auth", "token": ann.token})
+        assert (await socket.ask({"op": "subscribe", "channels": ["balances"]}))["ok"]
+        assert (await socket.on("balances"))["complete"]
+        monkeypatch.setattr(world.gateway.barrier, "wait", at_first_in_vain)
+        await bob.placed("buy", "4.000", "0.5")
+        told = [await socket.on("balances")]
+        while not told[-1]["complete"]:
+            told.append(await socket.on("balances"))
+
+    assert asked == [{1}] * 3
+    assert len(told) == (3 if fault == "lags" else 1)
+    assert any(one["asset"] == "THB" and one["total"] == "1001.50" for one in told[-1]["items"])
 
 
 async def test_public_channels_speak_to_everyone(world: World) -> None:
