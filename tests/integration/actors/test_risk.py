@@ -115,11 +115,11 @@ async def test_what_the_market_is_told_while_it_reads_is_not_undone(
 
     monkeypatch.setattr(rules, "risks", slowly)
     await reading.wait()
+    await risk.block(buyer, "", 1)
     await exchange.submit("M", SetRisk(buyer, None, is_blocked=True))
     sequence = await exchange.sequence("M")
     before = reads
     go_on.set()
-    await risk.block(buyer, "", 1)
     await eventually(lambda: reads >= before + 3)
 
     assert isinstance(await exchange.submit("M", order(buyer, Side.BUY, "3.500")), Refusal)
