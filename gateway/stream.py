@@ -242,7 +242,6 @@ class Connection:
             await self._balances_stale.wait()
             self._balances_stale.clear()
             markets, self._stale_markets = self._stale_markets, set()
-            complete = False
             try:
                 complete = await self.gateway.barrier.wait(markets)
                 self.send(self._encoded(await self._operations.balances(complete)))
