@@ -9,7 +9,8 @@ by what a user would wait for, so coverage does not look on; one is used, anothe
 must not be starved), and those that some tests start for themselves come one after the other. The laws compute longest,
 go where units have been, and step back behind all. A new folder of tests belongs to the exchange until it is named
 here, and one of integration to the part of that name.
-The exit status is that of the part that did worst; Ctrl-C ends all.
+What failed is said once more at the end, for whoever sees only that. The exit status is that of the part that did
+worst; Ctrl-C ends all.
 """
 
 import os
@@ -36,6 +37,7 @@ STEPS_BACK = "laws"
 _HERE = Path(__file__).parent
 _NAMED = frozenset(folder for folders in (*SMALL.values(), *WHOLE.values()) for folder in folders)
 MEASURED = "COVERAGE_PROCESS_CONFIG"  # coverage sets it for the processes that its own starts
+_BAD = ("FAILED ", "ERROR ")  # how a line of pytest's summary begins
 
 
 def integration() -> tuple[str, ...]:
@@ -53,12 +55,21 @@ def _folders(parent: Path) -> list[str]:
 
 
 def main(options: list[str]) -> int:
-    statuses = _together({**SMALL, "integration": integration()}, options)
-    return max(*statuses, *_together({"exchange": exchange(), **WHOLE}, options))
+    bad: list[str] = []
+    statuses = _together({**SMALL, "integration": integration()}, options, bad)
+    statuses |= _together({"exchange": exchange(), **WHOLE}, options, bad)
+    for name, status in statuses.items():
+        if status:
+            print(f"{name} ended with status {status}.")
+    print(*bad, sep="", end="", flush=True)
+    return max(statuses.values())
 
 
-def _together(parts: dict[str, tuple[str, ...]], options: list[str]) -> list[int]:
-    """Run the parts at once; their exit statuses. Raises KeyboardInterrupt when they have ended after a Ctrl-C."""
+def _together(parts: dict[str, tuple[str, ...]], options: list[str], bad: list[str]) -> dict[str, int]:
+    """Run the parts at once; their exit statuses, and into `bad` what failed in them.
+
+    Raises KeyboardInterrupt when they have ended after a Ctrl-C.
+    """
     processes = {
         name: subprocess.Popen(
             _command(name, folders, options),
@@ -71,7 +82,7 @@ def _together(parts: dict[str, tuple[str, ...]], options: list[str]) -> list[int
         )
         for name, folders in parts.items()
     }
-    readers = [threading.Thread(target=_relay, args=(name, process)) for name, process in processes.items()]
+    readers = [threading.Thread(target=_relay, args=(name, process, bad)) for name, process in processes.items()]
     for reader in readers:
         reader.start()
     try:
@@ -83,7 +94,7 @@ def _together(parts: dict[str, tuple[str, ...]], options: list[str]) -> list[int
         for reader in readers:
             reader.join()
         raise
-    return [abs(process.wait()) for process in processes.values()]
+    return {name: abs(process.wait()) for name, process in processes.items()}
 
 
 def _command(part: str, folders: tuple[str, ...], options: list[str]) -> list[str]:
@@ -100,10 +111,12 @@ def _environment(part: str) -> dict[str, str]:
     return environment
 
 
-def _relay(name: str, process: "subprocess.Popen[str]") -> None:
+def _relay(name: str, process: "subprocess.Popen[str]", bad: list[str]) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         print(f"{name:11} | {line}", end="", flush=True)
+        if line.startswith(_BAD):
+            bad.append(line)
 
 
 if __name__ == "__main__":
