@@ -9,6 +9,7 @@ import base64
 import hashlib
 import re
 import secrets
+import string
 import unicodedata
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ _T = TypeVar("_T")
 LENGTH_MIN: Final = 12
 LENGTH_MAX: Final = 128
 COST_MIN: Final = 12
+_BCRYPT64: Final = "./" + string.ascii_letters + string.digits
+_HASH_CHARACTERS: Final = 31  # of the hash itself, after its salt
 
 # The usual suspects of 12 and more characters; shorter ones are refused for their length.
 _COMMON: Final = frozenset(
@@ -134,8 +137,7 @@ class Passwords:
         assert cost >= COST_MIN or allow_low_cost, "a bcrypt cost below 12 is for tests only"
         self._cost, self._waiting_max, self._waiting = cost, waiting_max, 0
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="bcrypt")
-        # compared with when there is no such account, so that the answer takes as long
-        self._nobody = bcrypt.hashpw(_digest(secrets.token_urlsafe(32)), bcrypt.gensalt(cost))
+        self._nobody = _nobodys_hash(cost)
 
     async def hash(self, password: str) -> bytes:
         return await self._run(partial(_hash, _digest(password), self._cost))
@@ -161,6 +163,12 @@ class Passwords:
 
 def _hash(digest: bytes, cost: int) -> bytes:
     return bcrypt.hashpw(digest, bcrypt.gensalt(cost))
+
+
+def _nobodys_hash(cost: int) -> bytes:
+    """What is compared with where there is no such account, so that the answer takes as long. Chance, not a hash: only
+    the comparison costs, and it begins with the salt and the cost."""
+    return bcrypt.gensalt(cost) + "".join(secrets.choice(_BCRYPT64) for _ in range(_HASH_CHARACTERS)).encode()
 
 
 def _digest(password: str) -> bytes:
