@@ -14,6 +14,7 @@ from chain.client.programs import reference_programs
 from chain.client.transactions import Blockhash, Budget, sign
 from chain.client.wallets import Signer
 from tests.support.installation import Installation
+from tests.support.patience import HUNG_SECONDS
 
 PROGRAMS = reference_programs()
 NOBODY = Pubkey.default()
@@ -27,7 +28,7 @@ class Chain:
 
     def call(self, method: str, *parameters: Any) -> Any:
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
-        answer = httpx.post(self.url, json=body, timeout=10).json()
+        answer = httpx.post(self.url, json=body, timeout=HUNG_SECONDS).json()
         assert "error" not in answer, answer
         return answer["result"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from websockets.sync.client import connect
 
-NEWS_SECONDS_MAX = 60.0
+from tests.support.patience import HUNG_SECONDS
 
 
 class Socket:
@@ -51,7 +51,7 @@ class Socket:
         message: dict[str, Any] = self.until(wanted)
         return message
 
-    def until(self, wanted: Any, seconds: float = NEWS_SECONDS_MAX) -> Any:
+    def until(self, wanted: Any, seconds: float = HUNG_SECONDS) -> Any:
         for place, one in enumerate(self._news):
             if wanted(one):
                 return self._news.pop(place)

@@ -6,7 +6,6 @@ Whoever is outside of the exchange has a key of his own and speaks to the local 
 import os
 import time
 import uuid
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -29,16 +28,7 @@ from chain_recipes import MasterSealer
 from tests.e2e.chain import PROGRAMS, Chain
 from tests.e2e.test_meters import WINDOW_US, Meter
 from tests.support.installation import Installation, Person
-
-SECONDS_MAX = 240.0
-
-
-def until(look: Callable[[], Any], holds: Callable[[Any], bool] = bool) -> Any:
-    deadline = time.monotonic() + SECONDS_MAX
-    while not holds(value := look()):
-        assert time.monotonic() < deadline, f"not so in time; last seen: {value!r}"
-        time.sleep(0.3)
-    return value
+from tests.support.patience import until
 
 
 def of_kind(person: Person, kind: str, status: str = "finalized") -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 import cli
 from commands.shared import Failure
 from tests.support.installation import Installation, Person
+from tests.support.patience import HUNG_SECONDS
 
 COMMANDS = (
     "",
@@ -109,7 +110,7 @@ def test_tokens_go_on_through_a_rotation_of_keys(installation: Installation, adm
 
     assert rotated.returncode == 0, rotated.stdout + rotated.stderr
     assert "made jwt-0002.pem" in rotated.stdout
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HUNG_SECONDS
     while len(httpx.get(installation.url + "/.well-known/jwks.json").json()["keys"]) == len(before):
         assert time.monotonic() < deadline, "the gateway does not know the new key"
         time.sleep(0.2)

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from engine.metering.readings import Interval, signed_bytes
 from tests.support import faults
 from tests.support.installation import Installation, Person
+from tests.support.patience import HUNG_SECONDS
 
 WINDOW_US = 900_000_000
 
@@ -40,7 +41,7 @@ class Meter:
 
 def available(person: Person, kwh: str) -> Decimal:
     """What the person may sell, once it is as much as this, or after half a minute."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + HUNG_SECONDS
     while True:
         held = person.call("GET", "/energy/balance")["available"].get("Z1", "0")
         if Decimal(held) >= Decimal(kwh) or time.monotonic() > deadline:
@@ -56,7 +57,7 @@ def test_what_a_meter_has_proved_is_sold_and_no_kwh_twice(installation: Installa
 
     assert owner.call("POST", "/readings", readings[:3])["accepted"] == 3
     asyncio.run(faults.kill_actor(installation, kind="MeterAggregatorActor"))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + HUNG_SECONDS
     while (answer := owner.ask("POST", "/readings", readings)).status_code == 503 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert (answer.json()["duplicates"], answer.json()["accepted"]) == (3, 3)

@@ -15,8 +15,7 @@ import pytest
 
 from bench import processes
 from tests.support.installation import Installation
-
-SETTLED_SECONDS_MAX = 120.0
+from tests.support.patience import HUNG_SECONDS
 
 
 @pytest.fixture
@@ -71,7 +70,7 @@ def test_an_orders_way_is_shown_from_its_request_to_its_settlement(installation:
     seller.place("sell", "3.000", "2.000")
     order = {"market": "CAMPUS", "side": "buy", "type": "limit", "price": "3.600", "quantity": "1.000"}
     answer = buyer.ask("POST", "/orders", order)
-    request_id, deadline = answer.headers["x-request-id"], time.monotonic() + SETTLED_SECONDS_MAX
+    request_id, deadline = answer.headers["x-request-id"], time.monotonic() + HUNG_SECONDS
 
     while ", part 0: " not in (shown := installation.command("wattbook", "trace", request_id)).stdout:
         assert shown.returncode == 0, shown.stdout + shown.stderr
@@ -102,7 +101,7 @@ def test_the_logs_of_all_parts_are_shown(installation: Installation) -> None:
 
 def test_what_only_shows_the_exchange_steps_back(installation: Installation) -> None:
     """On each thread: the kernel weighs those, and a process that steps back does not take them along."""
-    ours, deadline = os.getpriority(os.PRIO_PROCESS, 0), time.monotonic() + SETTLED_SECONDS_MAX
+    ours, deadline = os.getpriority(os.PRIO_PROCESS, 0), time.monotonic() + HUNG_SECONDS
     while (nices := _nices(installation, _SHOWING)) != {max(10, ours)}:
         assert time.monotonic() < deadline, nices
         time.sleep(0.5)

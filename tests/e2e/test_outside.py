@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tests.support.installation import Installation, Person
+from tests.support.patience import HUNG_SECONDS
 
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
@@ -72,7 +73,7 @@ def test_the_ray_dashboard_does_nothing_without_its_token(installation: Installa
     token = (installation.data_dir / "keys" / "ray-token").read_text()
 
     assert httpx.get(address).status_code == httpx.codes.UNAUTHORIZED
-    assert httpx.get(address, headers={"Authorization": f"Bearer {token}"}, timeout=20).is_success
+    assert httpx.get(address, headers={"Authorization": f"Bearer {token}"}, timeout=HUNG_SECONDS).is_success
 
 
 def test_no_command_line_shows_a_secret(installation: Installation) -> None:
@@ -95,7 +96,7 @@ def test_the_printed_first_call_works_when_pasted(installation: Installation) ->
     call = printed.partition("Stopping")[0].strip()
     assert call.startswith("TOKEN=$(curl")
 
-    pasted = subprocess.run(["bash", "-c", call], capture_output=True, text=True, timeout=60, check=False)
+    pasted = subprocess.run(["bash", "-c", call], capture_output=True, text=True, timeout=HUNG_SECONDS, check=False)
 
     assert '"order_id":"1-' in pasted.stdout, pasted
     assert '"status":"open"' in pasted.stdout or '"status":"filled"' in pasted.stdout

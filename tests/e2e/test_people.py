@@ -4,6 +4,7 @@ import httpx
 from solders.keypair import Keypair
 
 from tests.support.installation import Installation, Person
+from tests.support.patience import HUNG_SECONDS
 
 
 def test_a_stranger_becomes_a_student_with_an_account(installation: Installation) -> None:
@@ -75,7 +76,9 @@ def test_an_address_is_linked_by_a_signature_and_belongs_to_one(installation: In
 def test_a_program_trades_with_a_key_until_it_is_revoked(installation: Installation, seller: Person) -> None:
     made = seller.call("POST", "/users/me/api-keys", {"name": "bot", "scopes": ["trade"]})
     order = {"market": "CAMPUS", "side": "sell", "type": "limit", "price": "9.000", "quantity": "1.000"}
-    bot = httpx.Client(base_url=installation.url + "/api/v1", headers={"X-API-Key": made["secret"]}, timeout=20)
+    bot = httpx.Client(
+        base_url=installation.url + "/api/v1", headers={"X-API-Key": made["secret"]}, timeout=HUNG_SECONDS
+    )
 
     placed = bot.post("/orders", json=order)
     refused = bot.get("/users/me/sessions")

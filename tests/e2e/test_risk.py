@@ -1,22 +1,8 @@
 """Risk, stops, recurring orders, alerts and makers, through the front door of a running exchange."""
 
-import time
-from collections.abc import Callable
-from time import monotonic
-from typing import Any
-
 from tests.e2e.sockets import Socket
 from tests.support.installation import Installation, Person
-
-
-def eventually(look: Callable[[], Any], holds: Callable[[Any], bool], seconds: float = 20.0) -> Any:
-    until = monotonic() + seconds
-    value = look()
-    while not holds(value):
-        assert monotonic() < until, value
-        time.sleep(0.1)
-        value = look()
-    return value
+from tests.support.patience import until
 
 
 def test_limits_and_the_kill_switch_hold_also_after_a_crash_of_the_market(
@@ -33,10 +19,10 @@ def test_limits_and_the_kill_switch_hold_also_after_a_crash_of_the_market(
     killed = admin.call("POST", f"/admin/users/{ann.user_id}/kill", {"reason": "a test"})
 
     assert killed["blocked"]
-    ended = eventually(lambda: ann.call("GET", f"/orders/{order['order_id']}"), lambda one: one["end_reason"] == "risk")
+    ended = until(lambda: ann.call("GET", f"/orders/{order['order_id']}"), lambda one: one["end_reason"] == "risk")
     assert ended["status"] == "cancelled"
     refused = {**body, "quantity": "1.000"}
-    assert eventually(lambda: ann.ask("POST", "/orders", refused).status_code, lambda code: code != 503) == 422
+    assert until(lambda: ann.ask("POST", "/orders", refused).status_code, lambda code: code != 503) == 422
     assert ann.call("GET", "/risk/limits")["blocked"]
     admin.call("DELETE", f"/admin/users/{ann.user_id}/kill")
     assert ann.place("sell", "4.000", "1.000")["status"] == "open"
@@ -56,7 +42,7 @@ def test_a_stop_order_outlives_its_market_and_is_triggered_once(
     assert (stop["status"], stop["triggered"]) == ("open", False)
     installation.market_process("CAMPUS").kill()
     path = f"/orders/{stop['order_id']}"
-    eventually(lambda: ann.ask("GET", path).status_code, lambda code: code == 200)
+    until(lambda: ann.ask("GET", path).status_code, lambda code: code == 200)
     installation.until_ready()
     sockets.append(socket := Socket(installation.url).login(ann.login().token))
     alert = socket.ask("alert", market="CAMPUS", price="3.620", when="at_or_above")
@@ -65,7 +51,7 @@ def test_a_stop_order_outlives_its_market_and_is_triggered_once(
     seller.place("sell", "3.620", "0.100")
     assert buyer.place("buy", "4.200", "0.100")["status"] == "filled"
 
-    shown = eventually(lambda: ann.call("GET", path), lambda one: one["triggered"])
+    shown = until(lambda: ann.call("GET", path), lambda one: one["triggered"])
     assert (shown["status"], shown["remaining_quantity"]) == ("open", "1.000")
     assert socket.on("alerts")["alert_id"] == alert["alert_id"]
     assert ann.call("DELETE", path)["end_reason"] == "cancelled_by_owner"
@@ -79,12 +65,10 @@ def test_the_exchange_places_recurring_orders_and_measures_makers(
     body = {"market": "CAMPUS", "side": "buy", "quantity": "0.500", "price": "3.000", "every_seconds": 60, "count": 1}
     rule = ann.call("POST", "/recurring-orders", body)
 
-    orders = eventually(lambda: ann.call("GET", "/orders?status=open")["items"], bool)
+    orders = until(lambda: ann.call("GET", "/orders?status=open")["items"], bool)
 
     assert [one["client_order_id"] for one in orders] == [f"recurring:{rule['recurring_id']}:0"]
-    done = eventually(
-        lambda: ann.call("GET", f"/recurring-orders/{rule['recurring_id']}"), lambda one: one["placed"] == 1
-    )
+    done = until(lambda: ann.call("GET", f"/recurring-orders/{rule['recurring_id']}"), lambda one: one["placed"] == 1)
     assert (done["active"], done["last_refusal"]) == (False, None)
     terms = {"max_spread_bps": 500, "min_quantity": "1", "min_presence_bps": 9_000, "rebate_bps": 5}
     admin.call("PUT", f"/markets/CAMPUS/makers/{ann.user_id}", terms)

@@ -1,10 +1,7 @@
 """From a trade to its proof, and from a provider's word to a published value, through the running exchange."""
 
 import base64
-import time
 from pathlib import Path
-from time import monotonic
-from typing import Any
 
 import msgspec
 import pytest
@@ -12,8 +9,8 @@ import pytest
 from commands.oracle import read_key
 from tests.e2e.chain import Chain
 from tests.support.installation import Installation, Person
+from tests.support.patience import until
 
-SETTLED_SECONDS_MAX = 180
 ROUND_SECONDS = 10
 OTHER_ROOT = "00" * 32
 
@@ -24,7 +21,9 @@ def test_a_trade_is_settled_and_proven_on_the_command_line(
     seller.place("sell", "3.000", "1.250")
     (fill,) = buyer.place("buy", "4.000", "1.250")["fills"]
 
-    found = until(buyer, f"/trades/{fill['trade_id']}/settlement", lambda one: one["status"] == "finalized")
+    found = until(
+        lambda: buyer.call("GET", f"/trades/{fill['trade_id']}/settlement"), lambda one: one["status"] == "finalized"
+    )
 
     settlement = buyer.call("GET", f"/chain/settlements/{found['settlement_id']}")
     assert {part["status"] for part in settlement["parts"]} == {"finalized"}
@@ -62,12 +61,10 @@ def test_a_provider_says_a_value_on_the_command_line_and_it_is_published(
     )
 
     assert "e2e_price 4.500 at" in said.stdout, said.stdout + said.stderr
-    found = until(admin, "/oracle/feeds/e2e_price", lambda one: one["value"] is not None)
+    found = until(lambda: admin.call("GET", "/oracle/feeds/e2e_price"), lambda one: one["value"] is not None)
     assert (found["value"], found["spread"], found["stale"]) == ("4.500", "0.000", False)
-    rounds = until(
-        admin, "/oracle/feeds/e2e_price/rounds", lambda page: page["items"][-1]["chain_status"] == "finalized"
-    )
-    first = rounds["items"][-1]
+    path = "/oracle/feeds/e2e_price/rounds"
+    first = until(lambda: admin.call("GET", path)["items"][-1], lambda one: one["chain_status"] == "finalized")
     assert chain.has(first["transaction_signature"])
     assert chain.round("e2e_price", first["round"])["value"] == 4_500
 
@@ -79,12 +76,3 @@ def test_what_cannot_be_read_is_one_line(installation: Installation, arguments: 
     assert refused.returncode == 1
     assert "cannot be read" in refused.stdout
     assert "Traceback" not in refused.stdout + refused.stderr
-
-
-def until(person: Person, path: str, wanted: Any) -> Any:
-    """Ask until the answer is as wanted."""
-    deadline = monotonic() + SETTLED_SECONDS_MAX
-    while not wanted(answer := person.call("GET", path)):
-        assert monotonic() < deadline, answer
-        time.sleep(0.2)
-    return answer

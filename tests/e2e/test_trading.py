@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 from tests.support.installation import Installation, Person
+from tests.support.patience import HUNG_SECONDS
 
 # In CAMPUS an ask of 3.000 lands at 3.000 + 0.500 wheeling + 1 % loss = 3.530; takers pay 10 bps.
 ASK, LANDED = "3.000", "3.530"
@@ -79,10 +80,10 @@ def test_money_and_energy_add_up_at_every_moment(seller: Person, buyer: Person, 
         watching = [threads.submit(look, seller), threads.submit(look, buyer), threads.submit(weigh)]
         try:
             for work in [threads.submit(trade, seller, "sell", 1), threads.submit(trade, buyer, "buy", 2)]:
-                work.result(timeout=60)
+                work.result(timeout=HUNG_SECONDS)
         finally:
             over.set()
-        looks = [watch.result(timeout=30) for watch in watching]
+        looks = [watch.result(timeout=HUNG_SECONDS) for watch in watching]
 
     assert min(looks) >= 3, looks
     fills = buyer.call("GET", "/fills?market=CAMPUS&limit=1000")["items"]

@@ -15,13 +15,12 @@ import msgspec
 from actors.crash_points import AUCTION_POINTS
 from engine.auction.certificate import Published, problems
 from tests.support import faults
-from tests.support.exchange import eventually
 from tests.support.installation import Installation, Person
+from tests.support.patience import HUNG_SECONDS, eventually
 
 SYMBOL: Final = "NOON"
 EPOCH_SECONDS: Final = 3
 ORDERS: Final = 400  # of each side at once: more trades than one step makes
-WAIT_SECONDS_MAX: Final = 180.0
 POINTS = [
     *((f"market.{SYMBOL}", point) for point in AUCTION_POINTS),
     (f"follower.{SYMBOL}", "project"),
@@ -50,7 +49,7 @@ async def another(installation: Installation, person: Person) -> None:
     """Wait for an epoch that is cleared from now on."""
     before, began = len(await asyncio.to_thread(traded_epochs, person)), monotonic()
     while len(await asyncio.to_thread(traded_epochs, person)) <= before:
-        assert monotonic() - began < WAIT_SECONDS_MAX, installation.output[-2_000:]
+        assert monotonic() - began < HUNG_SECONDS, installation.output[-2_000:]
         await asyncio.sleep(0.2)
 
 

@@ -24,8 +24,8 @@ from persistence.embedded import EmbeddedPostgres
 from tests.e2e.chain import Chain
 from tests.e2e.test_chain import linked
 from tests.support import faults
-from tests.support.exchange import eventually
 from tests.support.installation import Installation, Person
+from tests.support.patience import eventually
 
 FAULTS: dict[str, faults.Fault] = {
     "submitter": partial(faults.kill_actor, kind="ChainSubmitterActor"),
@@ -34,7 +34,6 @@ FAULTS: dict[str, faults.Fault] = {
 }
 PAUSE_SECONDS: Final = 0.05
 DONE: Final = 8  # transactions between two faults
-SECONDS_MAX: Final = 120.0
 UNSETTLED: Final = """
     SELECT (SELECT count(*) FROM trades)
         - (SELECT coalesce(sum(trades), 0) FROM settlements WHERE status = 4)::bigint
@@ -54,13 +53,11 @@ async def test_whatever_is_killed_each_effect_happens_once(installation: Install
                     await faults.whole(installation)
                     print(f"{name}: every process is there again")
                 await goes_on(connection)
-        await eventually(partial(connection.fetchval, UNSETTLED), lambda count: count == 0, SECONDS_MAX)
+        await eventually(partial(connection.fetchval, UNSETTLED), lambda count: count == 0)
         waiting = "SELECT * FROM chain_submissions WHERE state <> 'finalized'"
-        await eventually(partial(connection.fetch, waiting), lambda rows: not rows, SECONDS_MAX)
+        await eventually(partial(connection.fetch, waiting), lambda rows: not rows)
         # what is final for the submitter may take the listener's next look to be taken up
-        await eventually(
-            partial(differences, connection, Chain(installation).url), lambda found: not found, SECONDS_MAX
-        )
+        await eventually(partial(differences, connection, Chain(installation).url), lambda found: not found)
         await agreed(connection)
     finally:
         await connection.close()
@@ -70,14 +67,14 @@ async def goes_on(connection: "asyncpg.Connection[Any]") -> None:
     """The chain has taken up something since."""
     taken = "SELECT count(*) FROM chain_submissions WHERE state IN ('confirmed', 'finalized')"
     before = await connection.fetchval(taken)
-    await eventually(partial(connection.fetchval, taken), lambda count: count >= before + DONE, SECONDS_MAX)
+    await eventually(partial(connection.fetchval, taken), lambda count: count >= before + DONE)
 
 
 async def agreed(connection: "asyncpg.Connection[Any]") -> None:
     """The exchange has compared ledger and chain since, and found no difference."""
     count = "SELECT count(*) FROM reconciliations"
     before = await connection.fetchval(count)
-    await eventually(partial(connection.fetchval, count), lambda now: now >= before + 2, SECONDS_MAX)
+    await eventually(partial(connection.fetchval, count), lambda now: now >= before + 2)
     last = "SELECT differences::text FROM reconciliations ORDER BY number DESC LIMIT 1"
     assert await connection.fetchval(last) == "[]"
 

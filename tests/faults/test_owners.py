@@ -20,13 +20,13 @@ from persistence.journal import PostgresJournal
 from persistence.ledger import PostgresLedger
 from persistence.postgres import open_pool
 from persistence.snapshots import PostgresSnapshots
-from tests.support.exchange import CatalogueRules, eventually
+from tests.support.exchange import CatalogueRules
 from tests.support.installation import Installation
+from tests.support.patience import HUNG_SECONDS, eventually
 from tests.support.traders import judged
 
 SYMBOL = "CAMPUS"
 NOBODY = 999_999
-SECONDS_MAX = 120.0
 
 
 async def test_of_two_owners_exactly_one_writes_on(installation: Installation, tmp_path: Path) -> None:
@@ -54,14 +54,14 @@ async def test_of_two_owners_exactly_one_writes_on(installation: Installation, t
     async with judged(installation, tmp_path) as load:
         first = await asyncio.to_thread(installation.market_process, SYMBOL)
         life, linking = asyncio.create_task(rival.run()), asyncio.create_task(links.run())
-        await eventually(lambda: rival.status()["state"], lambda state: state in ("serving", "fenced"), SECONDS_MAX)
-        told, deadline = 0, monotonic() + SECONDS_MAX
+        await eventually(lambda: rival.status()["state"], lambda state: state in ("serving", "fenced"))
+        told, deadline = 0, monotonic() + HUNG_SECONDS
         while rival.status()["state"] != "fenced":  # it serves until the market's next process has taken over
             answer = await links.submit(spec.market_id, CancelAll(NOBODY))
             told = max(told, answer.sequence if isinstance(answer, Applied) else 0)
             assert monotonic() < deadline, "two write"
             await asyncio.sleep(0.01)
-        await asyncio.wait_for(life, SECONDS_MAX)
+        await asyncio.wait_for(life, HUNG_SECONDS)
         linking.cancel()
         await asyncio.wait([linking])
         await load.recovered()

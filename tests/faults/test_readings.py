@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from tests.support import faults
-from tests.support.exchange import eventually
 from tests.support.installation import Installation
+from tests.support.patience import eventually
 from tests.support.reading_load import judged_readings
 from tests.support.traders import SYMBOLS
 
-MARKET_SECONDS_MAX = 120.0
 FAULTS: dict[str, faults.Fault] = {
     "meter aggregator": partial(faults.kill_actor, kind="MeterAggregatorActor"),
     "gateway": partial(faults.kill_actor, kind="GatewayActor"),
@@ -38,4 +37,4 @@ async def test_whatever_is_killed_no_reading_is_lost_and_none_counts_twice(
     admin = await asyncio.to_thread(installation.admin)
     for symbol in SYMBOLS:  # nobody has traded, so a market may learn only now that its session ended
         ask = partial(asyncio.to_thread, admin.ask, "POST", f"/markets/{symbol}/cancel-all")
-        await eventually(ask, lambda answer: answer.status_code == 200, MARKET_SECONDS_MAX)
+        await eventually(ask, lambda answer: answer.status_code == 200)

@@ -30,7 +30,6 @@ def test_a_stop_leaves_no_process_and_a_start_brings_everything_back(installatio
     print(f"stopped in {stopped.seconds:.1f} s")
     assert stopped.exit_code == 0, installation.output
     assert stopped.left == []
-    assert stopped.seconds < 10
     installation.start()
     print(f"ready again after {installation.started_seconds:.1f} s")
 

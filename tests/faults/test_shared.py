@@ -12,11 +12,11 @@ from typing import Final
 from tests.faults.test_moves import commanded
 from tests.support import faults
 from tests.support.installation import Installation
+from tests.support.patience import HUNG_SECONDS
 from tests.support.traders import judged
 
 SHARED: Final = tuple(f"SHARED{number}" for number in range(20))
 EACH: Final = 3  # orders that a market acknowledges before it counts as back
-BEGUN_SECONDS_MAX: Final = 120.0
 
 
 async def test_twenty_markets_share_a_process(installation: Installation, tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def make(installation: Installation) -> None:
     for symbol in SHARED:
         made = {"symbol": symbol, "zones": ["Z1"], "reference_price": "3.000", "band_bps": 5_000}
         admin.call("POST", "/markets", {**made, "shared_process": True})
-    deadline = monotonic() + BEGUN_SECONDS_MAX
+    deadline = monotonic() + HUNG_SECONDS
     while not all(admin.ask("GET", f"/markets/{symbol}/book").is_success for symbol in SHARED):
         assert monotonic() < deadline, admin.ask("GET", "/admin/status").text
         time.sleep(0.2)

@@ -19,8 +19,8 @@ from engine.messages import ENGINE_VERSION, VERSIONS_REPLAYED
 from persistence.embedded import EmbeddedPostgres
 from tests.faults.test_moves import commanded
 from tests.support import faults
-from tests.support.cluster import until
 from tests.support.installation import Installation
+from tests.support.patience import eventually
 from tests.support.release import NEXT_VERSION, put_engine, release
 from tests.support.traders import SYMBOLS, judged
 
@@ -55,7 +55,7 @@ async def test_another_engine_takes_over_at_a_boundary_while_people_trade(tmp_pa
             assert not load.faults, f"a planned move was noticed: {load.outcomes}"
 
             boundaries = {symbol: ends[ENGINE_VERSION] for symbol, ends in (await written(installation)).items()}
-            await until(lambda: followed(installation), lambda reached: reached == boundaries)
+            await eventually(lambda: followed(installation), lambda reached: reached == boundaries)
             await faults.kill_actor(installation, "PersistenceActor")
             gateways = {process.pid for process in await asyncio.to_thread(installation.actors, "GatewayActor")}
             print(await commanded(installation, "gateway", "restart"))
@@ -72,7 +72,7 @@ async def test_another_engine_takes_over_at_a_boundary_while_people_trade(tmp_pa
         kept = await ask(installation, SNAPSHOTS)
         for symbol, boundary in boundaries.items():
             assert (symbol, boundary, ENGINE_VERSION) in kept, "the snapshot at the boundary"
-        reached = await until(
+        reached = await eventually(
             lambda: followed(installation), lambda one: all(one[symbol] > boundaries[symbol] for symbol in SYMBOLS)
         )
         print(f"followed to {reached}, over boundaries at {boundaries}")

@@ -15,7 +15,8 @@ import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-SECONDS_MAX: Final = 120.0
+from tests.support.patience import HUNG_SECONDS
+
 MESSAGE_BYTES_MAX: Final = 32 * 2**20
 
 
@@ -30,7 +31,7 @@ class Page:
         """A command of the DevTools protocol, and its answer."""
         number = next(self._numbers)
         await self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        async with asyncio.timeout(SECONDS_MAX):
+        async with asyncio.timeout(HUNG_SECONDS):
             while True:
                 message = json.loads(await self._socket.recv())
                 if message.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
@@ -47,7 +48,7 @@ class Page:
 
     async def wait_for(self, script: str) -> None:
         """Until it is true."""
-        async with asyncio.timeout(SECONDS_MAX):
+        async with asyncio.timeout(HUNG_SECONDS):
             while not await self.value(script):  # noqa: ASYNC110 - the page tells nobody
                 await asyncio.sleep(0.05)
 
@@ -78,7 +79,7 @@ async def browser(folder: Path) -> AsyncIterator[Page]:
             yield page
     finally:
         process.terminate()
-        process.wait(SECONDS_MAX)
+        process.wait(HUNG_SECONDS)
 
 
 def _start(chromium: str, folder: Path) -> subprocess.Popen[bytes]:
@@ -94,7 +95,7 @@ def _start(chromium: str, folder: Path) -> subprocess.Popen[bytes]:
 async def _tab(folder: Path) -> str:
     """Where the first tab listens; the browser writes its port to a file."""
     port_file = folder / "profile" / "DevToolsActivePort"
-    async with asyncio.timeout(SECONDS_MAX), httpx.AsyncClient() as client:
+    async with asyncio.timeout(HUNG_SECONDS), httpx.AsyncClient() as client:
         while True:
             with contextlib.suppress(OSError, IndexError, httpx.TransportError):
                 port = port_file.read_text().splitlines()[0]

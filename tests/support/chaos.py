@@ -37,6 +37,7 @@ from persistence.postgres import OUTAGES
 from tests.support import faults
 from tests.support.hole import Hole, hole, hole_before
 from tests.support.installation import Installation
+from tests.support.patience import HUNG_SECONDS
 from tests.support.traders import SYMBOLS, Load, TimedLog
 
 SILENT_SECONDS: Final = (0.5, 3.0)
@@ -44,7 +45,6 @@ AT_ONCE_PERCENT: Final = 20  # of faults that do not wait for the one before to 
 FILE_BYTES_MAX: Final = 64 * 1024
 SLOW_STOPPED_SECONDS, SLOW_RUNNING_SECONDS = 0.04, 0.01
 DELAY_SECONDS: Final = 0.05
-BACK_SECONDS_MAX: Final = 30.0  # for a server that the fault before has hit
 CHAIN_FAULTS: Final = {"drop": 0, "delay": 3, "duplicate": 0, "unanswered": 0, "refuse": 0, "slow": 0.5}
 
 PARTS: Final = ["%market%", "%gateway%", "%persistence%", "%followers%", "%epoch clock%", "%meters%"]
@@ -179,7 +179,7 @@ async def _ask_for_health(trouble: Trouble) -> None:
 
 async def _silent(way: Hole, trouble: Trouble) -> None:
     """For a while, once somebody goes through it."""
-    async with asyncio.timeout(BACK_SECONDS_MAX):
+    async with asyncio.timeout(HUNG_SECONDS):
         await way.used(1)
     way.silence()
     await trouble.while_it_lasts()
@@ -192,7 +192,7 @@ async def faulty_chain(trouble: Trouble) -> None:
         await _ask_chain(trouble.installation.chain_url, [fault, trouble.chance.randint(1, 3), value])
 
 
-@stamina.retry(on=httpx.TransportError, attempts=None, timeout=BACK_SECONDS_MAX, wait_max=0.5)
+@stamina.retry(on=httpx.TransportError, attempts=None, timeout=HUNG_SECONDS, wait_max=0.5)
 async def _ask_chain(url: str, order: list[Any]) -> None:
     async with httpx.AsyncClient() as client:
         answer = await client.post(url, json={"jsonrpc": "2.0", "id": 1, "method": "devnet_fault", "params": order})
@@ -250,7 +250,7 @@ async def share_and_leave(trouble: Trouble) -> None:
     """A market goes in with others and out again; the way out is tried until it is done, for the next round's sake."""
     symbol = trouble.chance.choice(SYMBOLS)
     await planned(trouble, "market", "move", symbol, "--shared")
-    deadline = monotonic() + BACK_SECONDS_MAX
+    deadline = monotonic() + HUNG_SECONDS
     while not await planned(trouble, "market", "move", symbol, "--alone") and monotonic() < deadline:  # noqa: ASYNC110 - a command
         await asyncio.sleep(0.5)
 
@@ -372,7 +372,7 @@ async def _database(trouble: Trouble) -> Any:
         await connection.close()
 
 
-@stamina.retry(on=OUTAGES, attempts=None, timeout=BACK_SECONDS_MAX, wait_max=0.5)
+@stamina.retry(on=OUTAGES, attempts=None, timeout=HUNG_SECONDS, wait_max=0.5)
 async def _connected(dsn: str) -> Any:
     return await asyncpg.connect(dsn)
 
@@ -387,7 +387,7 @@ async def _valkey(trouble: Trouble) -> Any:
         await client.aclose()
 
 
-@stamina.retry(on=(redis.RedisError, OSError), attempts=None, timeout=BACK_SECONDS_MAX, wait_max=0.5)
+@stamina.retry(on=(redis.RedisError, OSError), attempts=None, timeout=HUNG_SECONDS, wait_max=0.5)
 async def _answers(client: Any) -> None:
     await client.ping()
 

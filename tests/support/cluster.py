@@ -16,7 +16,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic
@@ -27,10 +27,10 @@ import psutil
 
 from engine.messages import PlaceOrder, Side
 from engine.views import Answer, Failed, GetMarket, MarketView, OrderAnswer
+from tests.support.patience import HUNG_SECONDS, eventually
 
 WORKERS: Final = 2
 ORDERS_BEFORE: Final = 30  # acknowledged in each market before the loss, and after it
-WAIT_SECONDS_MAX: Final = 180.0  # then it has hung: three nodes begin beside other tests
 OBJECT_STORE_BYTES: Final = 80 * 2**20
 
 
@@ -80,7 +80,7 @@ class Flow:
             await asyncio.sleep(0.01)
 
     async def _placed(self, order: PlaceOrder) -> Answer:
-        deadline = monotonic() + WAIT_SECONDS_MAX
+        deadline = monotonic() + HUNG_SECONDS
         while True:
             answer: Answer = await self._links.submit(self.market_id, order)
             self._last = answer
@@ -172,7 +172,7 @@ async def _lose_a_node(wiring: Any, cluster: Any, nodes: list[Any]) -> Facts:
         await asyncio.sleep(0.1)  # what it had answered before arrives
         await _grown(mine, 1)
         old_owner = await _ask_the_old_owner(wiring, owner, old_address, specs[lost].market_id)
-        await until(lambda: not owner.is_running() or owner.status() == psutil.STATUS_ZOMBIE)
+        await eventually(lambda: not owner.is_running() or owner.status() == psutil.STATUS_ZOMBIE)
         await asyncio.to_thread(cluster.remove_node, node, False)
         await _grown(flows, ORDERS_BEFORE)
 
@@ -216,7 +216,7 @@ async def _moved(name: str, node: str) -> str:
     async def state() -> str:
         return str((await processes.replacements()).get(name, {}).get("state", ""))
 
-    return str(await until(state, lambda one: one in ("done", "failed")))
+    return str(await eventually(state, lambda one: one in ("done", "failed")))
 
 
 async def _ask_the_old_owner(wiring: Any, owner: Any, address: str, market_id: int) -> str:
@@ -239,7 +239,7 @@ async def _ask_the_old_owner(wiring: Any, owner: Any, address: str, market_id: i
     task = asyncio.create_task(links.run())
     try:
         owner.send_signal(signal.SIGCONT)
-        await until(lambda: bool(links.markets()))
+        await eventually(lambda: bool(links.markets()))
         order = PlaceOrder(participant, Side.SELL, 9_000_000, 10, "Z1", "to-the-old-owner")
         answer = await links.submit(market_id, order)
         return f"{type(answer).__name__} {getattr(answer, 'detail', '')}"
@@ -261,7 +261,7 @@ async def _judged(wiring: Any, links: Any, flows: list[Flow]) -> Any:
             view = await links.ask(spec.market_id, GetMarket())
             assert isinstance(view, MarketView), view
             projections = PostgresProjections(pool)
-            await until(lambda: projections.cursor(spec.market_id), lambda cursor: cursor >= view.sequence)  # noqa: B023
+            await eventually(lambda: projections.cursor(spec.market_id), lambda cursor: cursor >= view.sequence)  # noqa: B023
     finally:
         await pool.close()
     acknowledged = [
@@ -289,9 +289,9 @@ async def _linked(wiring: Any) -> AsyncIterator[Any]:
     links = Links(handles.Directory(), wiring.cluster_secret)
     task = asyncio.create_task(links.run())
     try:
-        await until(lambda: len(links.markets()) >= WORKERS)
+        await eventually(lambda: len(links.markets()) >= WORKERS)
         for spec in links.markets().values():
-            await until(lambda: links.ask(spec.market_id, GetMarket()), lambda view: isinstance(view, MarketView))  # noqa: B023
+            await eventually(lambda: links.ask(spec.market_id, GetMarket()), lambda view: isinstance(view, MarketView))  # noqa: B023
         yield links
     finally:
         task.cancel()
@@ -320,7 +320,7 @@ async def _pid(symbol: str) -> int:
         said = (await handles.supervision()).get(f"market-{symbol}", {})
         return said if said.get("up") else None
 
-    return int((await until(status))["pid"])
+    return int((await eventually(status))["pid"])
 
 
 def _scheduler(node: Any) -> Any:
@@ -349,20 +349,7 @@ async def _grown(flows: list[Flow], by: int) -> None:
     def missing() -> list[Flow]:
         return [flow for flow, count in zip(flows, wanted, strict=True) if len(flow.acknowledged) < count]
 
-    await until(missing, lambda some: not some)
-
-
-async def until(look: Callable[[], Any | Awaitable[Any]], holds: Callable[[Any], bool] = bool) -> Any:
-    """What `look` returns once it satisfies `holds`."""
-    deadline = monotonic() + WAIT_SECONDS_MAX
-    while True:
-        value = look()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if holds(value):
-            return value
-        assert monotonic() < deadline, f"not so after {WAIT_SECONDS_MAX} s; last seen: {value!r}"
-        await asyncio.sleep(0.05)
+    await eventually(missing, lambda some: not some)
 
 
 def _settings(folder: Path) -> Any:

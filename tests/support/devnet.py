@@ -18,8 +18,8 @@ from solders.keypair import Keypair
 from chain.devnet.ledger import Ledger
 from chain.devnet.memory import keep_freed_memory
 from chain.devnet.server import Devnet, reference_files
+from tests.support.patience import HUNG_SECONDS
 
-START_SECONDS_MAX: Final = 180
 # One process imports everything once, and each devnet is a fork of it: starting one is most of what tests wait for.
 FORKS: Final = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["__main__", "chain.devnet.server"])
@@ -48,7 +48,7 @@ class DevnetProcess:
     def start(self) -> "DevnetProcess":
         self.process = FORKS.Process(target=_serve, args=(self.port, self.state, self.slot_seconds), daemon=True)
         self.process.start()
-        until = monotonic() + START_SECONDS_MAX
+        until = monotonic() + HUNG_SECONDS
         while monotonic() < until:
             with contextlib.suppress(httpx.TransportError):
                 if httpx.get(f"{self.url}/health").text == "ok":
@@ -65,7 +65,7 @@ class DevnetProcess:
 
     def call(self, method: str, *parameters: Any) -> Any:
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
-        answer = httpx.post(self.url, json=body, timeout=30).json()
+        answer = httpx.post(self.url, json=body, timeout=HUNG_SECONDS).json()
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return answer["result"]

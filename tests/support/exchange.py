@@ -27,6 +27,7 @@ from persistence.people import PostgresPeople
 from persistence.projections import PostgresProjections
 from persistence.risk import PostgresRisk
 from persistence.snapshots import PostgresSnapshots
+from tests.support.patience import eventually
 
 SECRET = Secret(b"s" * 32)
 ZONE = "Z1"
@@ -175,22 +176,6 @@ async def running(dsn: str, pool: "asyncpg.Pool[asyncpg.Record]") -> AsyncIterat
     finally:
         for name in list(exchange.tasks):
             await exchange.kill(name)
-
-
-async def eventually(look: Callable[[], Any], holds: Callable[[Any], bool] = bool, seconds: float = 10.0) -> Any:
-    """What `look` returns once it satisfies `holds`; fails with the last value when it does not in time."""
-    value: Any = None
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                value = look()
-                if asyncio.iscoroutine(value):
-                    value = await value
-                if holds(value):
-                    return value
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        raise AssertionError(f"not so after {seconds} s; last seen: {value!r}") from None
 
 
 def order(participant_id: int, side: Side, price: str, kwh: str = "1.000", **more: Any) -> PlaceOrder:

@@ -16,12 +16,10 @@ import psutil
 
 from actors import crash_points
 from tests.support.installation import Installation
+from tests.support.patience import HUNG_SECONDS
 from tests.support.traders import SYMBOLS
 
-GONE_SECONDS_MAX: Final = 60.0
 STOPPED_SECONDS: Final = 5.0
-CRASH_SECONDS_MAX: Final = 120.0
-WHOLE_SECONDS_MAX: Final = 180.0
 PARTS: Final = {
     "ray::SupervisorActor": 1,
     "ray::PersistenceActor": 1,
@@ -126,7 +124,7 @@ async def crash(installation: Installation, part: str, point: str, times: int) -
     died.unlink(missing_ok=True)
     crash_points.order(order, part, point, times)
     try:
-        async with asyncio.timeout(CRASH_SECONDS_MAX):
+        async with asyncio.timeout(HUNG_SECONDS):
             words = await _words(died)
     except TimeoutError:
         raise AssertionError(f"{part} never came to {point} for the {times}. time") from None
@@ -136,12 +134,12 @@ async def crash(installation: Installation, part: str, point: str, times: int) -
     pid = int(words[1])
     assert pid != os.getpid()
     with contextlib.suppress(psutil.NoSuchProcess):
-        await asyncio.to_thread(psutil.Process(pid).wait, GONE_SECONDS_MAX)
+        await asyncio.to_thread(psutil.Process(pid).wait, HUNG_SECONDS)
 
 
 async def whole(installation: Installation) -> None:
     """Wait until every part has its processes again."""
-    deadline = monotonic() + WHOLE_SECONDS_MAX
+    deadline = monotonic() + HUNG_SECONDS
     while True:
         titles = await asyncio.to_thread(_titles, installation)
         missing = [part for part, count in PARTS.items() if sum(part in title for title in titles) < count]
@@ -170,4 +168,4 @@ async def _words(file: Path) -> list[str]:
 
 def _gone(process: Any) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
-        process.wait(GONE_SECONDS_MAX)
+        process.wait(HUNG_SECONDS)

@@ -28,15 +28,12 @@ from bench import processes
 from bench.installation import free_ports
 from persistence.embedded_devnet import FAULTS_VARIABLE
 from persistence.sealing import MasterKeys, master_keys
+from tests.support.patience import HUNG_SECONDS
 
 ADMIN_EMAIL: Final = "keeper@example.org"
 ADMIN_PASSWORD: Final = "lantern-otter-quarry-58"
 PERSON_PASSWORD: Final = "marble-thicket-oboe-41"
 _SECRET: Final = re.compile(r'"(?:access_token|refresh_token|secret)":"([^"]+)"')
-START_SECONDS_MAX: Final = 240.0
-STOP_SECONDS_MAX: Final = 120.0
-LAST_PROCESS_SECONDS_MAX: Final = 60.0
-COMMAND_SECONDS_MAX: Final = 90.0
 
 _SHARED: pytest.StashKey["Installation"] = pytest.StashKey()
 
@@ -54,7 +51,7 @@ class Person:
 
     def __init__(self, url: str, email: str, password: str = PERSON_PASSWORD) -> None:
         self.email, self.password = email, password
-        self.http = httpx.Client(base_url=url + "/api/v1", timeout=20)
+        self.http = httpx.Client(base_url=url + "/api/v1", timeout=HUNG_SECONDS)
         self.token = self.refresh_token = self.user_id = ""
         self.secrets = {password}  # everything that he was ever told, for the test that looks for it in the logs
 
@@ -152,7 +149,7 @@ class Installation:
             )
         while not self.ready() or "is ready" not in self.output:
             assert self._process.poll() is None, f"the daemon ended:\n{self.output}"
-            assert monotonic() - began < START_SECONDS_MAX, f"not ready in time:\n{self.output}"
+            assert monotonic() - began < HUNG_SECONDS, f"not ready in time:\n{self.output}"
             time.sleep(0.1)
         self.started_seconds = monotonic() - began
 
@@ -163,11 +160,11 @@ class Installation:
         began = monotonic()
         self._process.send_signal(signal.SIGINT)
         try:
-            exit_code = self._process.wait(STOP_SECONDS_MAX)
+            exit_code = self._process.wait(HUNG_SECONDS)
         except subprocess.TimeoutExpired:
             exit_code = -1
         # Ray's helpers of helpers see that their parents are gone a moment later.
-        _, left = psutil.wait_procs(tree, timeout=max(0.0, LAST_PROCESS_SECONDS_MAX - (monotonic() - began)))
+        _, left = psutil.wait_procs(tree, timeout=max(0.0, HUNG_SECONDS - (monotonic() - began)))
         seconds = monotonic() - began
         described = [_describe(process) for process in left if not _has_ended(process)]
         for process in left:  # a test has failed then; the machine shall not suffer for it
@@ -190,11 +187,11 @@ class Installation:
 
     def ready(self) -> bool:
         try:
-            return httpx.get(self.url + "/health/ready", timeout=5).status_code == httpx.codes.OK
+            return httpx.get(self.url + "/health/ready", timeout=HUNG_SECONDS).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 
-    def until_ready(self, seconds: float = 60.0) -> None:
+    def until_ready(self, seconds: float = HUNG_SECONDS) -> None:
         deadline = monotonic() + seconds
         while not self.ready():
             assert monotonic() < deadline, httpx.get(self.url + "/health/ready").text
@@ -258,7 +255,7 @@ class Installation:
             env={**self.environment, **settings},
             capture_output=True,
             text=True,
-            timeout=COMMAND_SECONDS_MAX,
+            timeout=HUNG_SECONDS,
             check=False,
         )
 

@@ -25,6 +25,7 @@ from persistence.ledger import PostgresLedger
 from persistence.meters import PostgresMeters
 from persistence.people import PostgresPeople
 from persistence.readings import PostgresReadings
+from tests.support.patience import HUNG_SECONDS
 
 SECRET = Secret(b"m" * 32)
 ZONE = "Z1"
@@ -151,7 +152,7 @@ class Metering:
     async def has_judged(self, signed: Signed) -> None:
         """Wait until its aggregator has counted it in, committed or not."""
         reading = signed.reading
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HUNG_SECONDS):
             while not any(  # noqa: ASYNC110 - it tells nobody before the commit
                 known.state.counter >= reading.counter
                 for shard in self.shards

@@ -38,8 +38,8 @@ from persistence.sealing import MasterKeyFolder
 from persistence.submissions import PostgresSubmissions
 from persistence.wallets import Vault
 from tests.support.devnet import DevnetProcess
+from tests.support.patience import HUNG_SECONDS
 
-WAIT_SECONDS_MAX: Final = 180.0
 PROGRAMS: Final = reference_programs()
 QUICK: Final = SubmitterOptions(
     idle_seconds=0.05,
@@ -143,7 +143,7 @@ class OnChain:
         return [row["state"] for row in rows if kind in ("", row["kind"])]
 
     async def until(self, holds: Callable[[], Any], what: str = "") -> None:
-        deadline = monotonic() + WAIT_SECONDS_MAX
+        deadline = monotonic() + HUNG_SECONDS
         while not await holds():
             if self.running is not None and self.running.done():
                 await self.running  # it raises what ended it

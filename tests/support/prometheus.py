@@ -17,8 +17,8 @@ import httpx
 import pytest
 
 from bench.installation import free_ports
+from tests.support.patience import HUNG_SECONDS
 
-SECONDS_MAX: Final = 60
 STEP_SECONDS: Final = 15
 STEPS: Final = 48
 SAMPLE: Final = re.compile(r"^(\w+)(\{.*\})? (\S+)$", re.MULTILINE)
@@ -36,7 +36,7 @@ def program(name: str) -> str:
 def run(*command: str) -> str:
     """What it says; fails with that when its status is not 0."""
     done = subprocess.run(
-        [program(command[0]), *command[1:]], capture_output=True, text=True, timeout=SECONDS_MAX, check=False
+        [program(command[0]), *command[1:]], capture_output=True, text=True, timeout=HUNG_SECONDS, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -59,7 +59,7 @@ class Server:
     """Answers queries over the recorded run."""
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=10)
+        self._client = httpx.Client(base_url=url, timeout=HUNG_SECONDS)
 
     def series(self, query: str) -> list[dict[str, Any]]:
         """What the query finds now. Fails with the server's words when it is no query."""
@@ -69,7 +69,7 @@ class Server:
 
     def wait_for(self, query: str) -> None:
         """Until it finds something; recorded series come with the first evaluation."""
-        deadline = time.monotonic() + SECONDS_MAX
+        deadline = time.monotonic() + HUNG_SECONDS
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx.TransportError, ValueError):
                 if self.series(query):
@@ -95,4 +95,4 @@ def recorded(recording: str, rules: Path, folder: Path) -> Iterator[Server]:
             yield serving
         finally:
             process.terminate()
-            process.wait(SECONDS_MAX)
+            process.wait(HUNG_SECONDS)

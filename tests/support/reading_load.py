@@ -23,6 +23,7 @@ from bench.people import pool_of
 from engine.metering.validation import DAY_US
 from engine.units import SECOND_US
 from tests.support.installation import ADMIN_EMAIL, ADMIN_PASSWORD, Installation
+from tests.support.patience import HUNG_SECONDS
 
 ZONE: Final = "Z1"
 METERS: Final = 3  # of each owner
@@ -31,7 +32,6 @@ SKEW_US: Final = 600 * SECOND_US
 PAUSE_SECONDS: Final = 0.02
 REPLAY_PERCENT: Final = 20
 RESUMED: Final = 60  # readings acknowledged before the meters count as back
-RESUME_SECONDS_MAX: Final = 60.0
 
 
 class Spoken:
@@ -86,7 +86,7 @@ class ReadingLoad:
         while self.log.count < since + RESUMED:
             if self.log.count > since and not first:
                 first = monotonic() - began
-            assert monotonic() - began < RESUME_SECONDS_MAX, dict(self.verdicts)
+            assert monotonic() - began < HUNG_SECONDS, dict(self.verdicts)
             for task in self._speaking:
                 assert not task.done(), task
             await asyncio.sleep(0.005)
@@ -138,7 +138,7 @@ class ReadingLoad:
 
     async def _send(self, sender: Trader, body: Any, readings: list[Said], *, ahead: bool = False) -> None:
         fitting = ("IN_FUTURE",) if ahead else ("accepted", "duplicate")
-        for verdict in await submit(sender, body, readings, self.log, RESUME_SECONDS_MAX):
+        for verdict in await submit(sender, body, readings, self.log, HUNG_SECONDS):
             told = verdict.get("code") or verdict["status"]
             self.verdicts[told] += 1
             if told not in fitting:
@@ -148,7 +148,7 @@ class ReadingLoad:
         """What was acknowledged is a duplicate for ever."""
         if not readings or random.uniform(0, 100) > REPLAY_PERCENT:
             return
-        for verdict in await submit(sender, body, readings, self.log, RESUME_SECONDS_MAX):
+        for verdict in await submit(sender, body, readings, self.log, HUNG_SECONDS):
             self.verdicts["replayed"] += 1
             if verdict["status"] != "duplicate":
                 self.surprises[f"replay: {verdict}"] += 1

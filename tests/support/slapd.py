@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from bench.installation import free_ports
+from tests.support.patience import HUNG_SECONDS
 
 BASE: Final = "dc=campus,dc=example"
 READER: Final = (f"cn=reader,{BASE}", "reader-secret-1")
@@ -32,7 +33,6 @@ FACULTY: Final = f"cn=faculty,ou=groups,{BASE}"
 ADMINS: Final = f"cn=admins,ou=groups,{BASE}"
 MEMBERS: Final = f"cn=members,ou=groups,{BASE}"
 TOM: Final = "t*m(x)@campus.example"
-START_SECONDS_MAX: Final = 60.0
 _ROOT: Final = (f"cn=root,{BASE}", "root-secret-1")
 _PLACES: Final = "/usr/sbin:/usr/local/sbin:/usr/local/libexec:/usr/lib/openldap"
 _MODULES: Final = ("/usr/lib/ldap", "/usr/lib64/openldap", "/usr/lib/openldap")
@@ -80,7 +80,7 @@ class Slapd:
             self._process = subprocess.Popen(
                 [self._program, "-f", self.folder / "slapd.conf", "-h", where, "-d", "stats"], stdout=log, stderr=log
             )
-        deadline = monotonic() + START_SECONDS_MAX
+        deadline = monotonic() + HUNG_SECONDS
         while not self._listens():
             assert self._process.poll() is None, self.log
             assert monotonic() < deadline, self.log
@@ -134,7 +134,7 @@ class Slapd:
             return probe.connect_ex(("127.0.0.1", self.ldaps_port)) == 0
 
     def _run(self, *arguments: str) -> None:
-        done = subprocess.run([self._program, *arguments], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([self._program, *arguments], capture_output=True, text=True, timeout=HUNG_SECONDS)
         assert done.returncode == 0, done.stderr
 
     def _configuration(self) -> str:

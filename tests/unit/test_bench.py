@@ -24,8 +24,7 @@ from bench.http import HttpPool, request_bytes
 from bench.load import Outcome, Plan, run
 from bench.metronome import Metronome
 from bench.sockets import frame
-
-LOAD_SECONDS_MAX = 10.0
+from tests.support.patience import HUNG_SECONDS
 
 
 @pytest.mark.parametrize("bench", ["bench_engine", "bench_auction"])
@@ -101,7 +100,7 @@ async def _load(exchange: Exchange, log: AckLog, *, rate: int, seconds: float, c
         trader = Trader(HttpPool("127.0.0.1", int(host.partition(":")[2]), 1), host, "somebody@example.org", "")
         trader.user_id, trader.token = "7", "token"
         plan = Plan(url, rate, seconds, 1, connections=connections, cancel_percent=0)
-        async with asyncio.timeout(LOAD_SECONDS_MAX):
+        async with asyncio.timeout(HUNG_SECONDS):
             return await run(plan, log, [trader])
 
 
@@ -150,7 +149,7 @@ async def test_a_login_that_cannot_be_renewed_ends_the_run(monkeypatch: pytest.M
         host = url.removeprefix("http://")
         trader = Forgotten(HttpPool("127.0.0.1", int(host.partition(":")[2]), 1), host, "somebody@example.org", "")
         trader.user_id, trader.token = "7", "token"
-        async with asyncio.timeout(LOAD_SECONDS_MAX):
+        async with asyncio.timeout(HUNG_SECONDS):
             with pytest.raises(ApiError, match="401"):
                 await run(Plan(url, 10, 300.0, 1, connections=1, cancel_percent=0), AckLog(), [trader])
 

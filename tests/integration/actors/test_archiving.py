@@ -19,7 +19,8 @@ from engine.messages import Side
 from persistence import archive as archives
 from persistence.archive import ArchivedJournal, FileArchive
 from persistence.audit import PostgresAudit
-from tests.support.exchange import CURRENCY, Exchange, eventually, order
+from tests.support.exchange import CURRENCY, Exchange, order
+from tests.support.patience import eventually
 
 STEPS = ("written", "recorded", "verified", "removed")
 

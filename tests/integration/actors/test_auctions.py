@@ -24,7 +24,8 @@ from engine.views import EpochPhase, Liquidity
 from persistence.audit import PostgresAudit
 from persistence.history import PostgresHistory
 from persistence.journal import PostgresJournal
-from tests.support.exchange import CURRENCY, Exchange, eventually, order
+from tests.support.exchange import CURRENCY, Exchange, order
+from tests.support.patience import eventually
 
 NOON, EPOCH_US = "NOON", 900 * SECOND_US
 START_US = 1_800_000_000 * SECOND_US

@@ -7,7 +7,8 @@ from actors.audit import Acknowledged, Report, audit, verify
 from engine.messages import Side
 from persistence.audit import PostgresAudit
 from persistence.journal import PostgresJournal
-from tests.support.exchange import CURRENCY, Exchange, eventually, order
+from tests.support.exchange import CURRENCY, Exchange, order
+from tests.support.patience import eventually
 
 
 async def traded(exchange: Exchange) -> list[Acknowledged]:

@@ -14,7 +14,8 @@ from actors.links import Links, Place
 from engine.market import MarketSpec, Path
 from engine.messages import CancelAll, Tick
 from engine.views import Applied, Failed, Fault, GetMarket
-from tests.support.exchange import SECRET, eventually
+from tests.support.exchange import SECRET
+from tests.support.patience import HUNG_SECONDS, eventually
 
 encode = msgspec.msgpack.encode
 SPEC = MarketSpec(market_id=1, symbol="M", zones=("Z1",), paths=(Path("Z1", "Z1", 0, 0),))
@@ -117,7 +118,7 @@ async def test_a_stranger_that_says_nothing_is_cut_off(
     reader, writer = await asyncio.open_connection(host, int(port))
     await reader.readexactly(32)
 
-    assert await asyncio.wait_for(reader.read(), 2) == b""
+    assert await asyncio.wait_for(reader.read(), HUNG_SECONDS) == b""
     writer.close()
 
 

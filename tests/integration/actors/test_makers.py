@@ -15,7 +15,8 @@ from engine.units import FOREVER_US, MICRO, SECOND_US
 from persistence.makers import PostgresMakers
 from persistence.reconciliation import PostgresReconciliation
 from persistence.settlements import PostgresSettlements
-from tests.support.exchange import CURRENCY, Exchange, eventually, order
+from tests.support.exchange import CURRENCY, Exchange, order
+from tests.support.patience import eventually
 
 EPOCH_US = 900 * SECOND_US
 

@@ -40,7 +40,8 @@ from engine.views import (
     Refusal,
 )
 from persistence.journal import PostgresJournal
-from tests.support.exchange import CURRENCY, Exchange, eventually, order
+from tests.support.exchange import CURRENCY, Exchange, order
+from tests.support.patience import HUNG_SECONDS, eventually
 
 
 class FaultyJournal(PostgresJournal):
@@ -154,7 +155,7 @@ async def test_a_failed_append_is_unknown_to_those_of_the_next_one_too(exchange:
     journal.hold.set()
     journal.hold = None
 
-    answers = await asyncio.wait_for(asyncio.gather(one, two), 5)  # the link itself gives up after ten seconds
+    answers = await asyncio.wait_for(asyncio.gather(one, two), HUNG_SECONDS)
     assert [isinstance(a, Failed) and a.fault for a in answers] == [Fault.OUTCOME_UNKNOWN, Fault.OUTCOME_UNKNOWN]
     repeats = [
         await exchange.placed("M", order(buyer, Side.BUY, price, client_order_id=name))
@@ -183,7 +184,7 @@ async def test_a_bug_of_the_engine_during_an_append_spares_what_was_written(exch
     journal.hold.set()
     journal.hold = None
 
-    answer, failed = await asyncio.wait_for(asyncio.gather(one, two), 5)
+    answer, failed = await asyncio.wait_for(asyncio.gather(one, two), HUNG_SECONDS)
     assert isinstance(answer, OrderAnswer)
     assert isinstance(failed, Failed)
     assert failed.fault is Fault.OUTCOME_UNKNOWN

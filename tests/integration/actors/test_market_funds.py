@@ -27,7 +27,8 @@ from engine.views import (
 )
 from persistence.journal import PostgresJournal
 from persistence.ledger import PostgresLedger
-from tests.support.exchange import CURRENCY, ZONE, Exchange, eventually, order
+from tests.support.exchange import CURRENCY, ZONE, Exchange, order
+from tests.support.patience import eventually
 
 
 async def test_a_draw_moves_exactly_what_is_missing(exchange: Exchange) -> None:

@@ -18,7 +18,8 @@ from engine.units import MICRO
 from engine.views import Applied, Await, Feed, OrderStatus
 from persistence.history import PostgresHistory
 from persistence.journal import PostgresJournal
-from tests.support.exchange import SECRET, Exchange, eventually, order
+from tests.support.exchange import SECRET, Exchange, order
+from tests.support.patience import HUNG_SECONDS, eventually
 
 
 async def trade(exchange: Exchange, buyer: int, seller: int, times: int) -> None:
@@ -175,7 +176,7 @@ async def test_the_persistence_part_follows_markets_as_they_appear(exchange: Exc
         await exchange.followed(symbol)
 
     await part.drain()
-    await asyncio.wait([exchange.tasks["persistence"]], timeout=5)
+    await asyncio.wait([exchange.tasks["persistence"]], timeout=HUNG_SECONDS)
 
     assert {name: one["state"] for name, one in part.status().items()} == {"M": "following", "N": "following"}
     assert max([one.sequence async for one in exchange.snapshots.newest_first(2)]) > 0

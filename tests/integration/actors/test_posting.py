@@ -17,6 +17,7 @@ from engine.units import SECOND_US
 from persistence.postgres import Connection
 from persistence.readings import FenceLost, PostgresReadings
 from tests.support.metering import NOW_US, Metering, metering
+from tests.support.patience import HUNG_SECONDS
 
 LAST = NOW_US - WINDOW_US
 
@@ -37,7 +38,7 @@ async def test_readings_are_answered_while_windows_are_posted_and_adjustments_wa
     meters.now_us += 2 * WINDOW_US
     await meters.readings[0].posts.wait()
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HUNG_SECONDS):
         await meters.judged([other.interval(1, LAST, 50)])
     late = device.interval(2, LAST + 60 * SECOND_US, 7, duration_s=60)
     answer = asyncio.create_task(meters.judged([late]))

@@ -14,7 +14,8 @@ from engine.messages import EndReason, RejectCode, SetRisk, Side
 from engine.records import OwnLimits, ParticipantRisk
 from engine.views import Applied, GetMarket, GetOrder, OrderAnswer, Refusal
 from persistence.risk import PostgresRisk
-from tests.support.exchange import CatalogueRules, Exchange, eventually, order
+from tests.support.exchange import CatalogueRules, Exchange, order
+from tests.support.patience import eventually
 
 RISK = RejectCode.RISK_LIMIT
 

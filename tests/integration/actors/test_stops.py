@@ -15,7 +15,8 @@ from engine.views import GetOrder, OrderAnswer, OrderStatus
 from persistence.audit import PostgresAudit
 from persistence.history import PostgresHistory
 from persistence.journal import PostgresJournal
-from tests.support.exchange import CURRENCY, ZONE, Exchange, eventually, order
+from tests.support.exchange import CURRENCY, ZONE, Exchange, order
+from tests.support.patience import eventually
 
 
 def stop(who: int, side: Side, stop_price: int, limit: int = 0) -> PlaceOrder:

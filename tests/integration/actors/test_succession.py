@@ -17,7 +17,8 @@ from engine.records import Want
 from engine.views import Answer, Failed, OrderAnswer, OrderStatus
 from persistence.ledger import PostgresLedger
 from tests.integration.actors.test_market import FaultyJournal
-from tests.support.exchange import Exchange, eventually, order
+from tests.support.exchange import Exchange, order
+from tests.support.patience import eventually
 
 ORDERS = 60
 

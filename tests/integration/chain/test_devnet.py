@@ -39,6 +39,7 @@ from chain.devnet.rpc import Rpc
 from chain.devnet.server import Devnet, NotLoopback
 from chain.programs.interface import load_idl, program_id
 from tests.support.devnet import DevnetProcess, connected, funded
+from tests.support.patience import HUNG_SECONDS
 
 SKIP = TxOpts(skip_preflight=True)
 PREFLIGHT = TxOpts(preflight_commitment=Processed)
@@ -110,7 +111,7 @@ async def test_its_websocket_client_hears_of_everything_at_its_commitment(devnet
 
 
 async def next_of(socket: Any) -> Any:
-    return await asyncio.wait_for(socket.recv(), 10)
+    return await asyncio.wait_for(socket.recv(), HUNG_SECONDS)
 
 
 async def test_a_transaction_is_processed_confirmed_and_finalized(devnet: DevnetProcess) -> None:

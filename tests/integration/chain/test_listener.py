@@ -16,6 +16,7 @@ from engine.records import AccountBalance
 from persistence.chain_desk import PostgresChainDesk
 from tests.support.devnet import DevnetProcess
 from tests.support.on_chain import OnChain
+from tests.support.patience import HUNG_SECONDS
 
 SLOT_SECONDS = 0.04
 
@@ -160,7 +161,7 @@ async def test_a_listener_that_dies_anywhere_is_followed_by_another(world: OnCha
         with contextlib.suppress(Killed, BaseExceptionGroup):
             async with world.listening(crash):
                 await world.land([stranger], world.pay_in(stranger._keypair, address, 1, 10**number))
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(HUNG_SECONDS):
                     await died.wait()
         deaths += died.is_set()
 

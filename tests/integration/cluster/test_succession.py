@@ -19,7 +19,8 @@ from engine.journal import Fenced, JournalRow
 from engine.messages import CancelAll, Side
 from engine.views import Failed, OrderAnswer
 from persistence.journal import PostgresJournal
-from tests.support.exchange import SECRET, Exchange, eventually, order, running
+from tests.support.exchange import SECRET, Exchange, order, running
+from tests.support.patience import eventually
 
 
 class Sleeper(PostgresJournal):

@@ -30,7 +30,8 @@ from persistence.dumps import DumpFailed, dump, emptiness
 from persistence.postgres import open_pool
 from persistence.sealing import MasterKeyFolder
 from persistence.snapshots import PostgresSnapshots
-from tests.support.exchange import Exchange, eventually, order
+from tests.support.exchange import Exchange, order
+from tests.support.patience import eventually
 
 RESTORE_STEPS_MIN = 200  # that pg_restore tells of the smallest database
 

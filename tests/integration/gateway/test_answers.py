@@ -5,7 +5,7 @@ that survives a window, an age that is not looked at, an error of a dead server 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from engine.metering.records import PostedWindow
 from gateway.answers import RedisAnswers, of_participant, of_zone
 from gateway.metrics import GatewayMetrics
 from persistence.embedded import EmbeddedValkey
+from tests.support.patience import HUNG_SECONDS, eventually
 
 ANN, BOB = of_participant(1), of_participant(2)
 
@@ -42,7 +43,7 @@ class Source:
 @asynccontextmanager
 async def gateway(url: str, seconds: int = 60) -> AsyncIterator[RedisAnswers]:
     """One gateway's answers, with the task that drops what is stale."""
-    client = redis.asyncio.from_url(url, socket_timeout=0.2, socket_connect_timeout=0.2)
+    client = redis.asyncio.from_url(url, socket_timeout=HUNG_SECONDS, socket_connect_timeout=HUNG_SECONDS)
     answers = RedisAnswers(client, GatewayMetrics(CollectorRegistry()), seconds)
     task = asyncio.create_task(answers.run())
     try:
@@ -61,12 +62,6 @@ async def answers(redis_url: str) -> AsyncIterator[RedisAnswers]:
 
 def closed(owner_id: int = 1, zone: str = "Z1") -> list[PostedWindow]:
     return [PostedWindow(1, bytes(16), 0, owner_id, zone, 1, 1, 1, 1, False)]
-
-
-async def until(found: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
-        while not await found():  # each look is a round trip to the server, which lets the others run
-            pass
 
 
 async def test_an_answer_is_computed_once_for_all_gateways(answers: RedisAnswers, redis_url: str) -> None:
@@ -110,7 +105,7 @@ async def test_every_gateway_hears_of_it_so_none_reads_what_the_other_kept(
         async def is_gone() -> bool:
             return await other.of(ANN, (), Told, source) == Told(7)
 
-        await until(is_gone)
+        await eventually(is_gone)
 
 
 async def test_what_was_being_computed_when_a_window_closed_is_not_kept(answers: RedisAnswers) -> None:
@@ -141,7 +136,7 @@ async def test_when_everything_is_stale_nothing_is_told(answers: RedisAnswers, r
         async def is_stale_there() -> bool:
             return await other.of(BOB, (), Told, source) == Told(7)
 
-        await until(is_stale_there)
+        await eventually(is_stale_there)
 
 
 async def test_answers_do_not_stay_and_are_bounded(answers: RedisAnswers, redis_url: str) -> None:

@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from persistence.embedded import AlreadyRunning, EmbeddedPostgres, EmbeddedValkey, StartFailed
+from tests.support.patience import HUNG_SECONDS
 
 ROOT = Path(__file__).parents[3]
 OWNER = """
@@ -229,7 +230,7 @@ def test_ordinary_user_starts_both(place: Path) -> None:
         env={"PYTHONPATH": str(packages)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HUNG_SECONDS,
         check=False,
     )
 

@@ -14,6 +14,7 @@ from persistence import analytics as analytics_sql
 from persistence import energy as energy_sql
 from persistence import rates as rates_sql
 from persistence import readings as readings_sql
+from tests.support.patience import HUNG_SECONDS
 
 DAY_US = 86_400_000_000
 FAR = 9 * 10**15
@@ -82,7 +83,7 @@ HOT = [
 
 @pytest.fixture
 async def filled(pool: "asyncpg.Pool[asyncpg.Record]") -> "asyncpg.Pool[asyncpg.Record]":
-    await pool.execute(FILL, timeout=60)
+    await pool.execute(FILL, timeout=HUNG_SECONDS)
     return pool
 
 

@@ -14,6 +14,7 @@ from engine.journal import Fenced
 from persistence import journal as sql
 from persistence import postgres
 from persistence.journal import PostgresJournal
+from tests.support.patience import HUNG_SECONDS
 from tests.support.rows import MARKET_ID, journal_row
 
 
@@ -212,8 +213,8 @@ async def test_partitions_are_made_while_appends_are_under_way(database: str) ->
     values = [getattr(row, name) for name in row.__struct_fields__]
     await connection.execute(sql.APPEND, values[0], 1, *values[1:])
 
-    await asyncio.wait_for(other.ensure_partitions(MARKET_ID, 5_000), timeout=5)
-    await asyncio.wait_for(other.ensure_partitions(MARKET_ID + 1, 1), timeout=5)
+    await asyncio.wait_for(other.ensure_partitions(MARKET_ID, 5_000), HUNG_SECONDS)
+    await asyncio.wait_for(other.ensure_partitions(MARKET_ID + 1, 1), HUNG_SECONDS)
 
     await transaction.rollback()
     await journal.append(journal_row(4_500))

@@ -14,6 +14,7 @@ import pytest
 
 from persistence import migrate
 from persistence.postgres import Claim, open_pool
+from tests.support.patience import HUNG_SECONDS
 
 GROUPS = Path("/proc/self/autogroup")
 
@@ -34,7 +35,7 @@ async def test_a_claimed_database_can_still_be_migrated_and_looked_at(database: 
     held = Claim(database)
     assert await held.take()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HUNG_SECONDS):
         assert await migrate.up(database) == []
         assert all(one.applied_us for one in await migrate.status(database))
 

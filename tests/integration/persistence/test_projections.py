@@ -14,6 +14,7 @@ from engine.views import OrderStatus
 from persistence.history import PostgresHistory
 from persistence.ledger import PostgresLedger
 from persistence.projections import CursorMoved, PostgresProjections
+from tests.support.patience import HUNG_SECONDS
 from tests.support.rows import MARKET_ID, THB, batch, order_view, reserved, trade_row, trade_transfer
 
 ALICE, BOB = 1001, 1002
@@ -215,6 +216,6 @@ async def test_draws_and_projections_of_the_same_accounts_do_not_block_each_othe
             spent = [trade_transfer(trade)] if n < 3 else []
             await projections.write(batch(n - 1, n, trades=[trade], transfers=spent, reserved=[reserved(ALICE, n)]))
 
-    await asyncio.wait_for(asyncio.gather(draw(), project()), timeout=30)
+    await asyncio.wait_for(asyncio.gather(draw(), project()), HUNG_SECONDS)
 
     assert await sums(ledger) == {0}

@@ -17,7 +17,7 @@ from actors.supervisor import Supervisor
 from engine.messages import CancelAll
 from engine.views import Applied
 from tests.support.builders import market
-from tests.support.exchange import eventually
+from tests.support.patience import HUNG_SECONDS, eventually
 from tests.unit.actors.test_links import Process
 from tests.unit.actors.test_sharing import World, supervised
 
@@ -46,7 +46,7 @@ async def test_who_knows_what_there_is_waits_for_what_is_new(made: Supervisor) -
     made._markets[1].address = "127.0.0.1:9"
     await round_of(made)
 
-    digest, changed = await asyncio.wait_for(waiting, 10)
+    digest, changed = await asyncio.wait_for(waiting, HUNG_SECONDS)
     assert digest != known
     assert changed != places
     assert await made.directory(b"") == (digest, changed)
@@ -56,9 +56,9 @@ async def test_nobody_waits_without_a_bound(made: Supervisor, monkeypatch: pytes
     monkeypatch.setattr(module, "NEWS_SECONDS_MAX", 0.01)
     known = await made.directory(b"")
 
-    assert await asyncio.wait_for(made.directory(known[0]), 10) == known
+    assert await asyncio.wait_for(made.directory(known[0]), HUNG_SECONDS) == known
     shards = await made.meter_directory(b"")
-    assert await asyncio.wait_for(made.meter_directory(shards[0]), 10) == shards
+    assert await asyncio.wait_for(made.meter_directory(shards[0]), HUNG_SECONDS) == shards
 
 
 class Silent:
@@ -89,7 +89,7 @@ async def test_a_broken_connection_ends_the_wait_for_news() -> None:
     await first.stop()
 
     await eventually(lambda: directory.waiting == 1 and second.address in _dialled(links))
-    assert await asyncio.wait_for(links.submit(1, CancelAll(3)), 10) == Applied(3)
+    assert await asyncio.wait_for(links.submit(1, CancelAll(3)), HUNG_SECONDS) == Applied(3)
     running.cancel()
     await asyncio.wait([running])
     assert not directory.waiting
@@ -154,7 +154,7 @@ async def test_a_new_market_is_told_of_when_it_has_begun(made: Supervisor, monke
     world: Any = made._catalogue
     world.specs.append(market(market_id=2, symbol="M2"))
     starting = asyncio.create_task(made._start_markets())
-    await asyncio.wait_for(begins.wait(), 10)
+    await asyncio.wait_for(begins.wait(), HUNG_SECONDS)
     assert len((await made.directory(b""))[1]) == 1
 
     has_begun.set()
@@ -177,11 +177,11 @@ async def test_what_was_a_market_is_one_whatever_the_directory_forgets() -> None
     links = Links(directory, SECRET)
     assert links.markets() == {}
     running = asyncio.create_task(links.run())
-    await asyncio.wait_for(links.known(), 10)
-    await asyncio.wait_for(has_forgotten.wait(), 10)
+    await asyncio.wait_for(links.known(), HUNG_SECONDS)
+    await asyncio.wait_for(has_forgotten.wait(), HUNG_SECONDS)
 
     assert list(links.markets()) == [market().symbol]
-    assert await asyncio.wait_for(links.submit(1, CancelAll(3)), 10) == Applied(3)
+    assert await asyncio.wait_for(links.submit(1, CancelAll(3)), HUNG_SECONDS) == Applied(3)
     running.cancel()
     await asyncio.wait([running])
     await process.stop()

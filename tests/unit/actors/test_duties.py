@@ -6,6 +6,7 @@ from prometheus_client import REGISTRY
 
 from actors.duties import Duty, keep
 from engine.units import TimeUs
+from tests.support.patience import HUNG_SECONDS
 
 
 class Work:
@@ -33,7 +34,7 @@ def value(name: str, duty: str) -> float:
 async def test_a_backlog_is_worked_off_at_once() -> None:
     work = Work(3, 2, 1, 4)
 
-    async with asyncio.timeout(5):  # an hour, if it waited in between
+    async with asyncio.timeout(HUNG_SECONDS):  # an hour, if it waited in between
         await keep(Duty("backlog", 3_600.0, work), lambda: 7, work.stopping)
 
     assert work.asked == [7] * 4
@@ -43,7 +44,7 @@ async def test_a_backlog_is_worked_off_at_once() -> None:
 async def test_a_fault_is_told_and_waited_out() -> None:
     work = Work(RuntimeError("no database"), 0, OSError("gone"), 0)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HUNG_SECONDS):
         await keep(Duty("faulty", 0.001, work), lambda: 7, work.stopping)
 
     assert len(work.asked) == 4
@@ -56,7 +57,7 @@ async def test_stopping_interrupts_the_wait() -> None:
     await asyncio.sleep(0)
     work.stopping.set()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HUNG_SECONDS):
         await task
 
     assert len(work.asked) == 1

@@ -21,6 +21,7 @@ from engine.messages import ENGINE_VERSION
 from engine.projection import ProjectionBatch
 from engine.views import BookView, Feed
 from tests.support.builders import Desk, market
+from tests.support.patience import HUNG_SECONDS
 
 ROWS = 6
 
@@ -122,12 +123,12 @@ async def test_who_waits_to_read_ends_its_rest(tired: Follower) -> None:
 
     tired.notice(feed(11, is_awaited=True))
 
-    await asyncio.wait_for(resting, 10)
+    await asyncio.wait_for(resting, HUNG_SECONDS)
 
 
 async def test_it_does_not_rest_before_it_has_written_what_somebody_waits_for(tired: Follower) -> None:
     tired.notice(feed(11, is_awaited=True))
-    await asyncio.wait_for(tired._rest(), 10)
+    await asyncio.wait_for(tired._rest(), HUNG_SECONDS)
 
     tired.sequence = 11
     resting = asyncio.create_task(tired._rest())
@@ -152,7 +153,7 @@ async def test_what_is_told_while_it_reads_is_not_left_for_the_next_poll() -> No
     books = Hasty(told=0)
     books.follower = Follower(1, "CAMPUS", books, books, books, FollowerOptions(entries_max=1, poll_seconds=3_600))
 
-    await asyncio.wait_for(books.follower.run(), 10)
+    await asyncio.wait_for(books.follower.run(), HUNG_SECONDS)
 
     assert books.follower.sequence == ROWS
 

@@ -19,7 +19,7 @@ from actors.links import Link
 from actors.succession import Moved
 from engine.messages import CancelAll
 from engine.views import Answer, Applied, Failed, Fault
-from tests.support.exchange import eventually
+from tests.support.patience import HUNG_SECONDS, eventually
 
 SECRET = Secret(b"s" * 32)
 _encode = msgspec.msgpack.encode
@@ -150,7 +150,7 @@ async def test_a_process_that_never_said_that_it_moved_is_gone_back_to() -> None
         await eventually(lambda: bool(link._held))
         link.moved_to(old.address)
 
-        assert await asyncio.wait_for(asked, 10) == applied(1)
+        assert await asyncio.wait_for(asked, HUNG_SECONDS) == applied(1)
 
 
 async def test_a_process_that_owes_answers_for_too_long_is_left_and_their_outcome_is_unknown(

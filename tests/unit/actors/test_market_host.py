@@ -17,6 +17,7 @@ from actors.handles import Unreachable
 from actors.market_host import MarketHost
 from actors.succession import STANDING_BY, Heir
 from actors.watched import Lodger, WatchedHost, host_name, host_number, host_with_room
+from tests.support.patience import HUNG_SECONDS
 
 
 class Tenant:
@@ -209,7 +210,7 @@ async def test_a_host_drains_everybody(world: World) -> None:
     world.host.admit(2, "B", False)
 
     await world.host.drain()
-    await asyncio.wait_for(running, 1)
+    await asyncio.wait_for(running, HUNG_SECONDS)
 
     assert [tenant.asked for tenant in world.made] == [["drain"], ["drain"]]
     world.host.admit(3, "C", False)

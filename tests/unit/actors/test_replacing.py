@@ -19,6 +19,7 @@ from actors.supervisor import Supervisor
 from actors.watched import Watched
 from engine.market import MarketSpec
 from tests.support import builders
+from tests.support.patience import HUNG_SECONDS
 
 
 class Actor:
@@ -121,7 +122,7 @@ async def replaced(supervisor: Supervisor, name: str, *, by_snapshot: bool = Fal
     if begun["state"] == REFUSED:
         return begun
     assert supervisor._replacing is not None
-    await asyncio.wait_for(supervisor._replacing, 10)
+    await asyncio.wait_for(supervisor._replacing, HUNG_SECONDS)
     return dict(supervisor.replacements()[name])
 
 
@@ -186,7 +187,7 @@ async def test_one_at_a_time_and_nothing_that_is_unknown(ray: Ray) -> None:
     busy = await supervisor.replace("gateway-1", by_snapshot=False)
     assert (begun["state"], busy["state"]) == ("warming", REFUSED)
     assert supervisor._replacing is not None
-    await asyncio.wait_for(supervisor._replacing, 10)
+    await asyncio.wait_for(supervisor._replacing, HUNG_SECONDS)
 
 
 @pytest.mark.parametrize(

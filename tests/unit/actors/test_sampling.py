@@ -5,7 +5,6 @@ Seen to fail for: a spread without transport, a depth of one level, trades told 
 
 import asyncio
 import math
-from collections.abc import Callable
 
 import pytest
 from prometheus_client import REGISTRY
@@ -14,18 +13,13 @@ from actors.market_figures import MarketFigures, depth_wh, spread_micro
 from actors.sampling import every, sample_part, sample_pool
 from engine.messages import Side
 from tests.support.builders import A, B, funded_desk, order, two_zones
+from tests.support.patience import eventually
 
 
 def value(name: str, **labels: str) -> float:
     found = REGISTRY.get_sample_value(name, labels)
     assert found is not None, name
     return found
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110 - what is waited for is a figure, which tells nobody
-            await asyncio.sleep(0.01)
 
 
 def test_an_empty_book_has_no_spread() -> None:
@@ -77,7 +71,7 @@ async def test_a_sample_that_fails_is_not_the_last() -> None:
 
     every(0.001, look)
 
-    await until(lambda: looks > 2)
+    await eventually(lambda: looks > 2)
 
 
 async def test_a_loop_that_was_held_up_is_seen() -> None:
@@ -88,7 +82,7 @@ async def test_a_loop_that_was_held_up_is_seen() -> None:
 
     while loop.time() < until_then:  # nothing else has a turn meanwhile
         pass
-    await until(lambda: bool(lates))
+    await eventually(lambda: bool(lates))
 
     assert max(lates) > 0.15
 
@@ -104,7 +98,7 @@ async def test_a_part_is_measured_and_the_worst_is_told(monkeypatch: pytest.Monk
     told: list[dict[str, float]] = []
     sample_part("part-1", Part(), lambda figures: told.append(dict(figures)))
 
-    await until(lambda: bool(told))
+    await eventually(lambda: bool(told))
     assert told[0]["waiting"] == 3.0
     assert told[0]["loop_lag_seconds"] >= 0.0
 
@@ -125,5 +119,5 @@ async def test_a_pool_shows_its_connections(monkeypatch: pytest.MonkeyPatch) -> 
     sample_pool("pool-1", Pool())
 
     labels = {"part": "pool-1", "state": "busy"}
-    await until(lambda: REGISTRY.get_sample_value("wattbook_postgres_pool_connections", labels) == 3)
+    await eventually(lambda: REGISTRY.get_sample_value("wattbook_postgres_pool_connections", labels) == 3)
     assert value("wattbook_postgres_pool_connections", part="pool-1", state="idle") == 2

@@ -16,6 +16,7 @@ from actors.succession import LEFT, STANDING_BY
 from actors.supervisor import Supervisor
 from engine.market import MarketSpec
 from tests.support import builders
+from tests.support.patience import HUNG_SECONDS
 
 
 class World:
@@ -136,7 +137,7 @@ async def moved(made: Supervisor, name: str, shared: bool | None = None) -> dict
     if begun["state"] == REFUSED:
         return begun
     assert made._replacing is not None
-    await asyncio.wait_for(made._replacing, 10)
+    await asyncio.wait_for(made._replacing, HUNG_SECONDS)
     return dict(made.replacements()[name])
 
 

@@ -15,6 +15,7 @@ from actors.handles import Placement, Unmade, Unreachable
 from actors.hosting import MarketActor
 from actors.supervisor import WATCH_SECONDS_WHILE_DOWN
 from actors.watched import Absence, Watched
+from tests.support.patience import HUNG_SECONDS
 from tests.support.virtual_loop import VirtualLoop
 
 
@@ -125,7 +126,7 @@ def test_what_cannot_be_made_is_tried_at_once_and_then_ever_more_seldom(ray: Ans
             await asyncio.sleep(WATCH_SECONDS_WHILE_DOWN)
 
     with mock.patch.multiple(handles, start=start, call=call), asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(asyncio.wait_for(watch(), 120))
+        runner.run(asyncio.wait_for(watch(), HUNG_SECONDS))
 
     pauses = [later - earlier for earlier, later in pairwise(starts)]
     assert pauses[0] == 0.0

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from bench.installation import stolen_percent
+from tests.support.patience import HUNG_SECONDS
 
 DAEMON = """#!{python}
 import os, signal, sys, time
@@ -46,7 +47,7 @@ def test_a_bench_that_is_ended_ends_its_exchange(tmp_path: Path, how: signal.Sig
     )
     began.open().close()  # returns once the daemon has opened it, too
     bench.send_signal(how)
-    said = bench.communicate(timeout=30)[1].decode()
+    said = bench.communicate(timeout=HUNG_SECONDS)[1].decode()
 
     assert bench.returncode != 0, said
     assert ended.exists(), said

@@ -14,6 +14,7 @@ import pytest
 from bench import soak as module
 from bench.installation import Target
 from bench.soak import MB, REMEMBERED, Sample, judged, slope, stood_still
+from tests.support.patience import HUNG_SECONDS
 
 
 def run(memory_per_order: float, orders_per_sample: int = 10_000, queue_per_sample: float = 0.0) -> list[Sample]:
@@ -76,5 +77,5 @@ async def test_a_soak_that_cannot_look_any_more_ends(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module.Watch, "look", fails)
 
     with pytest.raises(ExceptionGroup) as caught:
-        await asyncio.wait_for(module.soak(Target("", Path(), ""), "", 1.0, 1.0), 10)
+        await asyncio.wait_for(module.soak(Target("", Path(), ""), "", 1.0, 1.0), HUNG_SECONDS)
     assert [str(one) for one in caught.value.exceptions] == ["planted"]

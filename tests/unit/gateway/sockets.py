@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import msgspec
 
+from tests.support.patience import HUNG_SECONDS
 from tests.unit.gateway.conftest import World
 
 
@@ -49,7 +50,7 @@ class Socket:
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         await self._to_app.put({"type": "websocket.disconnect", "code": 1000})
-        await asyncio.wait_for(self._task, 5)
+        await asyncio.wait_for(self._task, HUNG_SECONDS)
 
     async def _from_app(self, message: dict[str, Any]) -> None:
         if message["type"] == "websocket.close":
@@ -73,7 +74,7 @@ class Socket:
         await self._to_app.put({"type": "websocket.receive", "bytes": None, "text": text})
 
     async def next(self) -> Any:
-        return await asyncio.wait_for(self.frames.get(), 5)
+        return await asyncio.wait_for(self.frames.get(), HUNG_SECONDS)
 
     async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         number = next(self._ids)

@@ -17,6 +17,7 @@ from engine.records import ApiKeyRecord
 from gateway.auth.api_keys import Secrets
 from gateway.auth.keys import open_pepper
 from gateway.errors import GatewayCode, Problem
+from tests.support.patience import HUNG_SECONDS
 from tests.unit.gateway.conftest import Person, World
 from tests.unit.gateway.sockets import Socket
 
@@ -277,7 +278,7 @@ async def test_a_quiet_socket_ends_with_its_key(world: World) -> None:
         world.api_keys.keys.clear()
         world.clock.pass_seconds(3)  # more than half of what a look is good for
 
-        assert await asyncio.wait_for(socket.closed, 10) == 4001
+        assert await asyncio.wait_for(socket.closed, HUNG_SECONDS) == 4001
 
 
 # --- what is no secret

@@ -11,6 +11,7 @@ import pytest
 
 from engine.records import UserRecord
 from gateway.errors import Problem
+from tests.support.patience import HUNG_SECONDS
 from tests.unit.gateway.conftest import World
 
 
@@ -50,7 +51,7 @@ async def test_who_keeps_asking_does_not_wait_for_the_store(world: World) -> Non
     callers = world.gateway.callers
 
     world.clock.pass_seconds(3)  # of 5
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(HUNG_SECONDS):
         for _ in range(10):
             await callers.of(token, "")
             await asyncio.sleep(0)
@@ -59,7 +60,7 @@ async def test_who_keeps_asking_does_not_wait_for_the_store(world: World) -> Non
     world.clock.pass_seconds(3)  # the first look would be too old now, the one beside is not
 
     slow.may_answer.clear()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(HUNG_SECONDS):
         await callers.of(token, "")
         await asyncio.sleep(0)
     assert slow.looks == 2  # one beside ten requests, and a next one beside this

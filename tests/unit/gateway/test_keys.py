@@ -16,6 +16,7 @@ import pytest
 from gateway.auth import tokens
 from gateway.auth.keys import PUBLISHED_SECONDS, KeyUnsafe, kid_of, open_keys, open_pepper, rotate
 from gateway.settings import ACCESS_SECONDS
+from tests.support.patience import HUNG_SECONDS
 from tests.unit.gateway.conftest import World
 
 
@@ -91,7 +92,7 @@ async def test_a_key_that_is_known_to_others_is_removed_and_its_tokens_with_it(
     following = asyncio.create_task(world.gateway.tokens.follow_keys())
 
     rotation = rotate(world.settings.key_directory, ACCESS_SECONDS, now=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HUNG_SECONDS):
         while (await ann.get("/api/v1/users/me")).status_code != 401:  # noqa: ASYNC110 - as its owner sees it
             await asyncio.sleep(0)
     following.cancel()

@@ -14,6 +14,7 @@ from gateway.limits import LOGIN, PASSWORD, Buckets
 from gateway.settings import Limit
 from gateway.shared_limits import RedisBuckets
 from tests.support.database import redis_url, server_folder, valkey_server
+from tests.support.patience import HUNG_SECONDS
 from tests.unit.gateway.conftest import PASSWORD as OWN_PASSWORD
 from tests.unit.gateway.conftest import World
 
@@ -51,7 +52,7 @@ def test_there_are_never_more_buckets_than_allowed() -> None:
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url, socket_timeout=1) as client:
+    async with Redis.from_url(redis_url, socket_timeout=HUNG_SECONDS) as client:
         yield client
 
 

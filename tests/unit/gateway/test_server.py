@@ -6,7 +6,7 @@ its end; a closing connection that is never cut off; a server that lets people i
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from bench.installation import free_ports
 from gateway import connections as bounds
 from gateway.connections import Connections, Http
 from gateway.server import GatewayServer
+from tests.support.patience import HUNG_SECONDS, eventually
 from tests.unit.gateway.conftest import World
 
 ASK = b"GET /api/v1/markets HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -64,7 +65,7 @@ def _connected(world: World) -> tuple[Http, Wire]:
 async def _asked(world: World, request: bytes) -> Wire:
     protocol, wire = _connected(world)
     protocol.data_received(request)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HUNG_SECONDS):
         await wire.wrote.wait()
     return wire
 
@@ -117,14 +118,14 @@ class Line:
 
     async def answer(self) -> tuple[int, bytes]:
         """Status, and head and body together."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HUNG_SECONDS):
             head = await self._reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
             return int(head[9:12]), head + await self._reader.readexactly(length)
 
     async def end(self) -> bytes:
         """Whatever still comes, until the server hangs up."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HUNG_SECONDS):
             try:
                 return await self._reader.read()
             except ConnectionResetError:
@@ -132,12 +133,6 @@ class Line:
 
     def close(self) -> None:
         self._writer.close()
-
-
-async def _until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not holds():  # noqa: ASYNC110 - the server tells nobody
-            await asyncio.sleep(0.01)
 
 
 class Served:
@@ -162,7 +157,7 @@ async def serving(world: World, monkeypatch: pytest.MonkeyPatch, **settings: Any
     (port,) = free_ports(1)
     server = GatewayServer(1, world.app, "127.0.0.1", port, [])
     running = asyncio.create_task(server.run())
-    await _until(lambda: server.uvicorn.started)
+    await eventually(lambda: server.uvicorn.started)
     served = Served(server, port)
     try:
         yield served
@@ -182,7 +177,7 @@ async def test_nobody_comes_in_before_the_markets_are_known(world: World, monkey
 
     world.exchange.are_known.set()
 
-    await _until(lambda: server.uvicorn.started)
+    await eventually(lambda: server.uvicorn.started)
     await server.drain()
     await running
 
@@ -273,7 +268,7 @@ async def test_one_address_has_a_bounded_number_of_connections(world: World, mon
         assert b"retry-after: 5" in refused
         assert (await first.answer())[0] == 200
         first.close()
-        await _until(lambda: served.server.connections.of_address("127.0.0.1") == 1)
+        await eventually(lambda: served.server.connections.of_address("127.0.0.1") == 1)
         again = await served.line()
         again.send(ASK)
         assert (await again.answer())[0] == 200
@@ -299,7 +294,7 @@ async def test_a_websocket_stays_counted_until_it_ends(world: World, monkeypatch
             await one.send('{"op": "ping", "id": 1}')
             assert "pong" in str(await one.recv())
             assert (len(counted), counted.of_address("127.0.0.1")) == (1, 1)
-        await _until(lambda: not len(counted))
+        await eventually(lambda: not len(counted))
         assert counted.of_address("127.0.0.1") == 0
 
 

@@ -22,6 +22,7 @@ from bench.installation import free_ports
 from gateway.status import ExchangeStatus
 from tests.support.browser import Page, browser
 from tests.support.chaos import Report
+from tests.support.patience import HUNG_SECONDS
 from tests.unit.gateway.conftest import PASSWORD, World, spot
 
 NOON_US = 1_764_072_000_000_000
@@ -135,7 +136,7 @@ async def served(world: World) -> AsyncIterator[str]:
     serving = asyncio.create_task(server._serve())
     url = f"http://127.0.0.1:{port}"
     try:
-        async with asyncio.timeout(20), httpx.AsyncClient() as client:
+        async with asyncio.timeout(HUNG_SECONDS), httpx.AsyncClient() as client:
             while True:
                 with contextlib.suppress(httpx.TransportError):
                     await client.get(f"{url}/status")

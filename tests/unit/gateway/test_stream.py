@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 from prometheus_client import CollectorRegistry
 
+from tests.support.patience import HUNG_SECONDS
 from tests.unit.gateway.conftest import World
 from tests.unit.gateway.sockets import Socket
 
@@ -234,7 +235,7 @@ async def test_who_reads_too_slowly_is_told_and_closed(world: World) -> None:
             await ann.placed("sell", "4.000", "1")
         socket.readable.set()
 
-        code = await asyncio.wait_for(socket.closed, 5)
+        code = await asyncio.wait_for(socket.closed, HUNG_SECONDS)
         frames = [socket.frames.get_nowait() for _ in range(socket.frames.qsize())]
 
     assert code == 4008
@@ -255,7 +256,7 @@ async def test_a_frame_that_is_too_large_ends_the_connection(world: World) -> No
     async with Socket(world) as socket:
         await socket.send_raw("x" * 1_000_001)
 
-        assert await asyncio.wait_for(socket.closed, 5) == 1009
+        assert await asyncio.wait_for(socket.closed, HUNG_SECONDS) == 1009
 
 
 async def test_a_connection_lives_no_longer_than_its_login(world: World) -> None:
@@ -265,7 +266,7 @@ async def test_a_connection_lives_no_longer_than_its_login(world: World) -> None
         await ann.post("/api/v1/auth/logout")
 
         answer = await socket.ask({"op": "place", "order": {}})
-        code = await asyncio.wait_for(socket.closed, 5)
+        code = await asyncio.wait_for(socket.closed, HUNG_SECONDS)
 
     assert (answer["error"]["code"], code) == ("UNAUTHENTICATED", 4001)
 

@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from actors.tracing import Tracing
+from tests.support.patience import HUNG_SECONDS
 from tests.unit.gateway.conftest import World
 
 ORDER = {"market": "Z1-SPOT", "side": "sell", "type": "limit", "price": "3.500", "quantity": "1.000"}
@@ -76,6 +77,8 @@ def test_where_nobody_traces_nothing_of_it_is_imported() -> None:
         f"import sys, recipes, gateway.app, actors.market; print([n for n in sys.modules if n.startswith({ours})])"
     )
 
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=HUNG_SECONDS
+    )
 
     assert found.stdout == "[]\n"
