@@ -1,14 +1,13 @@
-"""All tests: units beside those that start small servers, then whole exchanges and, in what they leave, the laws.
+"""All tests, in parts that run side by side; the longest first, each of the others as soon as one has ended.
 
 Run:  python -m tests [pytest's options]        with coverage: coverage run -m tests
 
-The small ones run side by side: one computes, the others wait for disks, blocks and other processes much of the time.
-Coverage looks at those that reach lines which no other reaches. It sees no machine code, so for the units the engine is
-Python (compiled.py); elsewhere it is what users have, and its units run once more among the laws. Exchanges are timed
-by what a user would wait for, so coverage does not look on; one is used, another one tormented (after a cluster, which
-must not be starved), and those that some tests start for themselves come one after the other. The laws compute longest,
-go where units have been, and step back behind all. A new folder of tests belongs to the exchange until it is named
-here, and one of integration to the part of that name.
+One part computes, others wait for disks, blocks and other processes much of the time. Coverage looks at those that
+reach lines which no other reaches. It sees no machine code, so for the units the engine is Python (compiled.py);
+elsewhere it is what users have, and its units run once more among the laws. Of whole exchanges one is used, another one
+tormented, after a cluster, and those that some tests start for themselves come one after the other; coverage does not
+look on. The laws compute longest and take what the others leave. A new folder of tests belongs to the exchange until it
+is named here, and one of integration to the part of that name.
 What failed is said once more at the end, for whoever sees only that. The exit status is that of the part that did
 worst; Ctrl-C ends all.
 """
@@ -17,62 +16,72 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import compiled
 
-SMALL = {
+AT_ONCE = 5
+ORDER = ("faults", "exchange", "laws", "chain", "units", "integration", "stores", "apart")
+NAMED = {
+    "faults": ("tests/integration/cluster", "tests/faults"),
+    "laws": ("tests/property", "tests/simulation", "bench/micro", "tests/unit/engine"),
+    "chain": ("tests/integration/chain",),
     "units": ("tests/unit",),
     "stores": ("tests/integration/persistence",),
-    "chain": ("tests/integration/chain",),
-}
-WHOLE = {
-    "faults": ("tests/integration/cluster", "tests/faults"),
     "apart": ("tests/apart",),
-    "laws": ("tests/property", "tests/simulation", "bench/micro", "tests/unit/engine"),
 }
-NOT_MEASURED = frozenset({*WHOLE, "exchange"})
+NOT_MEASURED = frozenset({"faults", "laws", "apart", "exchange"})
 STEPS_BACK = "laws"
 _HERE = Path(__file__).parent
-_NAMED = frozenset(folder for folders in (*SMALL.values(), *WHOLE.values()) for folder in folders)
 MEASURED = "COVERAGE_PROCESS_CONFIG"  # coverage sets it for the processes that its own starts
 _BAD = ("FAILED ", "ERROR ")  # how a line of pytest's summary begins
 
 
-def integration() -> tuple[str, ...]:
-    """Every folder of tests/integration that is not named above."""
-    return tuple(sorted(set(_folders(_HERE / "integration")) - _NAMED))
-
-
-def exchange() -> tuple[str, ...]:
-    """Every other folder of tests."""
-    return tuple(sorted(set(_folders(_HERE)) - {*_NAMED, "tests/integration", "tests/support"}))
+def parts() -> dict[str, tuple[str, ...]]:
+    """The folders of each part."""
+    named = {folder for folders in NAMED.values() for folder in folders}
+    integration = set(_folders(_HERE / "integration")) - named
+    exchange = set(_folders(_HERE)) - {*named, "tests/integration", "tests/support"}
+    whole = {**NAMED, "integration": tuple(sorted(integration)), "exchange": tuple(sorted(exchange))}
+    return {name: whole[name] for name in ORDER}
 
 
 def _folders(parent: Path) -> list[str]:
     return [str(one.relative_to(_HERE.parent)) for one in parent.iterdir() if one.is_dir() and one.name[0] != "_"]
 
 
-def main(options: list[str]) -> int:
-    bad: list[str] = []
-    statuses = _together({**SMALL, "integration": integration()}, options, bad)
-    statuses |= _together({"exchange": exchange(), **WHOLE}, options, bad)
-    for name, status in statuses.items():
-        if status:
-            print(f"{name} ended with status {status}.")
-    print(*bad, sep="", end="", flush=True)
-    return max(statuses.values())
+class Runs:
+    """Each part is a pytest of its own, and a thread that says what it says."""
 
+    def __init__(self, options: list[str]) -> None:
+        self._options, self._processes = options, dict[str, subprocess.Popen[str]]()
+        self._bad: list[str] = []
+        self._is_over = False
 
-def _together(parts: dict[str, tuple[str, ...]], options: list[str], bad: list[str]) -> dict[str, int]:
-    """Run the parts at once; their exit statuses, and into `bad` what failed in them.
+    def all(self) -> int:
+        """The worst exit status. Raises KeyboardInterrupt when all have ended after a Ctrl-C."""
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            try:
+                list(threads.map(self._run, parts().items()))
+            except KeyboardInterrupt:
+                self._is_over = True
+                for process in self._processes.values():
+                    process.send_signal(signal.SIGINT)
+                raise
+        statuses = {name: process.returncode for name, process in self._processes.items()}
+        for name, status in statuses.items():
+            if status:
+                print(f"{name} ended with status {status}.")
+        print(*self._bad, sep="", end="", flush=True)
+        return max(abs(int(status)) for status in statuses.values())
 
-    Raises KeyboardInterrupt when they have ended after a Ctrl-C.
-    """
-    processes = {
-        name: subprocess.Popen(
-            _command(name, folders, options),
+    def _run(self, part: tuple[str, tuple[str, ...]]) -> None:
+        name, folders = part
+        if self._is_over:
+            return
+        process = self._processes[name] = subprocess.Popen(
+            _command(name, folders, self._options),
             cwd=_HERE.parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -80,21 +89,12 @@ def _together(parts: dict[str, tuple[str, ...]], options: list[str], bad: list[s
             env=_environment(name),
             process_group=0,  # the terminal's Ctrl-C comes to us alone, and from us to them once
         )
-        for name, folders in parts.items()
-    }
-    readers = [threading.Thread(target=_relay, args=(name, process, bad)) for name, process in processes.items()]
-    for reader in readers:
-        reader.start()
-    try:
-        for reader in readers:
-            reader.join()
-    except KeyboardInterrupt:
-        for process in processes.values():
-            process.send_signal(signal.SIGINT)
-        for reader in readers:
-            reader.join()
-        raise
-    return {name: abs(process.wait()) for name, process in processes.items()}
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(f"{name:11} | {line}", end="", flush=True)
+            if line.startswith(_BAD):
+                self._bad.append(line)
+        process.wait()
 
 
 def _command(part: str, folders: tuple[str, ...], options: list[str]) -> list[str]:
@@ -113,13 +113,5 @@ def _environment(part: str) -> dict[str, str]:
     return environment
 
 
-def _relay(name: str, process: "subprocess.Popen[str]", bad: list[str]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        print(f"{name:11} | {line}", end="", flush=True)
-        if line.startswith(_BAD):
-            bad.append(line)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(Runs(sys.argv[1:]).all())
