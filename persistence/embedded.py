@@ -85,6 +85,7 @@ class EmbeddedServer(ABC):
         self.home = self.data_dir / self.name
         self.pid = 0  # of the server itself; 0 when it was not started
         self._guardian: subprocess.Popen[bytes] | None = None
+        self._was_ended = False  # by us, a moment ago: processes that it had started may still be about to notice
         self._account: tuple[int, int] | None = None  # uid and gid to run as; None: our own
         self._sockets = self.home / "socket"
 
@@ -105,7 +106,7 @@ class EmbeddedServer(ABC):
             raise AlreadyRunning(f"this object has started {self.name} already, process {self.pid}")
         # Others may pass through, not look around: the server's user may be another one than ours.
         self.data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
-        lock = self._lock(ours_may_linger=again)
+        lock = self._lock(ours_may_linger=again or self._was_ended)
         try:
             self._account = self._user()
             self._own(self.home)
@@ -165,7 +166,7 @@ class EmbeddedServer(ABC):
     def _ended(self) -> None:
         assert self._guardian is not None
         self._guardian.wait(timeout=sum(seconds for _, seconds in self.stops) + 20)
-        self._guardian, self.pid = None, 0
+        self._guardian, self.pid, self._was_ended = None, 0, True
         if self._sockets != self.home / "socket":
             shutil.rmtree(self._sockets, ignore_errors=True)  # a leftover in the temporary directory harms nobody
 

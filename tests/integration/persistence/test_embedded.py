@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from persistence.embedded import AlreadyRunning, EmbeddedPostgres, EmbeddedValkey, StartFailed
-from tests.support.patience import HUNG_SECONDS
+from tests.support.patience import HUNG_SECONDS, until
 
 ROOT = Path(__file__).parents[3]
 OWNER = """
@@ -50,13 +50,8 @@ def query(dsn: str, sql: str) -> object:
     return asyncio.run(run())
 
 
-def gone(pid: int, seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not Path(f"/proc/{pid}").exists():
-            return True
-        time.sleep(0.05)
-    return False
+def ends(pid: int) -> None:
+    until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def test_data_survives_a_stop_and_a_crash(place: Path) -> None:
@@ -138,7 +133,8 @@ def test_servers_end_with_an_owner_that_is_killed_and_the_next_start_recovers(pl
 
     owner.stdout.close()
     assert value == 42
-    assert all(gone(pid) for pid in [*pids, *guardians])
+    for pid in (*pids, *guardians):
+        ends(pid)
 
 
 def test_servers_do_not_hear_the_owners_terminal(place: Path) -> None:
@@ -246,7 +242,7 @@ def test_server_that_was_killed_starts_again_at_its_old_address_with_what_was_co
         query(postgres.address, "CREATE TABLE kept AS SELECT 42 AS value")
         for server in (postgres, valkey):
             os.kill(server.pid, signal.SIGKILL)
-            assert gone(server.pid)
+        until(lambda: not postgres.running and not valkey.running)
 
         assert (postgres.restart(), valkey.restart()) == addresses
 
@@ -265,5 +261,5 @@ def test_server_whose_guardian_was_killed_is_waited_for_and_starts_again(place: 
         server.restart()
 
         assert server.pid != first
-        assert gone(first)
+        ends(first)
         assert query(server.address, "SELECT 1") == 1
