@@ -140,6 +140,13 @@ def not_found(what: str) -> Problem:
     return Problem(RejectCode.NOT_FOUND, f"{what}: not found")
 
 
+def not_shown(what: str, complete: bool) -> Problem:
+    """What history does not have: nobody can say that it does not exist while history is behind."""
+    if complete:
+        return not_found(what)
+    return Problem(Fault.UNAVAILABLE, f"{what}: history is behind and does not show it, or not yet; ask again")
+
+
 def refused(answer: Refusal | Failed) -> Problem:
     """What a market's refusal, or its silence, is to the client."""
     if isinstance(answer, Failed):

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from engine.market import MarketSpec
 from engine.records import StoredOrder
 from engine.views import FillView, GetOrder, OrderAnswer, OrderStatus
-from gateway.errors import invalid, not_found
+from gateway.errors import invalid, not_shown
 from gateway.instants import INSTANT_US_MAX, format_instant, parse_instant
 from gateway.limits import ORDERS
 from gateway.requests import LIMIT_DEFAULT, Cursor, GatewayRequest, Limit, Page, cursor_of, parse_cursor
@@ -137,12 +137,12 @@ class OrderController(Controller):
         answer = await request.gateway.markets.ask(spec.market_id, query)
         if isinstance(answer, OrderAnswer):
             return await self._shown(request, spec.market_id, answer, answer.order.order_id)
-        request.mark_lag(await request.gateway.barrier.wait([spec.market_id]))
+        complete = request.mark_lag(await request.gateway.barrier.wait([spec.market_id]))
         stored = await request.gateway.history.order_by_client_id(
             spec.market_id, request.caller.user_id, client_order_id
         )
         if stored is None:
-            raise not_found("order")
+            raise not_shown("order", complete)
         return await self._shown(request, spec.market_id, None, stored.view.order_id)
 
     @patch("/{order_id:str}")
@@ -168,13 +168,13 @@ class OrderController(Controller):
         """The order from the market if it knows it, else from history; its fills from history."""
         gateway, participant_id = request.gateway, request.caller.user_id
         spec = gateway.trading.specs()[market_id]
-        request.mark_lag(await gateway.barrier.wait([market_id]))
+        complete = request.mark_lag(await gateway.barrier.wait([market_id]))
         if isinstance(answer, OrderAnswer):
             view = answer.order
         else:
             stored = await gateway.history.order(market_id, number, participant_id)
             if stored is None:
-                raise not_found("order")
+                raise not_shown("order", complete)
             view = stored.view
         return show_order(spec, view, await _stored_fills(request, market_id, number) if view.filled_wh else ())
 

@@ -89,11 +89,12 @@ class GatewayRequest(Request[Caller, Any, State]):
     def add_header(self, name: bytes, value: bytes) -> None:
         answer_headers(self.scope).append((name, value))
 
-    def mark_lag(self, complete: bool) -> None:
-        """Tell the caller that this answer may not show the newest writes yet."""
+    def mark_lag(self, complete: bool) -> bool:
+        """Tell the caller that this answer may not show the newest writes yet. Returns `complete`."""
         if not complete:
             self.gateway.metrics.projection_lags.inc()
             self.add_header(b"x-projection-lag", b"1")
+        return complete
 
     async def of_market(self, answer: Awaitable[_T]) -> _T:
         """Wait for the market's answer, which ends the stage `parse` and begins the stage `answer`."""

@@ -12,7 +12,7 @@ from engine.settlement.states import Status
 from engine.settlement.trades import ID_BYTES
 from engine.units import FOREVER_US
 from gateway.decimals import format_energy, format_money
-from gateway.errors import invalid, not_found
+from gateway.errors import invalid, not_found, not_shown
 from gateway.instants import format_instant
 from gateway.requests import LIMIT_DEFAULT, Cursor, GatewayRequest, Limit, Page, cursor_of, parse_cursor
 from gateway.wire import Energy, Instant, Money, parse_order_id
@@ -88,10 +88,10 @@ class TradeSettlementController(Controller):
         market_id, number = parse_order_id(trade_id, "trade_id")
         if market_id not in gateway.trading.specs():
             raise not_found("trade")
-        request.mark_lag(await gateway.barrier.wait([market_id]))
+        complete = request.mark_lag(await gateway.barrier.wait([market_id]))
         found = await gateway.settlements.of_trade(market_id, number, request.caller.user_id)
         if found is None:
-            raise not_found("trade")
+            raise not_shown("trade", complete)
         settlement = found.settlement
         return TradeSettlementView(
             trade_id=trade_id,

@@ -313,6 +313,23 @@ async def test_reads_wait_for_ones_own_writes_and_say_when_they_lag(world: World
     assert world.history.polls < 100  # twenty readers share one poller
 
 
+@pytest.mark.parametrize(
+    "path", ["/orders/1-999", "/orders/by-client-id/mine?market=Z1-SPOT", "/trades/1-1/settlement"]
+)
+async def test_nobody_is_told_that_something_does_not_exist_while_history_is_behind(world: World, path: str) -> None:
+    ann = await world.person()
+    await ann.placed("buy", "3.000", "1")
+    missing = await ann.call("GET", f"/api/v1{path}")
+    world.exchange.lag = True
+    world.gateway.barrier._projected.clear()
+
+    behind = await ann.call("GET", f"/api/v1{path}")
+
+    assert (missing.status_code, missing.json()["code"]) == (404, "NOT_FOUND")
+    assert (behind.status_code, behind.json()["code"], behind.json()["retryable"]) == (503, "UNAVAILABLE", True)
+    assert behind.headers["x-projection-lag"] == "1"
+
+
 async def test_reads_that_must_wait_have_the_followers_told(world: World) -> None:
     ann = await world.person()
     world.exchange.lag = True
