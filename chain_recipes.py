@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors import crash_points
-from actors.hosting import clock_us
+from actors.clock import clock_us
 from config.settings import Settings
 from engine.submission import ChainDown, Holdings
 from persistence.chain_desk import PostgresChainDesk

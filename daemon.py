@@ -29,7 +29,7 @@ import structlog
 from rich.console import Console
 
 import compiled
-from actors import crash_points, detour, keeper
+from actors import clock, crash_points, detour, keeper
 from chain_recipes import authorities
 from config.load import SettingsWrong, load
 from config.logs import BoundedText, log_to
@@ -409,6 +409,8 @@ class Daemon:
         say = partial(self._console.print, soft_wrap=True, markup=False)
         if detour.VARIABLE in os.environ:
             say(f"{detour.VARIABLE} is set: connections between parts can be led astray. For tests only.")
+        if clock.VARIABLE in os.environ:
+            say(f"{clock.VARIABLE} is set: the clock of this exchange can be set ahead and back. For tests only.")
         if crash_points.VARIABLE in os.environ:
             say(f"{crash_points.VARIABLE} is set: parts of this exchange can be told to die. For tests only.")
         if FAULTS_VARIABLE in os.environ and settings.has_private_chain:

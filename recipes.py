@@ -12,8 +12,9 @@ import msgspec
 
 from actors import crash_points, metrics
 from actors.archiving import DAY_US, Archiver
+from actors.clock import clock_us, elapsed_us
 from actors.duties import Duty
-from actors.hosting import ChainListenerActor, ChainSubmitterActor, Host, Recipe, clock_us
+from actors.hosting import ChainListenerActor, ChainSubmitterActor, Host, Recipe
 from actors.market import Market, MarketOptions
 from actors.market_host import MarketHost
 from actors.persistence import FollowerOptions, Persistence
@@ -329,6 +330,7 @@ def gateway_app(
         recurring=PostgresRecurring(pool),
         makers=PostgresMakers(pool, options.currency),
         clock=clock_us,
+        elapsed=elapsed_us,
         settings=options,
         shared=RedisBuckets(cache),
         answers_in=cache,

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from actors.hosting import clock_us
+from actors.clock import clock_us
 from config.markets import DEFAULT_FILE, load_markets
 from config.settings import Settings
 from engine.analytics.rates import EMISSION, FEED_IN, RETAIL

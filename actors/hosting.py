@@ -7,14 +7,12 @@ with it, with an error or without (a market that was fenced), so that Ray starts
 
 import asyncio
 import os
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import structlog
 
 from actors.succession import Heir
-from engine.units import TimeUs
 
 log = structlog.get_logger()
 
@@ -28,11 +26,6 @@ class Part(Protocol):
 
 
 Recipe = Callable[[], Awaitable[Part]]
-
-
-def clock_us() -> TimeUs:
-    """Now, in microseconds UTC: the one clock that shells hand to the engine."""
-    return time.time_ns() // 1_000
 
 
 class Host:

@@ -15,10 +15,10 @@ import structlog
 from msgspec import Struct
 
 from actors import metrics
+from actors.clock import clock_us
 from actors.crash_points import Reached
 from actors.dataplane import Secret
 from actors.duties import Duty, keep
-from actors.hosting import clock_us
 from actors.links import Directory, Links
 from actors.ports import Journal, Projections, Snapshots
 from actors.recovery import ROWS_AT_ONCE, NothingToRecover, OtherEngine, Replica, advance, recover, snapshot_of

@@ -15,8 +15,8 @@ import structlog
 from msgspec import Struct
 
 from actors import handles
+from actors.clock import clock_us
 from actors.handles import Unreachable
-from actors.hosting import clock_us
 from actors.succession import LEFT, STANDING_BY
 from engine.units import TimeUs
 

@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from actors import handles
+from actors.clock import clock_us
 from actors.handles import NEWS_SECONDS_MAX, Placement, Unreachable
 from actors.hosting import (
     EpochClockActor,
@@ -26,7 +27,6 @@ from actors.hosting import (
     MeterAggregatorActor,
     PersistenceActor,
     Recipe,
-    clock_us,
 )
 from actors.links import Place
 from actors.replacing import (

@@ -14,8 +14,9 @@ import msgspec
 import structlog
 
 from actors import handles, metrics
+from actors.clock import clock_us
 from actors.handles import CALL_SECONDS_MAX, Placement, Unmade, Unreachable
-from actors.hosting import Host, MarketHostActor, Recipe, clock_us
+from actors.hosting import Host, MarketHostActor, Recipe
 from actors.succession import STANDING_BY
 from engine.units import TimeUs
 

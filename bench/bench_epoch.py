@@ -26,8 +26,8 @@ import msgspec
 import uvloop
 from msgspec import Struct
 
+from actors.clock import clock_us
 from actors.dataplane import Secret
-from actors.hosting import clock_us
 from actors.links import Links, Place
 from bench.database import empty_database, server
 from bench.installation import arguments, settle

@@ -27,7 +27,7 @@ import uvloop
 from msgspec import Struct
 from nacl.bindings import crypto_sign_open
 
-from actors.hosting import clock_us
+from actors.clock import clock_us
 from bench.client import AckLog, Trader
 from bench.closed import closed_loop
 from bench.http import HttpPool, request_head, request_tail

@@ -193,7 +193,7 @@ async def _units(admin: Trader, connection: "asyncpg.Connection[Any]") -> None:
 
 
 async def _units_of(host: str, signatures: Sequence[str]) -> list[int]:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=SECONDS_MAX) as client:
         found = []
         for number, signature in enumerate(signatures):
             options = {"encoding": "json", "commitment": "confirmed", "maxSupportedTransactionVersion": 0}

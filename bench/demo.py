@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from actors.hosting import clock_us
+from actors.clock import clock_us
 from bench.bots import AUCTION, MARKET, ROUNDS, Bot, Energy, Tally, Tariffs, kwh, micro, money
 from bench.client import AckLog, ApiError, Trader, new_password
 from bench.households import QUARTERS, Home, homes

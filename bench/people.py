@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from actors.hosting import clock_us
+from actors.clock import clock_us, elapsed_us
 from bench.client import ApiError, Trader, new_password
 from bench.http import HttpPool
 from config.load import load
@@ -64,6 +64,7 @@ async def seeded(
         tokens = AccessTokens(
             open_keys(options.key_directory),
             clock_us,
+            elapsed_us,
             issuer=options.issuer,
             audience=options.audience,
             seconds=options.access_seconds,

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from actors.hosting import clock_us
+from actors.clock import clock_us
 from bench.bench_users import Evening
 from bench.client import AckLog, Trader
 from bench.installation import Target

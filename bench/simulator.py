@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from actors.hosting import clock_us
+from actors.clock import clock_us
 from bench.client import Trader
 from bench.households import QUARTERS, Home, homes
 from bench.meters import Device, ReadingLog, Said, found_head_end, install, submit

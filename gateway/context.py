@@ -34,6 +34,7 @@ from gateway.ports import (
     Catalogue,
     Clock,
     Directory,
+    Elapsed,
     FirstAnswers,
     History,
     Ledger,
@@ -79,6 +80,7 @@ class Gateway:
         answers_in: Redis | None,
         chain: ChainDesk,
         clock: Clock,
+        elapsed: Elapsed,
         probes: Mapping[str, Probe],
         registry: CollectorRegistry,
         gather: Gather,
@@ -94,7 +96,7 @@ class Gateway:
         self.metering, self.chain = metering, chain
         self.settlements, self.oracle, self.risk, self.recurring = settlements, oracle, risk, recurring
         self.makers = makers
-        self.head_ends = HeadEnds(api_keys, clock, settings.callers_fresh_seconds, settings.head_end_keys_max)
+        self.head_ends = HeadEnds(api_keys, elapsed, settings.callers_fresh_seconds, settings.head_end_keys_max)
         self.markets, self.clock, self.settings = markets, clock, settings
         self.outages, self.supervision, self.processes = outages, supervision, processes
         self.metrics = GatewayMetrics(registry, gather)
@@ -103,6 +105,7 @@ class Gateway:
         self.tokens = AccessTokens(
             self.keys,
             clock,
+            elapsed,
             issuer=settings.issuer,
             audience=settings.audience,
             seconds=settings.access_seconds,
@@ -141,6 +144,7 @@ class Gateway:
             self.uses,
             self.entrance.stay,
             clock,
+            elapsed,
             settings.access_seconds,
             settings.callers_fresh_seconds,
             settings.callers_max,
@@ -149,6 +153,7 @@ class Gateway:
             people,
             self.tokens,
             clock,
+            elapsed,
             every_seconds=settings.revocations_seconds,
             access_seconds=settings.access_seconds,
         )
@@ -165,7 +170,7 @@ class Gateway:
         self.answers: Answers = NotKept()
         if answers_in is not None:
             self.answers = RedisAnswers(answers_in, self.metrics, settings.answers_seconds)
-        self.health = Health(markets, history, self.revocations, clock, probes, settings, not_needed)
+        self.health = Health(markets, history, self.revocations, probes, settings, not_needed)
         self.sockets = 0  # connections now
         self._tasks: list[asyncio.Task[None]] = []
 

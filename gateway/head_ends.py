@@ -11,7 +11,7 @@ from engine.records import ApiKeyRecord
 from gateway.auth.callers import Caller
 from gateway.auth.fresh import Fresh
 from gateway.errors import GatewayCode, Problem
-from gateway.ports import ApiKeys, Clock
+from gateway.ports import ApiKeys, Elapsed
 
 
 class HeadEnd(Struct, frozen=True):
@@ -23,9 +23,9 @@ class HeadEnd(Struct, frozen=True):
 class HeadEnds:
     """As the store has them now or shortly before."""
 
-    def __init__(self, keys: ApiKeys, clock: Clock, fresh_seconds: float, kept_max: int) -> None:
+    def __init__(self, keys: ApiKeys, elapsed: Elapsed, fresh_seconds: float, kept_max: int) -> None:
         self._keys = keys
-        self._fresh: Fresh[str, HeadEnd] = Fresh("head-end", self._look, clock, fresh_seconds, kept_max)
+        self._fresh: Fresh[str, HeadEnd] = Fresh("head-end", self._look, elapsed, fresh_seconds, kept_max)
 
     async def of(self, caller: Caller) -> HeadEnd:
         """Raises UNAUTHENTICATED when its key was revoked meanwhile. A person of this role speaks for no meter."""

@@ -16,7 +16,7 @@ from msgspec import Struct
 from engine.units import SECOND_US
 from engine.views import GetMarket, MarketView
 from gateway.auth.revocations import Revocations
-from gateway.ports import Clock, History, Markets, Probe
+from gateway.ports import History, Markets, Probe
 from gateway.settings import GatewaySettings
 
 _log = structlog.get_logger(__name__)
@@ -54,13 +54,12 @@ class Health:
         markets: Markets,
         history: History,
         revocations: Revocations,
-        clock: Clock,
         probes: Mapping[str, Probe],
         settings: GatewaySettings,
         not_needed: frozenset[str],
     ) -> None:
         self._not_needed = not_needed  # probes whose failure is shown, but stops no trading
-        self._markets, self._history, self._revocations, self._clock = markets, history, revocations, clock
+        self._markets, self._history, self._revocations = markets, history, revocations
         self._followed: dict[int, tuple[int, float]] = {}  # market -> (projected sequence, since when)
         self._probes, self._version = probes, settings.version
         self._ended: list[str] = []  # background tasks that died
@@ -132,8 +131,8 @@ class Health:
                 raise Unhealthy(f"{spec.symbol} stands still at {cursor} of {answer.sequence}")
 
     async def _revocations_fresh(self) -> None:
-        age_us = self._clock() - self._revocations.read_us
-        if age_us > _REVOCATIONS_SECONDS_MAX * SECOND_US:
+        age_us = self._revocations.age_us
+        if age_us is None or age_us > _REVOCATIONS_SECONDS_MAX * SECOND_US:
             raise Unhealthy("ended sessions have not been read lately")
 
 

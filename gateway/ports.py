@@ -54,7 +54,8 @@ from engine.records import (
 from engine.views import Answer, BookView, Failed, Feed, Query, TradeView
 from gateway.analytics_ports import Analytics, Rates
 
-Clock: TypeAlias = Callable[[], int]  # microseconds UTC
+Clock: TypeAlias = Callable[[], int]  # microseconds UTC; somebody may set it, ahead and back
+Elapsed: TypeAlias = Callable[[], int]  # microseconds since some instant, whatever is done to clocks
 Probe: TypeAlias = Callable[[], Awaitable[None]]  # returns when a dependency works, raises when it does not
 FeedListener: TypeAlias = Callable[[BookView | Feed | None], None]
 

@@ -37,13 +37,17 @@ class Entry:
         record = ApiKeyRecord(key_id, 1, ANN.user_id, "k", ("trade",), hashed, (), None, 0, 2 * NOW_US, None)
         store = cast("Any", Store(record))
         keys = open_keys(folder)
+
+        def clock() -> int:
+            return NOW_US
+
         tokens, self.forgetful = (
-            AccessTokens(keys, lambda: NOW_US, issuer="i", audience="a", seconds=900, remembered_max=most)
+            AccessTokens(keys, clock, clock, issuer="i", audience="a", seconds=900, remembered_max=most)
             for most in (10, 0)
         )
         self.token = tokens.issue(ANN.user_id, ANN.role, "session")
         stay = cast("Any", None)  # asked about people of a directory only
-        self.callers = Callers(store, store, tokens, secrets, Uses(store, 5), stay, lambda: NOW_US, 900, 5, kept_max=10)
+        self.callers = Callers(store, store, tokens, secrets, Uses(store, 5), stay, clock, clock, 900, 5, kept_max=10)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from gateway.auth.fresh import Fresh
 from gateway.auth.sessions import Stay
 from gateway.auth.tokens import AccessTokens
 from gateway.errors import GatewayCode, Problem
-from gateway.ports import ApiKeys, Clock, People
+from gateway.ports import ApiKeys, Clock, Elapsed, People
 
 AMI = "ami"
 
@@ -45,6 +45,7 @@ class Callers:
         uses: Uses,
         stay: Stay,
         clock: Clock,
+        elapsed: Elapsed,
         confirmed_seconds: float,
         fresh_seconds: float,
         kept_max: int,
@@ -53,8 +54,8 @@ class Callers:
         self._people, self._keys, self._stay = people, keys, stay
         self._confirmed_us = int(confirmed_seconds * SECOND_US)
         self._tokens, self._secrets, self._uses, self._clock = tokens, secrets, uses, clock
-        self._fresh_users: Fresh[int, UserRecord] = Fresh("user", self._user, clock, fresh_seconds, kept_max)
-        self._fresh_keys: Fresh[str, ApiKeyRecord] = Fresh("API key", self._key, clock, fresh_seconds, kept_max)
+        self._fresh_users: Fresh[int, UserRecord] = Fresh("user", self._user, elapsed, fresh_seconds, kept_max)
+        self._fresh_keys: Fresh[str, ApiKeyRecord] = Fresh("API key", self._key, elapsed, fresh_seconds, kept_max)
 
     async def of(self, token: str, api_key: str, *, beside: bool = True) -> Caller:
         """The caller of the one that is not empty; without `beside`, as the store has it now or shortly before.

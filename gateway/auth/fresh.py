@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from engine.units import SECOND_US
-from gateway.ports import Clock
+from gateway.ports import Elapsed
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -23,9 +23,9 @@ class Fresh(Generic[K, V]):
     """Values by key, at most `seconds` old; what is not there is not remembered."""
 
     def __init__(
-        self, name: str, look: Callable[[K], Awaitable[V | None]], clock: Clock, seconds: float, kept_max: int
+        self, name: str, look: Callable[[K], Awaitable[V | None]], elapsed: Elapsed, seconds: float, kept_max: int
     ) -> None:
-        self._name, self._ask, self._clock = name, look, clock
+        self._name, self._ask, self._elapsed = name, look, elapsed
         self._fresh_us, self._kept_max = int(seconds * SECOND_US), kept_max
         self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()  # with when it stops being fresh
         self._looking: dict[K, asyncio.Task[None]] = {}
@@ -34,7 +34,7 @@ class Fresh(Generic[K, V]):
     async def get(self, key: K, *, beside: bool = True) -> V | None:
         """The value; without `beside` it is asked for anew, and waited for, when half of its time is over."""
         known = self._values.get(key)
-        left_us = known[1] - self._clock() if known is not None else 0
+        left_us = known[1] - self._elapsed() if known is not None else 0
         if known is None or left_us <= 0:
             return await self._look(key)
         if left_us < self._fresh_us // 2:
@@ -57,7 +57,7 @@ class Fresh(Generic[K, V]):
         await asyncio.gather(*looking, return_exceptions=True)
 
     async def _look(self, key: K) -> V | None:
-        began_us, forgotten = self._clock(), self._forgotten
+        began_us, forgotten = self._elapsed(), self._forgotten
         value = await self._ask(key)
         if value is None:
             self._values.pop(key, None)

@@ -16,7 +16,7 @@ from msgspec import Struct
 from engine.units import SECOND_US
 from gateway.auth.keys import KeyRing, KeyUnsafe, kid_of
 from gateway.errors import GatewayCode, Problem
-from gateway.ports import Clock
+from gateway.ports import Clock, Elapsed
 
 _ALGORITHMS: Final = ["EdDSA"]  # an allow-list: `none` and the HMAC family are not on it
 _REQUIRED: Final = ["iss", "aud", "exp", "nbf", "iat", "jti", "sub", "role", "sid"]
@@ -37,13 +37,22 @@ class AccessTokens:
     """Issues and checks access tokens. `ended` holds the sessions that must not be believed any more."""
 
     def __init__(
-        self, keys: KeyRing, clock: Clock, *, issuer: str, audience: str, seconds: int, remembered_max: int
+        self,
+        keys: KeyRing,
+        clock: Clock,
+        elapsed: Elapsed,
+        *,
+        issuer: str,
+        audience: str,
+        seconds: int,
+        remembered_max: int,
     ) -> None:
-        self._keys, self._clock = keys, clock
+        self._keys, self._clock, self._elapsed = keys, clock, elapsed
         self._issuer, self._audience, self._seconds = issuer, audience, seconds
         self._remembered_max = remembered_max
         self._remembered: OrderedDict[str, Claims] = OrderedDict()
-        self.ended: dict[str, int] = {}  # session id -> when no token of it can be alive any more
+        # session id -> when no token of it can be alive any more: by the clock, and by the time that has passed
+        self.ended: dict[str, tuple[int, int]] = {}
 
     def issue(self, user_id: int, role: str, session_id: str) -> str:
         now = self._clock() // SECOND_US
@@ -78,11 +87,12 @@ class AccessTokens:
 
     def end(self, session_ids: list[str]) -> None:
         """From now on no token of these sessions is believed."""
-        now_us = self._clock()
-        gone_us = now_us + (self._seconds + _SKEW_SECONDS) * SECOND_US
+        now_us, elapsed_us, alive_us = self._clock(), self._elapsed(), (self._seconds + _SKEW_SECONDS) * SECOND_US
         for session_id in session_ids:
-            self.ended.setdefault(session_id, gone_us)
-        for session_id in [known for known, until_us in self.ended.items() if until_us <= now_us]:
+            self.ended.setdefault(session_id, (now_us + alive_us, elapsed_us + alive_us))
+        # a clock that went ahead and came back brings a token to life again: so both must agree that none is alive
+        gone = [known for known, (at_us, after_us) in self.ended.items() if at_us <= now_us and after_us <= elapsed_us]
+        for session_id in gone:
             del self.ended[session_id]
 
     async def follow_keys(self) -> None:

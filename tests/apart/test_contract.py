@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 from tests.support.installation import ADMIN_EMAIL, ADMIN_PASSWORD, Installation
+from tests.support.patience import HUNG_SECONDS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = 2  # by chance, of each operation; what its schema bounds is tried in full
@@ -41,7 +42,7 @@ def own_installation() -> Iterator[Installation]:
 def test_the_exchange_keeps_its_contract(own_installation: Installation, tmp_path: Path) -> None:
     keeper = own_installation.person().register()
     own_installation.admin().call("PATCH", f"/admin/users/{keeper.user_id}", {"role": "admin"})
-    description = _by_places(httpx.get(own_installation.url + "/schema/openapi.json").json())
+    description = _by_places(httpx.get(own_installation.url + "/schema/openapi.json", timeout=HUNG_SECONDS).json())
     file = tmp_path / "openapi.json"
     file.write_text(json.dumps(description))
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", str(file), "--url", own_installation.url]

@@ -28,7 +28,7 @@ from chain_recipes import MasterSealer
 from tests.e2e.chain import PROGRAMS, Chain
 from tests.e2e.test_meters import WINDOW_US, Meter
 from tests.support.installation import Installation, Person
-from tests.support.patience import until
+from tests.support.patience import HUNG_SECONDS, until
 
 
 def of_kind(person: Person, kind: str, status: str = "finalized") -> list[dict[str, Any]]:
@@ -197,12 +197,12 @@ def test_tokens_out_of_nothing_are_found_and_stop_withdrawals_and_no_trading(
     assert compared(thief)["details"] == []
     assert thief.refused("POST", "/withdrawals", withdrawal) == "WITHDRAWAL_SUSPENDED"
     health = until(  # which is looked at twice a second at most
-        lambda: httpx.get(installation.url + "/health").json(),
+        lambda: httpx.get(installation.url + "/health", timeout=HUNG_SECONDS).json(),
         lambda seen: seen["dependencies"]["books"]["state"] == "down",
     )
     assert health["status"] == "ok"
     pages = f"http://127.0.0.1:{installation.metrics_port}/metrics"
-    until(lambda: httpx.get(pages).text, lambda page: "wattbook_chain_differences 2.0" in page)
+    until(lambda: httpx.get(pages, timeout=HUNG_SECONDS).text, lambda page: "wattbook_chain_differences 2.0" in page)
     thief.place("sell", "3.000", "1.000")
     assert installation.person().register(THB="10").place("buy", "3.600", "1.000")["status"] == "filled"
 

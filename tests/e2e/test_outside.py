@@ -15,8 +15,8 @@ LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
 
 def test_the_documentation_page_needs_no_other_host(installation: Installation) -> None:
-    page = httpx.get(installation.url + "/schema")
-    schema = httpx.get(installation.url + "/schema/openapi.json").json()
+    page = httpx.get(installation.url + "/schema", timeout=HUNG_SECONDS)
+    schema = httpx.get(installation.url + "/schema/openapi.json", timeout=HUNG_SECONDS).json()
 
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
@@ -35,7 +35,7 @@ def test_metrics_of_market_follower_and_gateway_answer_on_their_own_port(
     buyer.balances()
     time.sleep(1)  # what is measured is handed over twice a second
 
-    metrics = httpx.get(f"http://127.0.0.1:{installation.metrics_port}/metrics").text
+    metrics = httpx.get(f"http://127.0.0.1:{installation.metrics_port}/metrics", timeout=HUNG_SECONDS).text
 
     for name in (
         'wattbook_market_commit_seconds_count{market="CAMPUS"}',
@@ -46,7 +46,7 @@ def test_metrics_of_market_follower_and_gateway_answer_on_their_own_port(
         values = [line.rpartition(" ")[2] for line in metrics.splitlines() if line.startswith(name)]
         assert len(values) == 1, (name, [line for line in metrics.splitlines() if line.startswith(name.split("{")[0])])
         assert float(values[0]) > 0, name
-    assert httpx.get(installation.url + "/metrics").status_code == 404
+    assert httpx.get(installation.url + "/metrics", timeout=HUNG_SECONDS).status_code == 404
 
 
 def test_nothing_listens_beyond_loopback(installation: Installation) -> None:
@@ -72,7 +72,7 @@ def test_the_ray_dashboard_does_nothing_without_its_token(installation: Installa
     address = f"http://127.0.0.1:{installation.dashboard_port}{path}"
     token = (installation.data_dir / "keys" / "ray-token").read_text()
 
-    assert httpx.get(address).status_code == httpx.codes.UNAUTHORIZED
+    assert httpx.get(address, timeout=HUNG_SECONDS).status_code == httpx.codes.UNAUTHORIZED
     assert httpx.get(address, headers={"Authorization": f"Bearer {token}"}, timeout=HUNG_SECONDS).is_success
 
 

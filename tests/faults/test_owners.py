@@ -8,8 +8,8 @@ import asyncio
 from pathlib import Path
 from time import monotonic
 
+from actors.clock import clock_us
 from actors.dataplane import Secret
-from actors.hosting import clock_us
 from actors.links import Links, Place
 from actors.market import Market, MarketOptions
 from engine.messages import CancelAll

@@ -221,7 +221,7 @@ class Strict:
     def __init__(self, directory: Path) -> None:
         self._ring = open_keys(directory)
         self.tokens = AccessTokens(
-            open_keys(directory), lambda: NOW_US, issuer="i", audience="a", seconds=900, remembered_max=10
+            open_keys(directory), lambda: NOW_US, lambda: 0, issuer="i", audience="a", seconds=900, remembered_max=10
         )
         self.good = self.tokens.issue(7, "student", "s-1")
 

@@ -8,7 +8,7 @@ done to a real installation without owning its machine is done as nearly as proc
 * slow fsync: they stand still for most of each 50 ms, which makes every commit as slow;
 * a hole between a part and PostgreSQL: its sessions stand still, or are ended by the server;
 * a hole between all parts and PostgreSQL or Valkey: a proxy takes the place of the server's socket, and is silent;
-* clocks of a whole machine are not turned: where time is an argument they jump in tests/simulation.
+* clocks: every part's is set ahead together, and back (actors/clock.py); PostgreSQL's goes on as before.
 """
 
 import asyncio
@@ -45,6 +45,7 @@ AT_ONCE_PERCENT: Final = 20  # of faults that do not wait for the one before to 
 FILE_BYTES_MAX: Final = 64 * 1024
 SLOW_STOPPED_SECONDS, SLOW_RUNNING_SECONDS = 0.04, 0.01
 DELAY_SECONDS: Final = 0.05
+AHEAD_SECONDS: Final = (10, 90)
 CHAIN_FAULTS: Final = {"drop": 0, "delay": 3, "duplicate": 0, "unanswered": 0, "refuse": 0, "slow": 0.5}
 
 PARTS: Final = ["%market%", "%gateway%", "%persistence%", "%followers%", "%epoch clock%", "%meters%"]
@@ -170,7 +171,7 @@ async def silent_valkey(trouble: Trouble) -> None:
 
 async def _ask_for_health(trouble: Trouble) -> None:
     """Again and again, until cancelled."""
-    async with httpx.AsyncClient(base_url=trouble.installation.url) as client:
+    async with httpx.AsyncClient(base_url=trouble.installation.url, timeout=HUNG_SECONDS) as client:
         while True:
             with contextlib.suppress(httpx.TransportError):
                 await client.get("/health")
@@ -194,7 +195,7 @@ async def faulty_chain(trouble: Trouble) -> None:
 
 @stamina.retry(on=httpx.TransportError, attempts=None, timeout=HUNG_SECONDS, wait_max=0.5)
 async def _ask_chain(url: str, order: list[Any]) -> None:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=HUNG_SECONDS) as client:
         answer = await client.post(url, json={"jsonrpc": "2.0", "id": 1, "method": "devnet_fault", "params": order})
     assert "error" not in answer.json(), answer.text
 
@@ -255,6 +256,16 @@ async def share_and_leave(trouble: Trouble) -> None:
         await asyncio.sleep(0.5)
 
 
+async def set_clocks(trouble: Trouble) -> None:
+    """Ahead, and back to what they were: a market's time stands still until they have caught up with it."""
+    clock = trouble.installation.clock
+    clock.write_text(str(trouble.chance.randint(*AHEAD_SECONDS)))
+    try:
+        await trouble.while_it_lasts()
+    finally:
+        clock.unlink()
+
+
 def on_installation(fault: faults.Fault) -> Fault:
     async def happens(trouble: Trouble) -> None:
         await fault(trouble.installation)
@@ -298,6 +309,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "the disk is full": full_disk,
     "fsync is slow": slow_fsync,
     "Valkey forgets everything": flush_valkey,
+    "clocks are set ahead and back": set_clocks,
     "a market is moved": move,
     "a market shares a process and leaves it": share_and_leave,
     "the gateway is restarted": restart_gateway,

@@ -11,6 +11,7 @@ import schemathesis
 
 URL = os.environ["CONTRACT_URL"]
 EMAIL, PASSWORD = os.environ["CONTRACT_EMAIL"], os.environ["CONTRACT_PASSWORD"]
+SECONDS_MAX = 60.0
 KEEPER, KEEPER_PASSWORD = os.environ["CONTRACT_KEEPER"], os.environ["CONTRACT_KEEPER_PASSWORD"]
 
 
@@ -29,12 +30,13 @@ class Login:
 
 
 def _login(email: str, password: str) -> httpx.Response:
-    return httpx.post(f"{URL}/api/v1/auth/login", json={"email": email, "password": password}, timeout=20)
+    return httpx.post(f"{URL}/api/v1/auth/login", json={"email": email, "password": password}, timeout=SECONDS_MAX)
 
 
 def _unlock() -> None:
     """Another admin lets the locked one in again."""
     headers = {"Authorization": f"Bearer {_login(KEEPER, KEEPER_PASSWORD).raise_for_status().json()['access_token']}"}
-    users = httpx.get(f"{URL}/api/v1/admin/users", params={"q": EMAIL}, headers=headers).raise_for_status().json()
-    (locked,) = (user["id"] for user in users["items"] if user["email"] == EMAIL)
-    httpx.post(f"{URL}/api/v1/admin/users/{locked}/unlock", headers=headers).raise_for_status()
+    with httpx.Client(base_url=f"{URL}/api/v1/admin", headers=headers, timeout=SECONDS_MAX) as keeper:
+        users = keeper.get("/users", params={"q": EMAIL}).raise_for_status().json()
+        (locked,) = (user["id"] for user in users["items"] if user["email"] == EMAIL)
+        keeper.post(f"/users/{locked}/unlock").raise_for_status()

@@ -9,8 +9,8 @@ import asyncpg
 from msgspec import structs
 
 from actors.clearing import Aside
+from actors.clock import clock_us
 from actors.dataplane import Secret
-from actors.hosting import clock_us
 from actors.links import Links, Place
 from actors.market import Committed, Market, MarketOptions
 from actors.persistence import Follower, FollowerOptions

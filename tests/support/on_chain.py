@@ -15,7 +15,7 @@ from spl.token.instructions import get_associated_token_address
 
 from actors.chain_listener import ChainListener, ListenerOptions
 from actors.chain_submitter import ChainSubmitter, Lane, SubmitterOptions
-from actors.hosting import clock_us
+from actors.clock import clock_us
 from actors.reconciliation import Reconciler, ReconcilerOptions
 from chain.client.balances import ChainBalances
 from chain.client.deployment import own_currency_mint

@@ -16,7 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-from actors.hosting import clock_us
+from actors.clock import clock_us
 from bench.client import Trader, new_password
 from bench.meters import Device, HeadEnd, ReadingLog, Said, found_head_end, install, submit
 from bench.people import pool_of

@@ -11,7 +11,7 @@ import pytest
 
 from actors.archiving import Archiver
 from actors.audit import audit, verify
-from actors.hosting import clock_us
+from actors.clock import clock_us
 from actors.recovery import recover
 from engine.book import state
 from engine.journal import JournalBroken, JournalRow

@@ -7,7 +7,7 @@ counted twice, taker trades that earn, a reward paid twice, a rebate settled bef
 import asyncio
 import json
 
-from actors.hosting import clock_us
+from actors.clock import clock_us
 from engine.messages import Side
 from engine.records import MakerRecord, RewardRecord
 from engine.settlement.netting import Rule

@@ -6,7 +6,7 @@ not noted, a rule that its own note resurrects, one that goes on after its count
 
 import asyncio
 
-from actors.hosting import clock_us
+from actors.clock import clock_us
 from actors.recurring import RecurringOrders, order_of
 from engine.messages import Side
 from engine.records import NewRecurring, RecurringRecord

@@ -6,7 +6,7 @@ the trigger.
 """
 
 from actors.audit import audit
-from actors.hosting import clock_us
+from actors.clock import clock_us
 from actors.recovery import recover
 from engine.journal import seal
 from engine.messages import CancelOrder, Entry, FireStop, OrderKind, PlaceOrder, Side

@@ -23,8 +23,8 @@ from msgspec.structs import replace
 from solders.keypair import Keypair
 
 from actors.chain_submitter import ChainSubmitter
+from actors.clock import clock_us
 from actors.crash_points import SUBMITTER_POINTS
-from actors.hosting import clock_us
 from chain.client.writer import ChainWriter
 from engine.audit import SYSTEM
 from engine.journal import Fenced

@@ -128,6 +128,7 @@ class World:
             recurring=self.recurring,
             makers=self.makers,
             clock=self.clock,
+            elapsed=self.clock.elapsed,
             settings=self.settings,
             shared=shared,
             directory=directory,

@@ -71,13 +71,21 @@ _T = TypeVar("_T")
 
 class Clock:
     def __init__(self) -> None:
-        self.now_us = 1_800_000_000_000_000
+        self.now_us, self._elapsed_us = 1_800_000_000_000_000, 0
 
     def __call__(self) -> int:
         self.now_us += 1
         return self.now_us
 
+    def elapsed(self) -> int:
+        return self._elapsed_us
+
     def pass_seconds(self, seconds: float) -> None:
+        self.now_us += int(seconds * 1_000_000)
+        self._elapsed_us += int(seconds * 1_000_000)
+
+    def go_ahead(self, seconds: float) -> None:
+        """Somebody sets it; no time passes."""
         self.now_us += int(seconds * 1_000_000)
 
 
