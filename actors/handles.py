@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 import ray
+import stamina
 from msgspec import Struct
 
 from actors.hosting import Host, Recipe
@@ -46,6 +47,7 @@ WAKES: Final = {
     "SCAN_EVENT_DIR_INTERVAL_SECONDS": "30",  # 2
 }  # Ray's defaults in the comments; deploy/kubernetes says the same to a cluster
 FOLDER_LENGTH_MAX: Final = 40  # Ray's sockets lie below it, and a socket's path has at most 107 bytes
+NODE_SECONDS_MAX: Final = 240.0  # for a node to say that it is there
 
 
 class Unreachable(Exception):
@@ -67,6 +69,13 @@ class Placement(Struct, frozen=True):
 def join_cluster(address: str) -> None:
     """Become a driver of a cluster that others run."""
     ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def wait_for_slow_machines() -> None:
+    """Have a Ray that is started from now on wait for its own node longer than its 30 s, which no setting changes."""
+    services = ray._private.services  # noqa: SLF001
+    patiently = stamina.retry(on=RuntimeError, attempts=None, timeout=NODE_SECONDS_MAX, wait_initial=0.1, wait_max=0.5)
+    services.get_node = patiently(services.get_node)
 
 
 class ControlService:
@@ -135,6 +144,7 @@ def start_cluster(folder: Path, dashboard_port: int) -> None:
         folder = Path(tempfile.gettempdir()) / f"wattbook-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
     keep_control_service_in(folder / "control")
     wake_seldom()
+    wait_for_slow_machines()
     ray.init(
         num_cpus=max(2, os.cpu_count() or 2),
         namespace=NAMESPACE,
