@@ -301,7 +301,7 @@ def _print_energy(console: Console, before: Energy, after: Energy, readings: int
 def _exchange(console: Console, url: str) -> Iterator[None]:
     """Use the exchange that runs, or run one for the time being."""
     with contextlib.suppress(httpx.TransportError):
-        httpx.get(f"{url}/health/live", timeout=2)
+        httpx.get(f"{url}/health/live", timeout=10)
         yield
         return
     console.print("The exchange does not run; starting it for the demo")
@@ -324,7 +324,7 @@ def _exchange(console: Console, url: str) -> Iterator[None]:
                 console.print(said)
                 sys.exit(1)
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{url}/health/ready", timeout=2).status_code == httpx.codes.OK:
+                if httpx.get(f"{url}/health/ready", timeout=10).status_code == httpx.codes.OK:
                     break
             asyncio.run(asyncio.sleep(0.2))
         yield

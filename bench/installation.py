@@ -19,8 +19,8 @@ import httpx
 import psutil
 from msgspec import Struct
 
-READY_SECONDS_MAX: Final = 120.0
-STOP_SECONDS_MAX: Final = 30.0
+READY_SECONDS_MAX: Final = 240.0
+STOP_SECONDS_MAX: Final = 120.0
 
 
 class Installation:
@@ -71,7 +71,7 @@ class Installation:
         deadline = time.monotonic() + READY_SECONDS_MAX
         while time.monotonic() < deadline and self._daemon.poll() is None:
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/health/ready", timeout=2).status_code == httpx.codes.OK:
+                if httpx.get(f"{self.url}/health/ready", timeout=READY_SECONDS_MAX).status_code == httpx.codes.OK:
                     return
             time.sleep(0.2)
         raise RuntimeError(f"the exchange did not start:\n{said.read_text(errors='replace')}")

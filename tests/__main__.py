@@ -21,8 +21,8 @@ from pathlib import Path
 
 import compiled
 
-AT_ONCE = 5
-ORDER = ("faults", "exchange", "laws", "chain", "units", "integration", "stores", "apart")
+AT_ONCE = 4
+ORDER = ("faults", "exchange", "laws", "units", "chain", "integration", "stores", "apart")
 NAMED = {
     "faults": ("tests/integration/cluster", "tests/faults"),
     "laws": ("tests/property", "tests/simulation", "bench/micro", "tests/unit/engine"),
