@@ -47,7 +47,7 @@ class Facts(msgspec.Struct):
     old_owner: str
     moved_to: int
     move: str
-    refused_by_the_move: int
+    refused_by_the_move: list[str]
     violations: list[str]
     entries: int
 
@@ -59,7 +59,8 @@ class Flow:
         self._links, self.market_id, self._participant_id = links, market_id, participant_id
         self.acknowledged: list[OrderAnswer] = []
         self.at: list[float] = []  # when each was acknowledged
-        self.failed = self.unresolved = 0
+        self.failures: list[str] = []
+        self.unresolved = 0
         self._over = False
         self._last: Answer | None = None
 
@@ -86,14 +87,14 @@ class Flow:
             self._last = answer
             if not isinstance(answer, Failed) or monotonic() > deadline:
                 return answer
-            self.failed += 1
+            self.failures.append(answer.detail)
             await asyncio.sleep(0.05)
 
     def stop(self) -> None:
         self._over = True
 
     def __repr__(self) -> str:
-        said = f"{len(self.acknowledged)} acknowledged, {self.failed} failed, last {self._last!r}"
+        said = f"{len(self.acknowledged)} acknowledged, {len(self.failures)} failed, last {self._last!r}"
         return f"Flow(market {self.market_id}, participant {self._participant_id}: {said})"
 
 
@@ -179,10 +180,10 @@ async def _lose_a_node(wiring: Any, cluster: Any, nodes: list[Any]) -> Facts:
         nodes_after = {symbol: _node_of(await _pid(symbol), nodes) for symbol in specs}
         nodes.append(cluster.add_node(num_cpus=2, object_store_memory=OBJECT_STORE_BYTES))  # in the main thread only
         await _grown(flows, ORDERS_BEFORE)
-        failed = sum(flow.failed for flow in flows)
+        failed_before = [len(flow.failures) for flow in flows]
         move = await _moved(f"market-{lost}", nodes[-1].node_id)
         await _grown(flows, ORDERS_BEFORE)
-        refused = sum(flow.failed for flow in flows) - failed
+        refused = [why for flow, count in zip(flows, failed_before, strict=True) for why in flow.failures[count:]]
         moved_to = _node_of(await _pid(lost), nodes)
 
         for flow in flows:
@@ -195,7 +196,7 @@ async def _lose_a_node(wiring: Any, cluster: Any, nodes: list[Any]) -> Facts:
             lost,
             round(_longest_pause(mine), 2),
             sum(len(flow.acknowledged) for flow in flows),
-            sum(flow.failed for flow in flows),
+            sum(len(flow.failures) for flow in flows),
             sum(flow.unresolved for flow in flows),
             old_owner,
             moved_to,

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from actors.clock import elapsed_us
 from actors.links import Links
 from engine.metering.readings import Interval, Register, signed_bytes
 from engine.metering.windows import WINDOW_US
@@ -106,7 +105,7 @@ async def site(database: str, pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Pa
             recurring=PostgresRecurring(pool),
             makers=PostgresMakers(pool, "THB"),
             clock=lambda: meters.now_us,
-            elapsed=elapsed_us,
+            elapsed=lambda: meters.now_us,
             settings=GatewaySettings(
                 key_directory=tmp_path / "keys",
                 access_seconds=86_400,  # the clock makes leaps

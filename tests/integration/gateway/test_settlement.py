@@ -18,7 +18,6 @@ import pytest
 import pytest_asyncio
 from typer.testing import CliRunner
 
-from actors.clock import elapsed_us
 from actors.links import Links, Place
 from cli import app as command_line
 from commands.oracle import read_key, submit
@@ -132,7 +131,7 @@ async def site(pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Path) -> AsyncIte
         recurring=PostgresRecurring(pool),
         makers=PostgresMakers(pool, "THB"),
         clock=lambda: made.now_us,
-        elapsed=elapsed_us,
+        elapsed=lambda: made.now_us,
         settings=GatewaySettings(
             key_directory=tmp_path / "keys",
             access_seconds=86_400,
@@ -145,6 +144,7 @@ async def site(pool: "asyncpg.Pool[asyncpg.Record]", tmp_path: Path) -> AsyncIte
         made.client = client
         gateway = app.state["gateway"]
         await gateway.start()
+        gateway.barrier.note(MARKET_ID, 0)  # no market answers here
         yield made
         await gateway.stop()
 
