@@ -112,7 +112,7 @@ def test_energy_is_minted_once_for_each_window(installation: Installation, chain
     assert len(owner.call("GET", "/chain/transactions?kind=energy_generated")["items"]) == len(done)
 
 
-def test_energy_that_was_bought_and_used_is_burnt_once(installation: Installation, chain: Chain) -> None:
+def test_energy_that_was_bought_and_used_is_burnt_once(installation: Installation, chain: Chain, quiet: None) -> None:
     """Bought on the market, delivered on the chain by a settlement, and used: what there was of it, and no more."""
     owner = installation.person().register(THB="100")
     seller = installation.person().register(energy_Z1="5")
@@ -136,7 +136,7 @@ def test_energy_that_was_bought_and_used_is_burnt_once(installation: Installatio
     assert len(owner.call("GET", "/chain/transactions?kind=energy_retired")["items"]) == 4
 
 
-def test_a_pause_stops_mints_and_withdrawals_and_no_trading(installation: Installation) -> None:
+def test_a_pause_stops_mints_and_withdrawals_and_no_trading(installation: Installation, quiet: None) -> None:
     admin, seller, buyer = installation.admin(), installation.person().register(energy_Z1="5"), installation.person()
     buyer.register(THB="100")
     wallet = linked(buyer, Keypair())
@@ -173,7 +173,7 @@ def test_a_pause_stops_mints_and_withdrawals_and_no_trading(installation: Instal
 
 
 def test_tokens_out_of_nothing_are_found_and_stop_withdrawals_and_no_trading(
-    installation: Installation, chain: Chain
+    installation: Installation, chain: Chain, quiet: None
 ) -> None:
     """Somebody has the minter's key, and gives himself what nobody has paid for."""
     admin, thief = installation.admin(), installation.person().register(THB="100", energy_Z1="2")

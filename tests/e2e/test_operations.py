@@ -27,7 +27,9 @@ def elsewhere() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_backup_of_the_running_exchange_is_an_exchange_elsewhere(installation: Installation, elsewhere: Path) -> None:
+def test_a_backup_of_the_running_exchange_is_an_exchange_elsewhere(
+    installation: Installation, elsewhere: Path, quiet: None
+) -> None:
     seller = installation.person().register(THB="100", energy_Z1="50")
     buyer = installation.person().register(THB="100")
     seller.place("sell", "3.000", "2.000")
@@ -64,7 +66,7 @@ def test_half_a_restore_is_no_exchange(installation: Installation, elsewhere: Pa
         assert "was not finished" in refused.stdout
 
 
-def test_an_orders_way_is_shown_from_its_request_to_its_settlement(installation: Installation) -> None:
+def test_an_orders_way_is_shown_from_its_request_to_its_settlement(installation: Installation, quiet: None) -> None:
     seller = installation.person().register(THB="100", energy_Z1="50")
     buyer = installation.person().register(THB="100")
     seller.place("sell", "3.000", "2.000")
