@@ -1,4 +1,4 @@
-"""All tests, in parts that run side by side; the longest first, each of the others as soon as one has ended.
+"""All tests, in two rounds of parts that run side by side: small ones and the laws, then whole exchanges.
 
 Run:  python -m tests [pytest's options]        with coverage: coverage run -m tests
 
@@ -6,8 +6,9 @@ One part computes, others wait for disks, blocks and other processes much of the
 reach lines which no other reaches. It sees no machine code, so for the units the engine is Python (compiled.py);
 elsewhere it is what users have, and its units run once more among the laws. Of whole exchanges one is used, another one
 tormented, after a cluster, and those that some tests start for themselves come one after the other; coverage does not
-look on. The laws compute longest and take what the others leave. A new folder of tests belongs to the exchange until it
-is named here, and one of integration to the part of that name.
+look on. The laws compute longest and take what the others leave. All at once takes no less: an exchange that waits for
+its turn costs, too. A new folder of tests belongs to the exchange until it is named here, and one of integration to the
+part of that name.
 What failed is said once more at the end, for whoever sees only that. The exit status is that of the part that did
 worst; Ctrl-C ends all.
 """
@@ -21,8 +22,7 @@ from pathlib import Path
 
 import compiled
 
-AT_ONCE = 4
-ORDER = ("faults", "exchange", "laws", "units", "chain", "integration", "stores", "apart")
+ROUNDS = (("laws", "units", "chain", "integration", "stores"), ("faults", "exchange", "apart"))
 NAMED = {
     "faults": ("tests/integration/cluster", "tests/faults"),
     "laws": ("tests/property", "tests/simulation", "bench/micro", "tests/unit/engine"),
@@ -39,12 +39,11 @@ _BAD = ("FAILED ", "ERROR ")  # how a line of pytest's summary begins
 
 
 def parts() -> dict[str, tuple[str, ...]]:
-    """The folders of each part."""
+    """The folders of each."""
     named = {folder for folders in NAMED.values() for folder in folders}
     integration = set(_folders(_HERE / "integration")) - named
     exchange = set(_folders(_HERE)) - {*named, "tests/integration", "tests/support"}
-    whole = {**NAMED, "integration": tuple(sorted(integration)), "exchange": tuple(sorted(exchange))}
-    return {name: whole[name] for name in ORDER}
+    return {**NAMED, "integration": tuple(sorted(integration)), "exchange": tuple(sorted(exchange))}
 
 
 def _folders(parent: Path) -> list[str]:
@@ -57,15 +56,15 @@ class Runs:
     def __init__(self, options: list[str]) -> None:
         self._options, self._processes = options, dict[str, subprocess.Popen[str]]()
         self._bad: list[str] = []
-        self._is_over = False
 
     def all(self) -> int:
         """The worst exit status. Raises KeyboardInterrupt when all have ended after a Ctrl-C."""
-        with ThreadPoolExecutor(AT_ONCE) as threads:
+        folders = parts()
+        with ThreadPoolExecutor(len(folders)) as threads:
             try:
-                list(threads.map(self._run, parts().items()))
+                for names in ROUNDS:
+                    list(threads.map(self._run, names, [folders[name] for name in names]))
             except KeyboardInterrupt:
-                self._is_over = True
                 for process in self._processes.values():
                     process.send_signal(signal.SIGINT)
                 raise
@@ -76,10 +75,7 @@ class Runs:
         print(*self._bad, sep="", end="", flush=True)
         return max(abs(int(status)) for status in statuses.values())
 
-    def _run(self, part: tuple[str, tuple[str, ...]]) -> None:
-        name, folders = part
-        if self._is_over:
-            return
+    def _run(self, name: str, folders: tuple[str, ...]) -> None:
         process = self._processes[name] = subprocess.Popen(
             _command(name, folders, self._options),
             cwd=_HERE.parent,
