@@ -10,7 +10,7 @@ from engine.audit import SYSTEM
 from engine.records import ApiKeyRecord, UserRecord
 from engine.units import SECOND_US
 from gateway.auth.api_keys import Secrets, Uses
-from gateway.auth.entrance import LOCAL
+from gateway.auth.entrance import LOCAL, within
 from gateway.auth.fresh import Fresh
 from gateway.auth.sessions import Stay
 from gateway.auth.tokens import AccessTokens
@@ -99,7 +99,7 @@ class Callers:
 
     async def _user(self, user_id: int) -> UserRecord | None:
         user = await self._people.by_id(user_id)
-        if user is None or user.source == LOCAL or self._clock() - user.confirmed_us <= self._confirmed_us:
+        if user is None or user.source == LOCAL or within(user.confirmed_us, self._clock(), self._confirmed_us):
             return user
         return await self._stay(user, SYSTEM)  # without it a key would outlive its owner's place in the directory
 

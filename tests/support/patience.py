@@ -1,4 +1,4 @@
-"""How tests wait for what must come: look again until it is there, and for ever only if it hangs."""
+"""How tests wait for what must come: look again until it is there, and fail only where it hangs."""
 
 import asyncio
 import time

@@ -197,6 +197,22 @@ async def test_sessions_outlive_a_directory_that_is_down_by_the_grace(world: Wor
     assert after.status_code == 200
 
 
+async def test_a_clock_that_was_set_back_confirms_nobody(world: World, directory: MemoryDirectory) -> None:
+    directory.put("fay@campus.example")
+    pair = (await login(world, "fay@campus.example")).json()
+    assert (await me(world, pair)).status_code == 200
+    world.clock.go_ahead(-2 * 3_600)
+    world.clock.pass_seconds(6)
+
+    directory.down = True
+    beyond_the_grace = await refresh(world, pair)
+    directory.down = False
+    del directory.people["fay@campus.example"]
+
+    assert beyond_the_grace.status_code == 503
+    assert (await me(world, pair)).status_code == 401
+
+
 async def test_without_a_directory_its_people_are_out(world: World, directory: MemoryDirectory) -> None:
     directory.put("fay@campus.example")
     pair = (await login(world, "fay@campus.example")).json()
