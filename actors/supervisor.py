@@ -107,6 +107,9 @@ class Supervisor:
         self._replacements: dict[str, Replacement] = {}
         self._replacing: asyncio.Task[None] | None = None
 
+    def __repr__(self) -> str:
+        return "Supervisor()"
+
     async def run(self) -> None:
         """Start what is missing and watch what is there, until drained."""
         self._watch("persistence", PersistenceActor, self._recipes.persistence())

@@ -1,5 +1,6 @@
 """What the machine around an installation can see of it: pages, metrics, ports, the printed first call."""
 
+import json
 import re
 import subprocess
 import time
@@ -8,6 +9,7 @@ import httpx
 import psutil
 import pytest
 
+from actors.dashboard import MEANINGS
 from tests.support.installation import Installation, Person
 from tests.support.patience import HUNG_SECONDS
 
@@ -74,6 +76,26 @@ def test_the_ray_dashboard_does_nothing_without_its_token(installation: Installa
 
     assert httpx.get(address, timeout=HUNG_SECONDS).status_code == httpx.codes.UNAUTHORIZED
     assert httpx.get(address, headers={"Authorization": f"Bearer {token}"}, timeout=HUNG_SECONDS).is_success
+
+
+def test_the_ray_dashboard_shows_parts_by_their_names_and_our_figures(installation: Installation) -> None:
+    address = f"http://127.0.0.1:{installation.dashboard_port}/api/v0/actors?detail=1"
+    token = (installation.data_dir / "keys" / "ray-token").read_text()
+    told = httpx.get(address, headers={"Authorization": f"Bearer {token}"}, timeout=HUNG_SECONDS).json()
+    shown = {each["repr_name"] for each in told["data"]["result"]["result"] if each["state"] == "ALIVE"}
+    figures = {f"ray_wattbook_{name}": "" for name in MEANINGS}
+    file = installation.data_dir / "ray" / "prom_metrics_service_discovery.json"
+    until = time.monotonic() + HUNG_SECONDS
+
+    while not all(figures.values()) and time.monotonic() < until:  # they are told once in some seconds
+        [job] = json.loads(file.read_text())
+        lines = [line for each in job["targets"] for line in httpx.get(f"http://{each}/metrics").text.splitlines()]
+        figures = {name: next((one for one in lines if one.startswith(name + "{")), "") for name in figures}
+        time.sleep(0.5)
+
+    assert {"Supervisor()", "Market(CAMPUS)", "Gateway(1)", "ChainSubmitter()", "MeterAggregator(0 of 1)"} <= shown
+    assert not [name for name in shown if " object at " in name]
+    assert all('part="' in line for line in figures.values()), figures
 
 
 def test_no_command_line_shows_a_secret(installation: Installation) -> None:
