@@ -15,6 +15,7 @@ from time import time
 from typing import Final
 
 from solders.account import Account
+from solders.address_lookup_table_account import ID as LOOKUP_TABLES
 from solders.address_lookup_table_account import AddressLookupTable
 from solders.clock import Clock
 from solders.hash import Hash
@@ -23,6 +24,7 @@ from solders.litesvm import LiteSVM
 from solders.message import Message, MessageV0
 from solders.pubkey import Pubkey
 from solders.system_program import TransferParams, transfer
+from solders.sysvar import CLOCK, SLOT_HASHES
 from solders.transaction import Transaction, VersionedTransaction
 from solders.transaction_metadata import FailedTransactionMetadata, SimulatedTransactionInfo, TransactionMetadata
 
@@ -39,6 +41,7 @@ FAUCET_LAMPORTS: Final = 500_000_000 * 10**9
 LEVELS: Final = {"processed": 0, "confirmed": CONFIRMED_AFTER, "finalized": FINALIZED_AFTER}
 # Errors of transactions that ran: they are on the chain and cost their fee. With any other a leader leaves them out.
 INCLUDED: Final = ("InstructionError", "InsufficientFundsForRent", "MaxLoadedAccountsDataSizeExceeded")
+READ_HASHES: Final = {LOOKUP_TABLES, SLOT_HASHES}
 
 Landed = Callable[[Record, dict[Pubkey, Account | None]], None]
 
@@ -53,7 +56,10 @@ class NotIncluded(Exception):
 
 
 class Ledger:
-    """Used by one thread. `listeners` hear of each transaction that lands, with the accounts that it changed."""
+    """Used by one thread. `listeners` hear of each transaction that lands, with the accounts that it changed.
+
+    The virtual machine is told the time when somebody looks there: each time that it is told it copies all accounts.
+    """
 
     def __init__(self, programs: dict[Pubkey, Path], path: Path | None = None) -> None:
         self.vm = LiteSVM().with_blockhash_check(False).with_transaction_history(0)
@@ -63,6 +69,9 @@ class Ledger:
         self.genesis = Hash(hashlib.sha256(genesis).digest())
         self.faucet = Keypair.from_seed(hashlib.sha256(genesis + b"faucet").digest())
         self._ring: dict[Hash, int] = {}  # blockhash to its slot, oldest first
+        self.unix_seconds = 0  # of this slot
+        self._clock_told = self._hashes_told = -1  # the ticks of which the virtual machine knows
+        self._ticks = 0
         for address, file in programs.items():
             self.vm.add_program_from_file(address, file)
         for address, account in self.store.accounts():
@@ -92,12 +101,21 @@ class Ledger:
         self._keep_time()
 
     def _keep_time(self) -> None:
-        self.vm.warp_to_slot(self.slot)
-        self.vm.set_slot_hashes([(at, key) for key, at in reversed(self._ring.items()) if at < self.slot])
-        self.vm.set_clock(Clock(self.slot, 0, self.slot // SLOTS_PER_EPOCH, self.slot // SLOTS_PER_EPOCH, int(time())))
+        self.unix_seconds = int(time())
+        self._ticks += 1
         ring = b"".join(struct.pack("<32sQ", bytes(key), at) for key, at in self._ring.items())
         facts = {"slot": struct.pack("<Q", self.slot), "ring": ring}
         self.store.keep_facts(facts, self.slot_at("finalized"))
+
+    def _tell_clock(self) -> None:
+        if self._clock_told != self._ticks:
+            self._clock_told, epoch = self._ticks, self.slot // SLOTS_PER_EPOCH
+            self.vm.set_clock(Clock(self.slot, 0, epoch, epoch, self.unix_seconds))
+
+    def _tell_hashes(self) -> None:
+        if self._hashes_told != self._ticks:
+            self._hashes_told = self._ticks
+            self.vm.set_slot_hashes([(at, key) for key, at in reversed(self._ring.items()) if at < self.slot])
 
     def slot_at(self, commitment: str) -> int:
         """The newest slot that has reached it."""
@@ -130,6 +148,10 @@ class Ledger:
     # --- accounts ---
 
     def account(self, address: Pubkey) -> Account | None:
+        if address == CLOCK:
+            self._tell_clock()
+        elif address == SLOT_HASHES:
+            self._tell_hashes()
         found = self.vm.get_account(address)
         return found if found is not None and found.lamports else None
 
@@ -161,8 +183,12 @@ class Ledger:
         locks = self.locks(transaction)
         if len(locks.keys) > ACCOUNT_LOCKS_MAX:
             raise NotIncluded("TooManyAccountLocks")
-        if len(set(locks.keys)) != len(locks.keys):
+        named = set(locks.keys)
+        if len(named) != len(locks.keys):
             raise NotIncluded("AccountLoadedTwice")
+        self._tell_clock()
+        if locks.writable_loaded or locks.readonly_loaded or named & READ_HASHES:
+            self._tell_hashes()
         return locks
 
     def simulate(

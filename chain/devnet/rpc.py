@@ -182,7 +182,7 @@ class Rpc:
     def _block_time(self, slot: int) -> int:
         if not 0 <= slot <= self.ledger.slot:
             raise RpcError(-32004, f"Block not available for slot {slot}")
-        return self.ledger.vm.get_clock().unix_timestamp
+        return self.ledger.unix_seconds
 
     def _epoch_info(self, options: Options | None = None) -> Any:
         slot = self.ledger.slot_at(wire.level(options))

@@ -21,7 +21,8 @@ from solana.rpc.commitment import Confirmed, Finalized, Processed
 from solana.rpc.core import RPCException
 from solana.rpc.types import MemcmpOpts, TxOpts
 from solana.rpc.websocket_api import connect
-from solders.address_lookup_table_account import AddressLookupTableAccount
+from solders.address_lookup_table_account import ID as LOOKUP_TABLES
+from solders.address_lookup_table_account import AddressLookupTableAccount, derive_lookup_table_address
 from solders.hash import Hash
 from solders.instruction import AccountMeta, CompiledInstruction, Instruction
 from solders.keypair import Keypair
@@ -31,6 +32,7 @@ from solders.rpc.config import RpcTransactionLogsFilterMentions
 from solders.signature import Signature
 from solders.system_program import ID as SYSTEM
 from solders.system_program import TransferParams, transfer
+from solders.sysvar import CLOCK
 from solders.transaction import Transaction, VersionedTransaction
 
 from chain.client.idl import old_idl
@@ -287,6 +289,34 @@ def test_a_fork_undoes_all_of_a_slot_in_batches_and_beside_them(tmp_path: Path) 
     again = Ledger({}, tmp_path / "chain.sqlite").account(account)
     assert again is not None
     assert again.lamports == 10**9
+
+
+def test_the_machine_is_told_the_time_when_somebody_looks() -> None:
+    """Each telling copies all accounts: an idle chain would copy them with each slot."""
+    ledger, payer = Ledger({}), Keypair()
+    ledger.airdrop(payer.pubkey(), 10**9)
+    told = ledger.vm.get_clock().slot
+
+    ledger.tick(3)
+    idle, shown = ledger.vm.get_clock().slot, ledger.account(CLOCK)
+    ledger.tick()
+    ledger.airdrop(payer.pubkey(), 10**9)
+    seen = ledger.vm.get_clock().slot
+    ledger.tick()
+    recent = ledger.slot - 1  # a table is named after a slot whose hash the machine must know
+    table, bump = derive_lookup_table_address(payer.pubkey(), recent)
+    signer, system = AccountMeta(payer.pubkey(), True, True), AccountMeta(SYSTEM, False, False)
+    metas = [AccountMeta(table, False, True), signer, signer, system]
+    create = Instruction(LOOKUP_TABLES, struct.pack("<IQB", 0, recent, bump), metas)
+    blockhash, _ = ledger.blockhash("processed")
+    made = Transaction([payer], Message.new_with_blockhash([create], payer.pubkey(), blockhash), blockhash)
+    record = ledger.land(VersionedTransaction.from_bytes(bytes(made)), bytes(made))
+
+    assert idle == told
+    assert shown is not None
+    assert struct.unpack_from("<Q", bytes(shown.data)) == (told + 3,)
+    assert seen == told + 4
+    assert record["err"] is None, record["logs"]
 
 
 async def test_a_fork_drops_what_is_not_finalized(devnet: DevnetProcess) -> None:
