@@ -439,6 +439,7 @@ def prepare_environment(settings: Settings) -> None:
     keys = settings.keys
     keys.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(settings.metrics_folder)
+    os.environ["PYTHONSAFEPATH"] = "1"  # nobody imports from the folder in which the daemon was started
     if not settings.ray_address:
         # Ray's own ports listen on every interface, unless it takes the machine for one that joins no cluster. The
         # token is there for the other users of this machine.

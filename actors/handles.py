@@ -17,6 +17,7 @@ import msgspec
 import ray
 import stamina
 from msgspec import Struct
+from ray.job_config import JobConfig
 
 from actors.hosting import Host, Recipe
 from actors.links import Place
@@ -66,9 +67,20 @@ class Placement(Struct, frozen=True):
     node: str = ""  # as Ray calls it, in hex
 
 
+class _Job(JobConfig):
+    """Its processes import what is installed.
+
+    Ray has them import from the folders of the driver's script and of its caller before all else, whatever lies there,
+    unless the job brings its own.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
+
+
 def join_cluster(address: str) -> None:
     """Become a driver of a cluster that others run."""
-    ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(address=address, namespace=NAMESPACE, job_config=_Job(), log_to_driver=False, logging_level=logging.ERROR)
 
 
 def wait_for_slow_machines() -> None:
@@ -148,6 +160,7 @@ def start_cluster(folder: Path, dashboard_port: int) -> None:
     ray.init(
         num_cpus=max(2, os.cpu_count() or 2),
         namespace=NAMESPACE,
+        job_config=_Job(),
         include_dashboard=True,
         dashboard_host="127.0.0.1",
         dashboard_port=dashboard_port,

@@ -33,6 +33,7 @@ from tests.support.patience import HUNG_SECONDS, until
 ADMIN_EMAIL: Final = "keeper@example.org"
 ADMIN_PASSWORD: Final = "lantern-otter-quarry-58"
 PERSON_PASSWORD: Final = "marble-thicket-oboe-41"
+TRAPS: Final = ("engine", "actors", "chain", "ray", "msgspec", "solders", "aiohttp")  # packages, ours and others'
 _SECRET: Final = re.compile(r'"(?:access_token|refresh_token|secret)":"([^"]+)"')
 
 _SHARED: pytest.StashKey["Installation"] = pytest.StashKey()
@@ -139,6 +140,7 @@ class Installation:
             **settings,
         }
         self.output_file = self.data_dir / "output.txt"
+        self.folder = _full_of_traps(self.data_dir / "elsewhere")
         self.started_seconds = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._people: list[Person] = []
@@ -151,7 +153,7 @@ class Installation:
         began = monotonic()
         with self.output_file.open("ab") as output:
             self._process = subprocess.Popen(
-                [_program("wattbookd")], cwd=self.data_dir, env=self.environment, stdout=output, stderr=output
+                [_program("wattbookd")], cwd=self.folder, env=self.environment, stdout=output, stderr=output
             )
         while not self.ready() or "is ready" not in self.output:
             assert self._process.poll() is None, f"the daemon ended:\n{self.output}"
@@ -257,13 +259,21 @@ class Installation:
         """Run `wattbook` or `wattbookd` as an operator beside the daemon would."""
         return subprocess.run(
             [_program(program), *arguments],
-            cwd=self.data_dir,
+            cwd=self.folder,
             env={**self.environment, **settings},
             capture_output=True,
             text=True,
             timeout=HUNG_SECONDS,
             check=False,
         )
+
+
+def _full_of_traps(folder: Path) -> Path:
+    """Where its programs are started: whoever of them imports what lies there ends."""
+    for name in TRAPS:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(f"raise SystemExit('{name} of the caller was imported')")
+    return folder
 
 
 @pytest.fixture(scope="session")
