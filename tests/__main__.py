@@ -5,7 +5,7 @@ Run:  python -m tests [pytest's options]        with coverage: coverage run -m t
 One part computes, others wait for disks, blocks and other processes much of the time. Coverage looks at those that
 reach lines which no other reaches. It sees no machine code, so for the units the engine is Python (compiled.py);
 elsewhere it is what users have, and its units run once more among the laws. Of whole exchanges one is used, another one
-tormented, after a cluster, and those that some tests start for themselves come one after the other; coverage does not
+tormented, and those that some tests start for themselves come one after the other, a cluster last; coverage does not
 look on. The laws compute longest and take what the others leave. All at once takes no less: an exchange that waits for
 its turn costs, too. A new folder of tests belongs to the exchange until it is named here, and one of integration to the
 part of that name.
@@ -24,12 +24,12 @@ import compiled
 
 ROUNDS = (("laws", "units", "chain", "integration", "stores"), ("faults", "exchange", "apart"))
 NAMED = {
-    "faults": ("tests/integration/cluster", "tests/faults"),
+    "faults": ("tests/faults",),
     "laws": ("tests/property", "tests/simulation", "bench/micro", "tests/unit/engine"),
     "chain": ("tests/integration/chain",),
     "units": ("tests/unit",),
     "stores": ("tests/integration/persistence",),
-    "apart": ("tests/apart",),
+    "apart": ("tests/apart", "tests/integration/cluster"),
 }
 NOT_MEASURED = frozenset({"faults", "laws", "apart", "exchange"})
 STEPS_BACK = "laws"
