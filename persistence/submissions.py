@@ -125,14 +125,15 @@ LOCK = """
     /* submissions.lock */
     SELECT FROM chain_submissions WHERE number = ANY($1::bigint[]) ORDER BY number FOR UPDATE
 """
-# The owner is a question of its own, so that the planner does not take him for rare and begin with his rows.
+# The owner is a question of its own, so that the planner does not take him for rare and begin with his rows. Nobody
+# sends the bytes of one that is free or done again, and they are most of a row.
 RECORD = """
     /* submissions.record */
     UPDATE chain_submissions s
     SET state = c.state, attempt = c.attempt, signature = c.signature, last_height = c.last_height,
         refusals = c.refusals, waits = c.waits, together_max = c.together_max, reason = c.reason,
-        raw = coalesce(c.raw, s.raw), slot = CASE WHEN c.slot > 0 THEN c.slot ELSE s.slot END,
-        due_us = c.due_us, changed_us = $14,
+        raw = CASE WHEN c.is_free THEN NULL ELSE coalesce(c.raw, s.raw) END,
+        slot = CASE WHEN c.slot > 0 THEN c.slot ELSE s.slot END, due_us = c.due_us, changed_us = $14,
         lease_owner = CASE WHEN c.is_free THEN '' ELSE s.lease_owner END
     FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::text[], $6::text[], $7::bigint[], $8::integer[],
             $9::integer[], $10::text[], $11::bytea[], $12::bigint[], $13::bigint[], $15::integer[],

@@ -1,7 +1,7 @@
 """Submissions in real tables: those who change many of them at once never wait for each other in a circle.
 
 Seen to fail for: rows locked as the table happens to hold them, by `renew`, `record` and `adopt` one by one; signed
-bytes that do not wait for the disk, and everything else that does; a lane called due for what is due later.
+bytes that do not wait for the disk, and everything else that does, or stay for ever; a lane called due too early.
 """
 
 import asyncio
@@ -98,3 +98,21 @@ async def test_a_lane_is_due_while_something_in_it_waits_for_its_turn(pool: asyn
     assert await submissions.due(["mint", "register"], 100) == ["register"]
     await submissions.claim(OWNER, "register", 4, 4, 100)
     assert await submissions.due(["mint", "register"], LATER) == []
+
+
+@pytest.mark.parametrize("end", [State.FINALIZED, State.PARKED, State.EXPIRED])
+async def test_signed_bytes_are_kept_as_long_as_somebody_may_send_them(pool: asyncpg.Pool, end: State) -> None:
+    submissions = PostgresSubmissions(pool)
+    async with pool.acquire() as connection:
+        await outbox.add(connection, [outbox.Order("user_registered", "user:1", {"user_id": 1})], 1)
+
+    (built,) = await submissions.claim(OWNER, "register", 4, 4, LATER)
+    signed = replace(built.submission, state=State.SIGNED, signature="s")
+    await submissions.record(OWNER, [Change(built, signed, b"raw")], LATER)
+    confirmed = replace(signed, state=State.CONFIRMED)
+    await submissions.record(OWNER, [Change(replace(built, submission=signed), confirmed)], LATER)
+    (adopted,) = await submissions.adopt(OTHERS, LATER, everything=True)
+    await submissions.record(OTHERS, [Change(adopted, replace(confirmed, state=end))], LATER)
+
+    assert adopted.raw == b"raw"  # a fork may drop it, and then it is sent again
+    assert await pool.fetchval("SELECT raw FROM chain_submissions") is None
